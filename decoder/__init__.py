@@ -1,0 +1,1 @@
+"""From windows of brain data to the features a reconstruction needs."""

@@ -1,0 +1,1 @@
+"""Readers for recorded data sets, each with splits that cannot leak."""

@@ -1,0 +1,1 @@
+"""From decoded features to pictures, in two stages."""

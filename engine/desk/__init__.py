@@ -1,0 +1,1 @@
+"""How the desk models were made: emoji art, composer and training."""

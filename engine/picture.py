@@ -1,0 +1,35 @@
+"""Reconstructed pictures: what the engine gives out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One reconstruction of one window.
+
+    Attributes
+    ----------
+    window_id : str
+    stage : int
+        1: semantic picture (the preview). 2: after its structure was pulled into place.
+    pixels : ndarray, shape (height, width, 3), uint8, RGB
+    seed : int
+        The seed of this window's own noise.
+    backend : str
+        What ran the UNet ('torch', 'onnx', ...).
+    timings : dict of str to float
+        Seconds by step.
+    confidence : float
+        The decoder's, carried through.
+    """
+
+    window_id: str
+    stage: int
+    pixels: NDArray[np.uint8]
+    seed: int
+    backend: str
+    timings: dict[str, float] = field(default_factory=dict)
+    confidence: float = 0.0

@@ -1,0 +1,1 @@
+"""The application: command line, configuration, the live session, the display."""

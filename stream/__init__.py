@@ -1,0 +1,1 @@
+"""Brain data in, pictures out: LSL ingest, windows, recordings, replay and MQTT."""

@@ -1,0 +1,17 @@
+"""Errors of the stream package; every message names the thing, its value and the way out."""
+
+
+class StreamError(Exception):
+    """Anything that went wrong between a brain recording and a window, or on the way out."""
+
+
+class SourceError(StreamError):
+    """A live source is missing, ambiguous, doubled or does not carry what was asked for."""
+
+
+class RecordingError(StreamError):
+    """A recording cannot be read, or lacks something that is needed."""
+
+
+class PublishError(StreamError):
+    """The broker cannot be reached, or refuses what was asked of it."""

@@ -1,0 +1,86 @@
+"""Windows of brain data: what the decoder takes in."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What is known against a window.
+
+    Attributes
+    ----------
+    samples_lost : int
+        Samples missing inside the window (0: no gap).
+    interpolated : tuple of str
+        Names of channels that were interpolated.
+    rejected : str or None
+        Why the window should not be trusted, or None.
+    """
+
+    samples_lost: int = 0
+    interpolated: tuple[str, ...] = ()
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The channels of a stream, in order.
+
+    Attributes
+    ----------
+    names, kinds, units : tuple of str
+        One entry a channel. Kinds are MNE's names ('eeg', 'mag', 'grad', 'eog', 'misc', 'voxel', 'unit');
+        units are SI ('V', 'T', 'T/m') or a named pure number ('z', 'percent', 'count').
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    units: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of brain data, ready to be decoded.
+
+    Attributes
+    ----------
+    id : str
+        Unique in the session and the same in every replay of the same recording.
+    data : ndarray, shape (n_channels, n_times), float32
+        In the channels' units. One vector a picture (spikes, fMRI betas) is (n_channels, 1).
+    channels : Channels
+    sfreq : float
+        Samples a second; 0 for an irregular stream.
+    onset : float
+        LSL time of the event the window is locked to (sliding windows: of the first sample).
+    tmin : float
+        Time of the first sample relative to `onset`, in seconds.
+    event : Event or None
+    acquired : float
+        LSL time of the window's last sample.
+    ready : float
+        LSL time at which the window was complete in memory.
+    quality : Quality
+    repeats : int
+        How many presentations were averaged into `data`.
+    """
+
+    id: str
+    data: NDArray[np.float32]
+    channels: Channels
+    sfreq: float
+    onset: float
+    tmin: float
+    event: Event | None
+    acquired: float
+    ready: float
+    quality: Quality = field(default_factory=Quality)
+    repeats: int = 1
