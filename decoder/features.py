@@ -37,6 +37,9 @@ class Features:
         By CLIP block, counted from 1; may be empty.
     confidence : float
         In [0, 1], calibrated on held-out data: 0 is 'no better than the average picture'.
+    categories : dict of str to float
+        Category decoders only: posterior probability of each category from this window alone
+        (what accumulated over earlier windows is in `c` and `z`).
     """
 
     window_id: str
@@ -44,3 +47,4 @@ class Features:
     z: NDArray[np.float32] | None = None
     s: dict[int, LayerTarget] = field(default_factory=dict)
     confidence: float = 0.0
+    categories: dict[str, float] = field(default_factory=dict)

@@ -24,6 +24,8 @@ class Picture:
         Seconds by step.
     confidence : float
         The decoder's, carried through.
+    note : str
+        Why this is a stage-1 picture where stage 2 was asked for, or ''.
     """
 
     window_id: str
@@ -33,3 +35,4 @@ class Picture:
     backend: str
     timings: dict[str, float] = field(default_factory=dict)
     confidence: float = 0.0
+    note: str = ""

@@ -1,0 +1,260 @@
+"""A decoder bundle: a folder of weights and one JSON, which refuses what does not fit it."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.errors import BundleError
+from decoder.features import Features
+from stream.windows import Channels, Window
+
+FORMAT = 1
+WHOLE = "all"
+"""Name of the model that was fitted on every picture."""
+FAMILIES = {"linear": "decoder.linear:LinearModel", "category": "decoder.category:CategoryModel"}
+
+
+class Model(Protocol):
+    """What decodes windows whose channels are already in the bundle's order."""
+
+    family: ClassVar[str]
+
+    def predict(self, windows: Sequence[Window], data: NDArray[np.float32], /) -> list[Features]:
+        """Decode data of shape (n, n_channels, n_times)."""
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Give everything that was fitted, by name."""
+
+    def settings(self) -> dict[str, Any]:
+        """Give what else `from_tensors` needs; JSON-able."""
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "Model":
+        """Rebuild the model."""
+
+
+class Bundle:
+    """A trained decoder with all that it needs to know about its input.
+
+    Parameters
+    ----------
+    models : mapping of str to Model
+        'all', fitted on every picture, and where folds were held out one model a fold, fitted without it.
+    channels : Channels
+        What the models take, in order.
+    sfreq : float
+        Samples a second; 0 for an irregular stream.
+    n_times : int
+        Samples a window.
+    tmin : float
+        Time of a window's first sample from its event, in seconds.
+    held_out : mapping of str to str
+        Stimulus id -> the fold that never saw that picture. Windows of these stimuli are decoded by that fold.
+    meta : mapping
+        JSON-able: data, window, filters, feature_space, scores, versions, ...
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        channels: Channels,
+        *,
+        sfreq: float,
+        n_times: int,
+        tmin: float,
+        held_out: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.models = dict(models)
+        self.channels = channels
+        self.sfreq = sfreq
+        self.n_times = n_times
+        self.tmin = tmin
+        self.held_out = dict(held_out or {})
+        self.meta = dict(meta or {})
+        self._orders: dict[Channels, NDArray[np.intp]] = {}
+
+    def check(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
+        """Find the bundle's channels in a stream.
+
+        Parameters
+        ----------
+        channels : Channels
+            The stream's; more than the bundle uses is fine, and so is another order.
+        sfreq : float
+            The rate of the windows, in Hz.
+
+        Returns
+        -------
+        order : ndarray of int
+            The stream's channel for each of the bundle's.
+
+        Raises
+        ------
+        BundleError
+            If a channel is missing or has another unit, or the rate differs by more than 0.1 %.
+        """
+        if abs(sfreq - self.sfreq) > 1e-3 * self.sfreq:
+            raise BundleError(
+                f"the bundle was trained at {self.sfreq:g} Hz but windows come at {sfreq:g} Hz; "
+                "set the filters' decimation so that they agree, or train on such data"
+            )
+        place = {name: row for row, name in enumerate(channels.names)}
+        missing = [name for name in self.channels.names if name not in place]
+        if missing:
+            raise BundleError(
+                f"the stream lacks {len(missing)} of the bundle's {len(self.channels)} channels: "
+                f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}; "
+                "use a bundle trained on this montage, or rename the stream's channels"
+            )
+        order = np.array([place[name] for name in self.channels.names], dtype=np.intp)
+        for row, name, unit in zip(order, self.channels.names, self.channels.units, strict=True):
+            if channels.units[row] != unit:
+                raise BundleError(
+                    f"channel {name} comes in {channels.units[row]!r} but the bundle was trained in {unit!r}; "
+                    "set the source's unit"
+                )
+        return order
+
+    def check_feature_space(self, feature_space: str) -> None:
+        """Refuse an engine whose models differ from those that the targets came from.
+
+        Raises
+        ------
+        BundleError
+            If the feature spaces differ.
+        """
+        own = self.meta.get("feature_space")
+        if own != feature_space:
+            raise BundleError(
+                f"the bundle decodes into feature space {own} but the engine's models are {feature_space}; "
+                "train it again with these models, or name the models it was trained with"
+            )
+
+    def decode(self, windows: Sequence[Window]) -> list[Features]:
+        """Decode windows, each by the fold that never saw its picture where there is one.
+
+        Raises
+        ------
+        BundleError
+            If a window's channels, rate or times are not the bundle's.
+        """
+        by_model: dict[str, list[int]] = {}
+        for row, window in enumerate(windows):
+            label = window.event.label if window.event is not None else ""
+            by_model.setdefault(self.held_out.get(label, WHOLE), []).append(row)
+        out: dict[int, Features] = {}
+        for name, rows in by_model.items():
+            chosen = [windows[row] for row in rows]
+            data = np.stack([self._data(window) for window in chosen])
+            out |= dict(zip(rows, self.models[name].predict(chosen, data), strict=True))
+        return [out[row] for row in range(len(windows))]
+
+    def _data(self, window: Window) -> NDArray[np.float32]:
+        """Give a window's data in the bundle's channel order."""
+        if window.channels not in self._orders:
+            self._orders[window.channels] = self.check(window.channels, window.sfreq)
+        n_times = window.data.shape[1]
+        if n_times != self.n_times or abs(window.tmin - self.tmin) > 0.51 / (self.sfreq or 1):
+            raise BundleError(
+                f"window {window.id} holds {n_times} samples from {window.tmin:g} s; the bundle takes "
+                f"{self.n_times} from {self.tmin:g} s: set the window as in training"
+            )
+        return window.data[self._orders[window.channels]]
+
+    def save(self, folder: Path) -> None:
+        """Write `weights.safetensors` and `bundle.json`; the folder appears whole or not at all.
+
+        An earlier bundle at `folder` is replaced; a folder that is anything else is refused.
+
+        Raises
+        ------
+        BundleError
+            If `folder` exists and is not a bundle.
+        """
+        from safetensors.numpy import save  # noqa: PLC0415
+
+        if folder.exists() and not (folder / "bundle.json").exists() and any(folder.iterdir()):
+            raise BundleError(f"{folder} exists and is not a bundle; choose another folder")
+        tensors = {
+            f"{name}/{key}": array for name, model in self.models.items() for key, array in model.tensors().items()
+        }
+        weights = save({key: np.ascontiguousarray(array) for key, array in tensors.items()})
+        content = {
+            "format": FORMAT,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "models": {name: {"family": m.family, "settings": m.settings()} for name, m in self.models.items()},
+            "channels": {k: list(getattr(self.channels, k)) for k in ("names", "kinds", "units")},
+            "sfreq": self.sfreq,
+            "n_times": self.n_times,
+            "tmin": self.tmin,
+            "held_out": self.held_out,
+            "meta": self.meta,
+        }
+        content = json.loads(json.dumps(content))
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        partial.mkdir(parents=True)
+        try:
+            (partial / "weights.safetensors").write_bytes(weights)
+            text = json.dumps(content | {"sha256": _digest(content)}, indent=1)
+            (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bundle":
+        """Read a bundle.
+
+        Raises
+        ------
+        BundleError
+            If a file is missing, unreadable, of another format, or was changed since it was saved.
+        """
+        from safetensors.numpy import load  # noqa: PLC0415
+
+        try:
+            content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+            weights = (folder / "weights.safetensors").read_bytes()
+        except OSError as error:
+            raise BundleError(f"no bundle at {folder} ({error.strerror}: {error.filename}); train one first") from None
+        except ValueError as error:
+            raise BundleError(f"{folder / 'bundle.json'} is not JSON ({error}); train the bundle again") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise BundleError(f"{folder} is not a bundle of format {FORMAT}; train it again with this version")
+        if content.pop("sha256", None) != _digest(content):
+            raise BundleError(f"{folder / 'bundle.json'} was changed since it was saved; train the bundle again")
+        if content["weights_sha256"] != hashlib.sha256(weights).hexdigest():
+            raise BundleError(
+                f"{folder / 'weights.safetensors'} was changed since it was saved; train the bundle again"
+            )
+        tensors = load(weights)
+        models = {}
+        for name, entry in content["models"].items():
+            own = {key.removeprefix(f"{name}/"): array for key, array in tensors.items() if key.startswith(f"{name}/")}
+            models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
+        channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
+        rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
+        return cls(models, channels, **rest)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _family(name: str) -> type[Model]:
+    if name not in FAMILIES:
+        raise BundleError(f"the bundle holds a decoder of family {name!r}; this version knows {sorted(FAMILIES)}")
+    module, attribute = FAMILIES[name].split(":")
+    return cast(type[Model], getattr(import_module(module), attribute))

@@ -1,0 +1,144 @@
+"""The linear decoder: one product to inputs, one product to all features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.confidence import Calibration, Typicality, window_statistics
+from decoder.features import Features, LayerTarget
+from decoder.preprocess import Preprocessor
+from stream.windows import Window
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """Weights onto one feature.
+
+    Attributes
+    ----------
+    name : str
+        'c', 'z', or 's1', 's2', ... by CLIP block.
+    shape : tuple of int
+        Of the feature.
+    active : ndarray of int32, shape (n_active,)
+        The feature's flat numbers that are decoded.
+    weights : ndarray, shape (n_inputs, n_active), float32
+    intercept : ndarray, shape (n_active,), float32
+        The training mean, as inputs have mean 0.
+    constant : ndarray, shape `shape`, float32
+        The feature where it is not decoded (the text encoder's constant first token).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    active: NDArray[np.int32]
+    weights: Array
+    intercept: Array
+    constant: Array
+
+
+class LinearModel:
+    """A fitted preprocessor, its heads, and how far to believe them."""
+
+    family: ClassVar[str] = "linear"
+
+    def __init__(
+        self,
+        preprocessor: Preprocessor,
+        heads: Sequence[Head],
+        typicality: Typicality,
+        calibration: Calibration,
+    ) -> None:
+        self.preprocessor = preprocessor
+        self.heads = tuple(heads)
+        self.typicality = typicality
+        self.calibration = calibration
+        # One product for all heads: a window at a time, what costs is reading the weights.
+        self._weights = np.ascontiguousarray(np.concatenate([head.weights for head in self.heads], axis=1))
+        edges = np.cumsum([0, *(len(head.active) for head in self.heads)])
+        self._columns = [slice(low, high) for low, high in pairwise(edges)]
+        self._masks = {head.name: _mask(head) for head in self.heads if head.name.startswith("s")}
+
+    def predict(self, windows: Sequence[Window], data: Array) -> list[Features]:
+        """Decode windows.
+
+        Parameters
+        ----------
+        windows : sequence of Window
+        data : ndarray, shape (n, n_channels, n_times), float32
+            Of the windows, channels in the bundle's order. A window that holds a number that is not finite is
+            decoded as silence, with confidence 0.
+
+        Returns
+        -------
+        features : list of Features
+        """
+        finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))
+        if not finite.all():
+            data = np.where(finite[:, None, None], data, self.typicality.mean[:, None])
+        inputs = self.preprocessor(data)
+        deviations = inputs @ self._weights
+        believed = [
+            deviations[:, part] for head, part in zip(self.heads, self._columns, strict=True) if head.name in "cz"
+        ]
+        confidence = self.calibration(window_statistics(inputs, believed)) * self.typicality(data) * finite
+        return [
+            self._features(window, row, 0.0 if window.quality.rejected else float(sure))
+            for window, row, sure in zip(windows, deviations, confidence, strict=True)
+        ]
+
+    def _features(self, window: Window, deviations: Array, confidence: float) -> Features:
+        values = {}
+        for head, part in zip(self.heads, self._columns, strict=True):
+            flat = head.constant.flatten()
+            flat[head.active] = deviations[part] + head.intercept
+            values[head.name] = flat.reshape(head.shape)
+        c = values.get("c", np.zeros((0, 0), np.float32))
+        s = {int(name[1:]): LayerTarget(values[name], mask) for name, mask in self._masks.items()}
+        return Features(window.id, c, values.get("z"), s, confidence)
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """Give everything that was fitted, by name."""
+        out: dict[str, NDArray[np.generic]] = {
+            "preprocess.matrix": self.preprocessor.matrix,
+            "preprocess.offset": self.preprocessor.offset,
+        }
+        for name in Typicality.__slots__:
+            out[f"typicality.{name}"] = getattr(self.typicality, name)
+        for name in Calibration.__slots__:
+            out[f"calibration.{name}"] = getattr(self.calibration, name)
+        for head in self.heads:
+            for name in ("active", "weights", "intercept", "constant"):
+                out[f"{head.name}.{name}"] = getattr(head, name)
+        return out
+
+    def settings(self) -> dict[str, Any]:
+        """Give what `from_tensors` needs besides the tensors; JSON-able."""
+        return {"compress": self.preprocessor.compress, "heads": [head.name for head in self.heads]}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "LinearModel":
+        """Rebuild a model from `tensors()` and `settings()`."""
+        heads = []
+        for name in settings["heads"]:
+            parts = {part: tensors[f"{name}.{part}"] for part in ("active", "weights", "intercept", "constant")}
+            heads.append(Head(name, parts["constant"].shape, **parts))
+        return cls(
+            Preprocessor(tensors["preprocess.matrix"], tensors["preprocess.offset"], settings["compress"]),
+            heads,
+            Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),
+            Calibration(*(tensors[f"calibration.{name}"] for name in Calibration.__slots__)),
+        )
+
+
+def _mask(head: Head) -> NDArray[np.bool_]:
+    mask = np.zeros(head.constant.size, dtype=np.bool_)
+    mask[head.active] = True
+    mask.flags.writeable = False
+    return mask

@@ -1,0 +1,204 @@
+"""How good reconstructions are, and how good they would be by chance.
+
+Settings alone move these figures, so they are fixed here: PixCorr and SSIM at 425 x 425 (bilinear), SSIM on grey
+values with a Gaussian window (sigma 1.5) and data range 1, pixel two-way identification at 128 x 128.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Images = NDArray[np.uint8]
+
+SIDE = 425
+TWO_WAY_SIDE = 128
+GREY = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
+
+
+def resize(images: Images, side: int) -> Images:
+    """Resize pictures bilinearly (antialiased where they shrink) to `side` x `side`."""
+    from PIL import Image  # noqa: PLC0415
+
+    if images.shape[1:3] == (side, side):
+        return images
+    fit = [np.asarray(Image.fromarray(i).resize((side, side), Image.Resampling.BILINEAR)) for i in images]
+    return np.stack(fit)
+
+
+def _standardise(rows: NDArray[np.generic]) -> NDArray[np.float32]:
+    flat = rows.reshape(len(rows), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.asarray(np.divide(flat, norm, out=np.zeros_like(flat), where=norm > 0))
+
+
+def correlation_matrix(truth: NDArray[np.generic], reconstruction: NDArray[np.generic]) -> Floats:
+    """Correlate every truth with every reconstruction.
+
+    Parameters
+    ----------
+    truth : ndarray, shape (n, ...)
+    reconstruction : ndarray, shape (m, ...)
+
+    Returns
+    -------
+    r : ndarray, shape (n, m)
+        Pearson correlation r[truth, reconstruction]; 0 where either is constant.
+    """
+    return (_standardise(truth) @ _standardise(reconstruction).T).astype(np.float64)
+
+
+def two_way(r: Floats, own: NDArray[np.intp] | None = None) -> Floats:
+    """Two-way identification: how often a reconstruction is more like its own truth than like another.
+
+    Parameters
+    ----------
+    r : ndarray, shape (n, m)
+        Similarity r[truth, reconstruction].
+    own : ndarray of int, shape (m,), or None
+        Row of each reconstruction's truth; None: the diagonal.
+
+    Returns
+    -------
+    hits : ndarray, shape (m,)
+        For each reconstruction j: #(r[i, j] < r[own_j, j]) / (n - 1), a tie counting half; chance is 0.5.
+    """
+    similarity = _own(r, own)
+    wins = (r < similarity).sum(axis=0) + 0.5 * ((r == similarity).sum(axis=0) - 1)
+    return np.asarray(wins / (len(r) - 1))
+
+
+def top_k(r: Floats, k: int, own: NDArray[np.intp] | None = None) -> Floats:
+    """Whether each reconstruction's own truth is among the k most similar of n; shape (m,), chance k / n."""
+    return np.asarray((r > _own(r, own)).sum(axis=0) < k, dtype=np.float64)
+
+
+def _own(r: Floats, own: NDArray[np.intp] | None) -> Floats:
+    return np.diag(r) if own is None else r[own, np.arange(r.shape[1])]
+
+
+def pixcorr(truth: Images, reconstruction: Images) -> Floats:
+    """Pearson correlation of RGB pixels, picture by picture, at 425 x 425; shape (n,)."""
+    pairs = zip(truth, reconstruction, strict=True)
+    return np.array([np.sum(np.prod([_standardise(resize(i[None], SIDE))[0] for i in pair], axis=0)) for pair in pairs])
+
+
+def _grey(image: Images) -> NDArray[np.float32]:
+    return np.asarray(resize(image[None], SIDE)[0].astype(np.float32) @ (GREY / np.float32(255)))
+
+
+def _blur(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    from scipy.ndimage import gaussian_filter  # noqa: PLC0415
+
+    blurred: NDArray[np.float32] = gaussian_filter(image, sigma=1.5, truncate=3.5, mode="reflect")
+    return blurred
+
+
+def ssim(truth: Images, reconstruction: Images) -> Floats:
+    """Structural similarity, picture by picture; shape (n,).
+
+    Wang et al. 2004 with a Gaussian window (sigma 1.5, truncated at 3.5), population covariance, K1 0.01, K2 0.03 and
+    data range 1, averaged over the picture less a 5-pixel rim: scikit-image's `structural_similarity` with
+    `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1`.
+    """
+    c1, c2, rim = np.float32(0.01**2), np.float32(0.03**2), 5
+    out = []
+    for pair in zip(truth, reconstruction, strict=True):
+        x, y = _grey(pair[0]), _grey(pair[1])
+        mx, my = _blur(x), _blur(y)
+        vx, vy, cxy = _blur(x * x) - mx * mx, _blur(y * y) - my * my, _blur(x * y) - mx * my
+        score = (2 * mx * my + c1) * (2 * cxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+        out.append(score[rim:-rim, rim:-rim].mean(dtype=np.float64))
+    return np.array(out)
+
+
+def pixel_similarity(truth: Images, reconstruction: Images) -> Floats:
+    """Correlation matrix of RGB pixels at 128 x 128: what pixel two-way identification is read from."""
+    return correlation_matrix(resize(truth, TWO_WAY_SIDE), resize(reconstruction, TWO_WAY_SIDE))
+
+
+def picture_scores(truth: Images, reconstruction: Images) -> dict[str, Floats]:
+    """Score reconstructions picture by picture.
+
+    Parameters
+    ----------
+    truth, reconstruction : ndarray, shape (n, height, width, 3), uint8
+        Row by row the same picture; sizes may differ.
+
+    Returns
+    -------
+    scores : dict
+        'pixcorr', 'ssim' and 'two_way', each of shape (n,).
+    """
+    return {
+        "pixcorr": pixcorr(truth, reconstruction),
+        "ssim": ssim(truth, reconstruction),
+        "two_way": two_way(pixel_similarity(truth, reconstruction)),
+    }
+
+
+def chance_scores(truth: Images, reconstruction: Images, rng: np.random.Generator) -> dict[str, Floats]:
+    """Score every reconstruction against another picture's truth: what guessing with these pictures gives.
+
+    Pictures are paired along one random cycle, so none meets its own truth and each is used once.
+
+    Returns
+    -------
+    scores : dict
+        As `picture_scores` gives them.
+    """
+    order = rng.permutation(len(truth))
+    partner = np.empty_like(order)
+    partner[order] = np.roll(order, 1)
+    other = truth[partner]
+    r = pixel_similarity(truth, reconstruction)[partner]
+    return {"pixcorr": pixcorr(other, reconstruction), "ssim": ssim(other, reconstruction), "two_way": two_way(r)}
+
+
+def mean_image(images: Images, n: int) -> Images:
+    """Give the mean of (training) pictures `n` times: the guess that needs no brain."""
+    mean = np.round(images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    return np.broadcast_to(mean, (n, *mean.shape)).copy()
+
+
+def bootstrap_interval(
+    values: Floats, rng: np.random.Generator, *, n_samples: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over pictures.
+
+    Of a paired difference, give the differences.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+    rng : numpy.random.Generator
+    n_samples : int
+    level : float
+        Coverage, in (0, 1).
+    """
+    draws = rng.integers(len(values), size=(n_samples, len(values)))
+    low, high = np.quantile(values[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def permutation_p(
+    r: Floats, score: Callable[[Floats], Floats], rng: np.random.Generator, *, n_permutations: int = 1000
+) -> float:
+    """Probability that pictures paired at random score as well.
+
+    Pictures are permuted, not pairs: the n (n - 1) comparisons of two-way identification are not independent.
+
+    Parameters
+    ----------
+    r : ndarray, shape (n, n)
+        Similarity r[truth, reconstruction].
+    score : callable
+        `two_way`, or another score of such a matrix.
+    rng : numpy.random.Generator
+    n_permutations : int
+    """
+    observed = score(r).mean()
+    null = [score(r[rng.permutation(len(r))]).mean() for _ in range(n_permutations)]
+    return float((1 + np.sum(np.asarray(null) >= observed)) / (1 + n_permutations))

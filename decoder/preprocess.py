@@ -1,0 +1,141 @@
+"""From a window to the few numbers a decoder reads, with everything fitted on training windows only."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from decoder.errors import TrainingError
+from decoder.ridge import decompose
+
+Array = NDArray[np.float32]
+
+
+class PreprocessSpec(BaseModel):
+    """What is done to windows before regression."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    compress: Literal["none", "sqrt"] = "none"
+    """sqrt: sign-keeping square root first; evens out the variance of spike counts."""
+    tmin: float | None = None
+    """First time used, in seconds from the event; None: the window's own."""
+    tmax: float | None = None
+    """Last time used, in seconds from the event; None: the window's own."""
+    decimate: Annotated[int, Field(ge=1)] = 1
+    """So many samples in a row are averaged into one."""
+    whiten: bool = False
+    """Multivariate noise normalisation: channels are whitened by their shrunk covariance."""
+    components: Annotated[int, Field(ge=1)] | None = 300
+    """Principal components kept of the z-scored inputs; None: all inputs as they are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preprocessor:
+    """A fitted affine map from windows to inputs.
+
+    Time choice, averaging in time, whitening, z-scoring and projection are all linear, so they are carried, and
+    applied, as one matrix: one window costs one product.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (n_channels * n_times, n_inputs), float32
+    offset : ndarray, shape (n_inputs,), float32
+        The training mean, already projected: inputs have mean 0 over the training windows.
+    compress : str
+        What is done before, as in `PreprocessSpec`.
+    """
+
+    matrix: Array
+    offset: Array
+    compress: str = "none"
+
+    def __call__(self, data: Array) -> Array:
+        """Prepare windows.
+
+        Parameters
+        ----------
+        data : ndarray, shape (n, n_channels, n_times), float32
+
+        Returns
+        -------
+        inputs : ndarray, shape (n, n_inputs), float32
+        """
+        flat = _compress(data, self.compress).reshape(len(data), -1)
+        return np.asarray(flat @ self.matrix - self.offset)
+
+
+def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSpec) -> Preprocessor:
+    """Fit the map on training windows.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n, n_channels, n_times), float32
+    times : ndarray, shape (n_times,)
+        Seconds from the event.
+    spec : PreprocessSpec
+
+    Raises
+    ------
+    TrainingError
+        If no sample lies within the chosen times.
+    """
+    data = _compress(data, spec.compress)
+    n, n_channels, n_times = data.shape
+    binning = _time_bins(times, spec)
+    binned = data @ binning
+    whitening = _whitening(binned) if spec.whiten else np.eye(n_channels, dtype=np.float32)
+    inputs = np.einsum("kc,nct->nkt", whitening, binned, optimize=True).reshape(n, -1)
+    mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
+    # A dead channel has nothing to say; dividing by its zero spread would make it shout.
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6 * spread.max(initial=0))
+    axes = np.eye(len(scale), dtype=np.float32)
+    if spec.components is not None and spec.components < len(scale):
+        axes = decompose((inputs - mean) * scale).axes[:, : spec.components]
+    scaled = (axes * scale[:, None]).reshape(n_channels, binning.shape[1], -1)
+    matrix = np.einsum("kc,tb,kbp->ctp", whitening, binning, scaled, optimize=True).reshape(n_channels * n_times, -1)
+    matrix = np.ascontiguousarray(matrix, dtype=np.float32)
+    return Preprocessor(
+        matrix, data.reshape(n, -1).mean(axis=0, dtype=np.float64).astype(np.float32) @ matrix, spec.compress
+    )
+
+
+def _compress(data: Array, how: str) -> Array:
+    return np.asarray(np.sign(data) * np.sqrt(np.abs(data))) if how == "sqrt" else data
+
+
+def _time_bins(times: NDArray[np.float64], spec: PreprocessSpec) -> Array:
+    """Give the (n_times, n_bins) matrix that picks times and averages them."""
+    slack = 1e-6
+    low = times[0] if spec.tmin is None else spec.tmin
+    high = times[-1] if spec.tmax is None else spec.tmax
+    chosen = np.flatnonzero((times >= low - slack) & (times <= high + slack))
+    n_bins = len(chosen) // spec.decimate
+    if n_bins == 0:
+        raise TrainingError(
+            f"no {spec.decimate} samples lie between {low} and {high} s of a window from {times[0]} to {times[-1]} s; "
+            "widen tmin and tmax"
+        )
+    binning = np.zeros((len(times), n_bins), dtype=np.float32)
+    for place, sample in enumerate(chosen[: n_bins * spec.decimate]):
+        binning[sample, place // spec.decimate] = 1 / spec.decimate
+    return binning
+
+
+def _whitening(data: Array) -> Array:
+    """Inverse square root of the Ledoit-Wolf covariance between channels about the mean response.
+
+    Guggenmos et al. 2018, NeuroImage 173: the estimate is averaged over time points.
+    """
+    from sklearn.covariance import ledoit_wolf  # noqa: PLC0415
+
+    noise = data - data.mean(axis=0)
+    # A thousand windows settle a covariance of a few hundred channels.
+    step = max(1, len(noise) // 1000)
+    samples = noise[::step].transpose(0, 2, 1).reshape(-1, data.shape[1]).astype(np.float64)
+    unit = samples.std() or 1.0
+    covariance, _ = ledoit_wolf(samples / unit)
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T / unit, np.float32)

@@ -1,0 +1,174 @@
+"""Train the small network that carries the gradients of fast stage 2 (`engine.gradient`).
+
+Its teacher is the models' own decoder followed by CLIP's patch embedding. Latents are those of composed pictures, and
+the same blurred, noised and mixed, because stage 2 moves through latents that no picture has.
+
+    python -m engine.desk.surrogate --out models/desk/gradient --pictures 2400
+"""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.gradient import LatentToPatches, save_gradient
+from engine.models import Models, load_models
+from engine.spec import ModelSpec
+
+_log = logging.getLogger(__name__)
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings of a training run.
+
+    Attributes
+    ----------
+    width : int
+        Of the network's hidden layers.
+    variants : int
+        Latents made of each picture, all disturbed differently.
+    epochs, batch : int
+    learning_rate : float
+        Peak of a one-cycle schedule (AdamW).
+    seed : int
+    """
+
+    width: int = 64
+    variants: int = 1
+    epochs: int = 60
+    batch: int = 64
+    learning_rate: float = 3e-3
+    seed: int = 20261122
+
+
+def disturb(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Latents (n, ch, h, w) blurred, mixed, shrunk and noised, each by its own amount; a third are left as they are."""
+
+    def amount(most: float) -> Tensor:
+        return most * torch.rand((len(latents), 1, 1, 1), generator=generator) * level
+
+    level = (torch.rand((len(latents), 1, 1, 1), generator=generator) * 1.5 - 0.5).clamp_min(0)
+    blurred = F.avg_pool2d(F.pad(latents, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    x = torch.lerp(latents, blurred, amount(1))
+    x = torch.lerp(x, x[torch.randperm(len(x), generator=generator)], amount(0.3))
+    return (1 - amount(0.4)) * x + amount(0.4) * torch.randn(x.shape, generator=generator)
+
+
+def make_pairs(models: Models, images: NDArray[np.uint8], recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Latents and the patch embeddings of their decoded pictures.
+
+    Returns
+    -------
+    latents : Tensor, shape (n * variants, channels, height, width)
+    patches : Tensor, shape (n * variants, width, grid, grid)
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    latents = torch.from_numpy(models.encode_latents(images))
+    every = torch.cat([disturb(latents, generator) for _ in range(recipe.variants)])
+    patches = []
+    with torch.no_grad():
+        for batch in every.split(_BATCH):
+            decoded = models.decode_pixels(batch.to(models.device)).float()
+            patches.append(models.shallow.patches(decoded).cpu())
+    return every, torch.cat(patches)
+
+
+def fit(
+    latents: Tensor, patches: Tensor, recipe: Recipe, *, report: Callable[[int, float], None] = lambda *_: None
+) -> LatentToPatches:
+    """Train a network on pairs; reports (epoch, share of the patches' variance left unexplained).
+
+    Raises
+    ------
+    ValueError
+        If the pairs are fewer than a batch.
+    """
+    if len(latents) < recipe.batch:
+        msg = f"{len(latents)} pairs are fewer than a batch of {recipe.batch}"
+        raise ValueError(msg)
+    torch.manual_seed(recipe.seed)
+    network = LatentToPatches(
+        channels=latents.shape[1], width=recipe.width, patch_width=patches.shape[1], grid=patches.shape[-1]
+    ).to(memory_format=torch.channels_last)
+    centred = patches - patches.mean(dim=(0, 2, 3), keepdim=True)
+    variance = float(centred.square().mean())
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    steps = recipe.epochs * (len(latents) // recipe.batch)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=max(steps, 2))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for epoch in range(recipe.epochs):
+        left = []
+        for index in _batches(len(latents), recipe.batch, generator):
+            loss = (network(latents[index]) - patches[index]).square().mean() / variance
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            rate.step()
+            left.append(loss.item())
+        report(epoch, float(np.mean(left)))
+    return network.eval().requires_grad_(False)
+
+
+def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    order = torch.randperm(n, generator=generator)
+    for start in range(0, n - size + 1, size):
+        yield order[start : start + size]
+
+
+def score(network: LatentToPatches, models: Models, latents: Tensor, patches: Tensor) -> dict[str, float]:
+    """Share of variance explained (1 - residual / variance over samples), of patches and of each block's features."""
+    blocks = range(1, min(6, models.shallow.depth) + 1)
+    with torch.no_grad():
+        guess = network(latents)
+        scores = {"patches": _explained(guess, patches)}
+        told, true = models.shallow.features(guess, blocks), models.shallow.features(patches, blocks)
+    return scores | {f"block {block}": _explained(told[block], true[block]) for block in blocks}
+
+
+def _explained(guess: Tensor, truth: Tensor) -> float:
+    return 1 - float((guess - truth).square().sum() / (truth - truth.mean(dim=0)).square().sum())
+
+
+def main() -> None:
+    """Train on composed pictures, score on others, and save."""
+    from engine.desk.compose import compose, images
+    from engine.desk.pack import load_pack
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", default="models/desk", help="folder of the models")
+    parser.add_argument("--out", type=Path, default=Path("models/desk/gradient"))
+    parser.add_argument("--pictures", type=int, default=2400)
+    parser.add_argument("--width", type=int, default=Recipe.width)
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    recipe = Recipe(width=given.width, epochs=given.epochs, seed=given.seed)
+    models = load_models(ModelSpec(folder=given.models, gradient="none"))
+    pack = load_pack()
+    latents, patches = make_pairs(models, images(compose(pack, given.pictures, recipe.seed)), recipe)
+    network = fit(latents, patches, recipe, report=lambda e, left: _log.info("epoch %d: %.4f unexplained", e, left))
+    unseen = make_pairs(models, images(compose(pack, 64, recipe.seed + 1)), recipe)
+    for name, value in score(network, models, *unseen).items():
+        _log.info("%s: %.4f of variance explained", name, value)
+    shape: dict[str, int | str] = {
+        "channels": latents.shape[1],
+        "width": recipe.width,
+        "patch_width": patches.shape[1],
+        "grid": patches.shape[-1],
+        "feature_space": models.feature_space,
+    }
+    save_gradient(network, shape, given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Errors of the engine; every message names the thing, its value and the way out."""
+
+
+class EngineError(Exception):
+    """Anything that went wrong between decoded features and a picture."""
+
+
+class ModelError(EngineError):
+    """Weights or configurations are missing, unsafe, or don't fit together."""
+
+
+class FeatureError(EngineError):
+    """Decoded features don't have the shape that the models take."""
+
+
+class BackendError(EngineError):
+    """A backend that was asked for by name cannot run on this machine."""

@@ -1,0 +1,101 @@
+"""Where weights lie: folders and hub ids, safetensors only, and the hash that names a feature space."""
+
+import hashlib
+from pathlib import Path
+
+from engine.errors import ModelError
+from engine.spec import ModelSpec
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PARTS = {
+    "unet": ("unet-lcm", "unet"),
+    "vae": ("vae", "autoencoder"),
+    "scheduler": ("scheduler",),
+    "text": ("text_encoder", "clip"),
+    "tokenizer": ("tokenizer",),
+    "clip": ("clip",),
+    "gradient": ("gradient",),
+}
+_NEEDED = ("unet", "vae", "scheduler", "text")
+_CHUNK = 1 << 22
+
+
+def locate(reference: str, parts: tuple[str, ...] = ()) -> Path:
+    """Folder of a local path or a hub id; of a hub id only JSON, vocabulary and safetensors are ever fetched.
+
+    Parameters
+    ----------
+    reference : str
+        A folder (relative to the working directory, else to the project) or "owner/name[@revision]".
+    parts : tuple of str
+        Sub-folders wanted of a hub id; () is its top level.
+
+    Raises
+    ------
+    ModelError
+        If there is no such folder and the hub does not have it or cannot be reached.
+    """
+    given = Path(reference).expanduser()
+    for path in (given, _ROOT / given):
+        if path.is_dir():
+            return path.resolve()
+    name, _, revision = reference.partition("@")
+    if given.is_absolute() or name.count("/") != 1 or name.startswith("."):
+        msg = f"no model folder {reference!r}: give a folder that exists, or a hub id such as 'stabilityai/sd-turbo'"
+        raise ModelError(msg)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.txt", "*model.safetensors"]
+    allowed = [f"{part}/{pattern}" for part in parts for pattern in wanted] if parts else wanted
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=allowed))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        msg = f"no folder and no reachable hub model {reference!r} ({type(error).__name__}): check the name or download it"
+        raise ModelError(msg) from error
+
+
+def find_parts(spec: ModelSpec) -> dict[str, Path]:
+    """Folder of each part of the models: unet, vae, scheduler, text, and where there are any tokenizer, clip, gradient.
+
+    Raises
+    ------
+    ModelError
+        If a needed part is missing, or has weights that are not safetensors.
+    """
+    candidates = {part: tuple(dict.fromkeys((*names,))) for part, names in _PARTS.items()}
+    named = {part: value for part in _PARTS if (value := getattr(spec, part)) is not None}
+    folder = locate(spec.folder, tuple({name for names in candidates.values() for name in names} | set(named.values())))
+    found: dict[str, Path] = {}
+    for part, names in candidates.items():
+        if named.get(part) == "none":
+            continue
+        if part in named:
+            inside = folder / named[part]
+            found[part] = inside if inside.is_dir() else locate(named[part])
+            continue
+        if part == "scheduler":
+            names = (found["unet"].name.replace("unet", "scheduler"), *names) if "unet" in found else names
+        present = [folder / name for name in names if (folder / name).is_dir()]
+        if present:
+            found[part] = present[0]
+        elif part in _NEEDED:
+            msg = f"{folder}: no {' or '.join(names)} folder for the {part}: name one in the models' configuration"
+            raise ModelError(msg)
+    for part, path in found.items():
+        if part not in {"scheduler", "tokenizer"} and not list(path.glob("*.safetensors")):
+            msg = f"{path}: no .safetensors file for the {part}: convert the weights (pickled ones are never loaded)"
+            raise ModelError(msg)
+    return found
+
+
+def hash_folders(folders: list[Path]) -> str:
+    """sha256 over the configurations and weights of some folders, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted((*folder.glob("*config.json"), *folder.glob("*.safetensors"))):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,281 @@
+"""From decoded features to pictures: preview first, then the picture with its structure in place."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decoder.features import Features
+from engine.backends import make_backend
+from engine.errors import FeatureError
+from engine.gradient import load_gradient
+from engine.models import Models, load_models, to_uint8
+from engine.picture import Picture
+from engine.sampling import (
+    Predict,
+    Schedule,
+    begin,
+    guided,
+    make_schedule,
+    sample,
+    window_noise,
+    window_seed,
+)
+from engine.spec import EngineSpec
+from engine.structure import Targets, make_targets, pull, pull_through, structure_loss
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Group:
+    """Windows that can share one batch, on their way to pictures."""
+
+    places: list[int]
+    features: list[Features]
+    schedule: Schedule
+    seeds: list[int]
+    z: Tensor | None
+    c: Tensor
+    noise: Tensor
+    first: Tensor | None = None
+    pixels: Tensor | None = None
+    pictures: list[Picture] = field(default_factory=list)
+
+
+class Reconstructor:
+    """Two-stage reconstruction.
+
+    Parameters
+    ----------
+    spec : EngineSpec
+    models : Models, optional
+        Loaded models to share; loaded from `spec.models` otherwise.
+
+    Raises
+    ------
+    EngineError
+        If models or backend cannot be had.
+    """
+
+    def __init__(self, spec: EngineSpec, models: Models | None = None) -> None:
+        self.spec = spec
+        if spec.threads:
+            torch.set_num_threads(spec.threads)
+        self.models = models or load_models(spec.models, spec.device)
+        self.backend = make_backend(spec.backend, self.models)
+        self._predict = self._with_guidance(self.backend.unet)
+        config = self.models.scheduler
+        self._from_z = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=spec.strength)
+        self._from_noise = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=1.0)
+        self._view: Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]] = self._true_view
+        if spec.structure.mode != "none":
+            weights = spec.structure.layer_weights
+            self._layer_weights = weights[: self.models.shallow.depth]
+            if spec.structure.mode == "fast" and "gradient" in self.models.parts:
+                space, device = self.models.feature_space, self.models.device
+                network = load_gradient(self.models.parts["gradient"], space, device)
+                self._view = lambda x, blocks: self.models.shallow.features(network(x), blocks)
+
+    def warm_up(self, batch: int = 1) -> None:
+        """Run both stages once on made-up features, so that the first real picture is as fast as the next."""
+        m = self.models
+        c = torch.from_numpy(m.encode_text([""]))[0].numpy()
+        z = np.zeros(m.latent_shape, np.float32)
+        s = {}
+        if self.spec.structure.mode != "none":
+            from decoder.features import LayerTarget
+
+            units = m.shallow.tokens * m.shallow.width
+            s = {i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool)) for i in range(len(self._layer_weights))}
+        self.reconstruct([Features(f"warm-up {i}", c, z, s) for i in range(batch)])
+
+    def reconstruct(
+        self, features: Sequence[Features], on_preview: Callable[[list[Picture]], None] | None = None
+    ) -> list[Picture]:
+        """Pictures of some windows, in their order.
+
+        Parameters
+        ----------
+        features : sequence of Features
+            Without `z`, sampling begins from pure noise; without (usable) `s`, stage 2 is left out and the picture says
+            so in its `note`.
+        on_preview : callable, optional
+            Called once with the stage-1 pictures of all windows, before stage 2 begins.
+
+        Returns
+        -------
+        list of Picture
+            Of stage 2; of stage 1, with a note, where stage 2 could not be done or did not help.
+
+        Raises
+        ------
+        FeatureError
+            If `c` or `z` don't have the shape that the models take.
+        """
+        if not features:
+            return []
+        groups = self._groups(features)
+        for group in groups:
+            self._stage1(group)
+        if on_preview is not None:
+            on_preview(_in_order(groups, len(features)))
+        if self.spec.structure.mode != "none":
+            for group in groups:
+                self._stage2(group)
+        return _in_order(groups, len(features))
+
+    def _groups(self, features: Sequence[Features]) -> list[_Group]:
+        usable = [self._check(f) for f in features]
+        keys: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+        for place, f in enumerate(usable):
+            keys.setdefault((f.c.shape, f.z is None), []).append(place)
+        return [self._group(places, [usable[p] for p in places]) for places in keys.values()]
+
+    def _group(self, places: list[int], features: list[Features]) -> _Group:
+        device = self.models.device
+        with_z = [f.z for f in features if f.z is not None]
+        schedule = self._from_z if with_z else self._from_noise
+        seeds = [window_seed(self.spec.seed, f.window_id) for f in features]
+        noise = window_noise(seeds, len(schedule.steps), self.models.latent_shape).to(device)
+        z = torch.from_numpy(np.stack(with_z)).to(device) if with_z else None
+        c = torch.from_numpy(np.stack([f.c for f in features])).to(device)
+        return _Group(places, features, schedule, seeds, z, c, noise)
+
+    def _check(self, f: Features) -> Features:
+        dim, shape = self.models.context_dim, self.models.latent_shape
+        if f.c.ndim != 2 or f.c.shape[1] != dim:
+            msg = f"window {f.window_id!r}: c has shape {f.c.shape} and the UNet takes (tokens, {dim})"
+            raise FeatureError(msg)
+        if f.z is not None and f.z.shape != shape:
+            msg = f"window {f.window_id!r}: z has shape {f.z.shape} and the UNet takes {shape}"
+            raise FeatureError(msg)
+        if f.z is not None and not np.isfinite(f.z).all():
+            _log.warning("window %s: z is not finite; sampling from pure noise", f.window_id)
+            f = replace(f, z=None)
+        if not np.isfinite(f.c).all():
+            _log.warning("window %s: c is not finite; the empty caption takes its place", f.window_id)
+            f = replace(f, c=self.models.encode_text([""])[0])
+        return f
+
+    def _with_guidance(self, predict: Predict) -> Predict:
+        if self.spec.guidance == 1:
+            return predict
+        null = torch.from_numpy(self.models.encode_text([""])).to(self.models.device)
+        return guided(predict, self.spec.guidance, null)
+
+    def _stage1(self, group: _Group) -> None:
+        began = time.perf_counter()
+        outputs: list[Tensor] = []
+
+        def remembered(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            outputs.append(self._predict(x, t, c))
+            return outputs[-1]
+
+        x = begin(group.schedule, group.z, group.noise[0])
+        latents = sample(remembered, group.schedule, x, group.c, list(group.noise[1:]))
+        group.first = outputs[0]
+        sampled = time.perf_counter()
+        group.pixels = self.backend.decode(latents)
+        arrays = to_uint8(group.pixels).cpu().numpy()
+        timings = {"stage1": sampled - began, "decode1": time.perf_counter() - sampled}
+        group.pictures = [
+            Picture(f.window_id, 1, pixels, seed, self.backend.name, dict(timings), f.confidence)
+            for f, pixels, seed in zip(group.features, arrays, group.seeds, strict=True)
+        ]
+
+    def _stage2(self, group: _Group) -> None:
+        began = time.perf_counter()
+        shallow = self.models.shallow
+        targets = make_targets(group.features, self._layer_weights, shallow.tokens * shallow.width, self.models.device)
+        if not targets.blocks or not any(problem is None for problem in targets.problems):
+            self._fall_back(group, [problem or "" for problem in targets.problems])
+            return
+        latents = self._pulled(group, targets)
+        sampled = time.perf_counter()
+        pixels = self.backend.decode(latents)
+        arrays = to_uint8(pixels).cpu().numpy()
+        decoded = time.perf_counter()
+        notes = self._judge(group, pixels, targets)
+        timings = {"stage2": sampled - began, "decode2": decoded - sampled, "check": time.perf_counter() - decoded}
+        self._finish(group, arrays, notes, timings)
+
+    def _pulled(self, group: _Group, targets: Targets) -> Tensor:
+        structure = self.spec.structure
+        if structure.mode == "fast":
+            numbers = count()
+            assert group.first is not None
+            first = group.first
+
+            def resumed(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+                return first if next(numbers) == 0 else self._predict(x, t, c)
+
+            x = begin(group.schedule, group.z, group.noise[0])
+            return sample(
+                resumed,
+                group.schedule,
+                x,
+                group.c,
+                list(group.noise[1:]),
+                refine=lambda _, x0: pull(x0, self._view, targets, structure),
+            )
+        schedule = group.schedule
+        if structure.mode == "onestep":
+            strength = 1.0 if group.z is None else self.spec.strength
+            schedule = make_schedule(self.models.scheduler, kind=self.spec.sampler, steps=1, strength=strength)
+        unet = self.models.unet
+        dtype = self.models.dtype
+
+        def differentiable(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            out: Tensor = unet(x.to(dtype), t, c.to(dtype), return_dict=False)[0]
+            return out.float()
+
+        predict = self._with_guidance(differentiable)
+        return pull_through(
+            predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure
+        )
+
+    def _true_view(self, latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
+        shallow = self.models.shallow
+        return shallow.features(shallow.patches(self.models.decode_pixels(latents).float()), blocks)
+
+    def _judge(self, group: _Group, pixels: Tensor, targets: Targets) -> list[str]:
+        """Why not to take stage 2, by sample ('' to take it); judged on the pictures by CLIP's own features."""
+        shallow = self.models.shallow
+        assert group.pixels is not None
+        with torch.no_grad():
+            both = [
+                structure_loss(shallow.features(shallow.patches(p), targets.blocks), targets).cpu()
+                for p in (group.pixels, pixels)
+            ]
+        closer = (both[1] < both[0]).tolist()
+        return [
+            problem or ("" if better else "stage 2 came no closer to the decoded structure")
+            for problem, better in zip(targets.problems, closer, strict=True)
+        ]
+
+    def _finish(
+        self, group: _Group, arrays: NDArray[np.uint8], notes: list[str], timings: dict[str, float]
+    ) -> None:
+        self._fall_back(group, notes)
+        group.pictures = [
+            replace(p, timings=p.timings | timings, **({} if note else {"stage": 2, "pixels": pixels}))
+            for p, pixels, note in zip(group.pictures, arrays, notes, strict=True)
+        ]
+
+    def _fall_back(self, group: _Group, notes: list[str]) -> None:
+        for picture, note in zip(group.pictures, notes, strict=True):
+            if note:
+                _log.warning("window %s: stage 1 stands: %s", picture.window_id, note)
+        group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
+
+
+def _in_order(groups: Sequence[_Group], total: int) -> list[Picture]:
+    placed = {place: picture for g in groups for place, picture in zip(g.places, g.pictures, strict=True)}
+    return [placed[place] for place in range(total)]

@@ -1,0 +1,81 @@
+"""What a configuration may say about the engine; free of heavy imports."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSpec(_Spec):
+    """Which models to load; one folder with the usual sub-folders is enough.
+
+    Parts left out are looked for in `folder` under their usual names: `unet-lcm` or `unet`, `vae` or `autoencoder`,
+    the scheduler that goes with the UNet, `text_encoder` with `tokenizer` or else `clip`, `clip`, `gradient`.
+    A part that is given is a sub-folder of `folder`, another folder, or a hub id ("owner/name" or "owner/name@revision").
+    """
+
+    folder: str = "models/desk"
+    """A folder in the layout of diffusers (or of the desk models), or a hub id."""
+    unet: str | None = None
+    """diffusers UNet2DConditionModel."""
+    vae: str | None = None
+    """diffusers AutoencoderKL or AutoencoderTiny."""
+    scheduler: str | None = None
+    """diffusers scheduler_config.json: the noise schedule and what the UNet predicts."""
+    text: str | None = None
+    """The UNet's text encoder: transformers CLIPTextModel, or an open_clip model."""
+    tokenizer: str | None = None
+    """transformers CLIPTokenizer; open_clip models bring their own."""
+    clip: str | None = None
+    """open_clip model whose shallow features structure is judged by, and whose joint space scores semantics."""
+    gradient: str | None = None
+    """Small network from latents to CLIP patches that carries the gradients of fast stage 2; 'none' for the decoder."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the UNet and the decoder; auto: float32 on a CPU, float16 on a GPU."""
+
+
+class StructureSpec(_Spec):
+    """Stage 2: how the picture's shallow CLIP features are pulled toward the decoded ones."""
+
+    mode: Literal["none", "fast", "onestep", "exact"] = "fast"
+    """fast: gradients on the predicted clean latent only; onestep: through one UNet call; exact: the paper's."""
+    iterations: Annotated[int, Field(ge=0, le=10_000)] = 8
+    """Adam steps: after each UNet call (fast), or in all (onestep, exact; the paper takes 300). 0 is stage 1."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.05
+    """Of Adam, in units of the latent's standard deviation (the paper: 0.01)."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.999
+    """Factor on the learning rate after each iteration."""
+    proximal: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the squared distance from where the pull began (fast): holds against adversarial texture."""
+    layer_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 1.2, 1.0, 1.0, 1.0, 1.0)
+    """Weight of each CLIP block from the first, times 1 / ||target|| (the paper's)."""
+    update: Literal["z", "c", "both"] = "both"
+    """What exact and onestep change: the paper's algorithm both, its last published script only z."""
+
+
+class EngineSpec(_Spec):
+    """From decoded features to pictures."""
+
+    models: ModelSpec = ModelSpec()
+    """Which models to load."""
+    backend: Literal["auto", "torch", "torch-compile"] = "auto"
+    """What runs the UNet and the decoder."""
+    device: str = "auto"
+    """'cpu', 'cuda', 'cuda:1'; auto: the first GPU if there is one."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Threads of torch on the CPU; 0 leaves torch's own choice."""
+    sampler: Literal["auto", "lcm", "ddim"] = "auto"
+    """lcm for few-step students, ddim for the rest (SD-Turbo too); auto: by the scheduler's configuration."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 2
+    """UNet calls of a stage."""
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """How far toward noise the decoded latent z is taken before sampling; without z always 1."""
+    guidance: Annotated[float, Field(ge=0, le=50)] = 1.0
+    """Classifier-free guidance; 1 is none, and half the cost (students and Turbo want none)."""
+    structure: StructureSpec = StructureSpec()
+    """Stage 2."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """With a window's id it gives the window's own noise."""

@@ -1,0 +1,286 @@
+"""The command line; nothing heavy is imported before a command needs it.
+
+Exit codes: 0 done (also when stopped with Ctrl-C or SIGTERM), 1 something is wrong, in one line on stderr,
+2 wrong usage, 3 done but something was lost and the command was asked to mind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from decoder.errors import DecoderError
+from engine.errors import EngineError
+from minddiffuser.errors import AppError
+from stream.errors import StreamError
+
+if TYPE_CHECKING:
+    from stream.broker import BrokerSpec
+    from stream.frames import Frame
+
+T = TypeVar("T")
+
+LOST = 3
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Shows, a moment later, the picture a person is looking at, from brain data streamed over LSL.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as configs/demo.yaml")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data", envvar="MINDDIFFUSER_DATA", help="Folder of recorded data sets")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr")]
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line and exit code 1."""
+    try:
+        app()
+    except (AppError, DecoderError, EngineError, StreamError) as error:
+        typer.echo(f"minddiffuser: {error}", err=True)
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    headless: Annotated[bool, typer.Option(help="No page, no browser; end by itself")] = False,
+    seconds: Annotated[float | None, typer.Option(min=1, help="How long to stream")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a JSON report at the end")] = None,
+    config: Annotated[Path | None, typer.Option(help="Another config of a simulated participant")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the page")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run everything on this machine: a simulated participant, the live loop, a broker and the page."""
+    from minddiffuser.console import set_up_logging
+    from minddiffuser.demo import prepare, run_demo
+
+    set_up_logging(verbose)
+    prepared = prepare(config, port)
+    lost = _run(lambda stop: run_demo(prepared, stop, headless=headless, seconds=seconds, report_to=report))
+    raise typer.Exit(LOST if lost else 0)
+
+
+@app.command()
+def live(
+    config_file: ConfigFile,
+    bundle: Annotated[Path | None, typer.Option(help="Trained decoder; default bundles/NAME")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this long")] = None,
+    display: Annotated[bool, typer.Option(help="Serve the page too")] = True,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode a live LSL stream and publish pictures over MQTT."""
+    from minddiffuser.console import set_up_logging
+    from minddiffuser.live import run_live
+
+    set_up_logging(verbose)
+    _answer(_run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display)), as_json=as_json)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="XDF, FIF, EDF/BDF, BrainVision, EEGLAB, CSV, NPZ or NIfTI file")],
+    speed: Annotated[float, typer.Option(min=0.1, max=100, help="1 is the recording's own time")] = 1.0,
+    loop: Annotated[bool, typer.Option(help="Begin again at the end")] = False,
+    name: Annotated[str | None, typer.Option(help="LSL name and source id of the first stream; default: its own")] = None,
+    wait: Annotated[bool, typer.Option(help="Begin when somebody listens")] = True,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Send a recording as live LSL streams: its data and its events as string markers."""
+    from minddiffuser.console import progress, set_up_logging
+    from stream.recordings import read
+    from stream.replay import replay as send
+
+    set_up_logging(verbose)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    loaded = read(recording)
+    if name:
+        first = replace(loaded.streams[0], name=name, source_id=name)
+        loaded = replace(loaded, streams=(first, *loaded.streams[1:]))
+    with progress() as report:
+        send(
+            loaded,
+            speed=speed,
+            loop=loop,
+            wait_for_consumers=wait,
+            progress=lambda done, total: report(f"replaying {loaded.name}", round(done), round(total)),
+            stop=stop,
+        )
+    _answer({"replayed": loaded.name, "stopped": stop.is_set()}, as_json=as_json)
+
+
+@app.command()
+def display(
+    broker: Annotated[str, typer.Option(help="HOST:PORT, or a broker section as JSON")] = "127.0.0.1:1883",
+    session: Annotated[str, typer.Option(help="Which session; + for all")] = "+",
+    host: Annotated[
+        str, typer.Option(help="Address of the page; another than loopback asks for a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8765,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the page for sessions on any broker."""
+    from minddiffuser.console import console, set_up_logging
+    from minddiffuser.display.server import Display
+
+    set_up_logging(verbose)
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with Display(_broker(broker), host, port, session=session) as page:
+            console.print(f"The page is at [bold]{page.url}[/bold] (Ctrl-C ends it)")
+            await stop.wait()
+
+    _run(serve)
+
+
+@app.command()
+def subscribe(
+    broker: Annotated[str, typer.Option(help="HOST:PORT, or a broker section as JSON")] = "127.0.0.1:1883",
+    session: Annotated[str, typer.Option(help="Which session; + for all")] = "+",
+    save: Annotated[Path | None, typer.Option(help="Folder for pictures and their metadata")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1)] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many pictures")] = None,
+    show: Annotated[bool, typer.Option(help="Draw pictures in the terminal")] = False,
+    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 3 if a published picture never came")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Receive pictures without a browser: save, count, time."""
+    from minddiffuser.console import console, set_up_logging
+    from minddiffuser.subscribe import half_blocks
+    from minddiffuser.subscribe import subscribe as receive
+
+    set_up_logging(verbose)
+
+    def draw(frame: Frame) -> None:
+        if show and frame.pictures:
+            console.print(half_blocks(frame.pictures[frame.stage]))
+
+    def ready() -> None:
+        if as_json:
+            typer.echo(json.dumps({"ready": True}))
+
+    summary = _run(
+        lambda stop: receive(
+            _broker(broker),
+            session,
+            out_dir=save,
+            seconds=seconds,
+            count=count,
+            on_picture=draw,
+            on_ready=ready,
+            stop=stop,
+        )
+    )
+    _answer(summary.to_dict(), as_json=as_json)
+    raise typer.Exit(LOST if fail_on_loss and summary.lost else 0)
+
+
+@app.command()
+def train(
+    config_file: ConfigFile,
+    data: DataDir = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the bundle; default bundles/NAME")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit a decoder to a calibration recording and write it as a bundle."""
+    from minddiffuser.console import set_up_logging
+    from minddiffuser.training import train_from_file
+
+    set_up_logging(verbose)
+    _answer(train_from_file(config_file, data, out), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Trained decoder")],
+    data: DataDir = None,
+    live_too: Annotated[
+        bool, typer.Option("--live/--offline", help="Also replay the recording and decode it live")
+    ] = True,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the reconstructed pictures")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many windows")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say how good a bundle is on its test recording, offline and live, beside chance and the mean image."""
+    from minddiffuser.console import set_up_logging
+    from minddiffuser.evaluate import run_evaluate
+
+    set_up_logging(verbose)
+    answer = _run(lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, limit=limit))
+    _answer(answer, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what works on this machine, and what to do about the rest."""
+    from minddiffuser.doctor import examine
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'none'}  {finding.text}")
+    raise typer.Exit(0 if all(finding.ok or not finding.needed for finding in findings) else 1)
+
+
+def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` with an event that Ctrl-C or SIGTERM sets; a second one ends the program at once."""
+
+    async def watched() -> T:
+        stop = asyncio.Event()
+
+        def ask() -> None:
+            if stop.is_set():
+                os._exit(130)
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, ask)
+        return await work(stop)
+
+    return asyncio.run(watched())
+
+
+def _broker(text: str) -> BrokerSpec:
+    """Read HOST:PORT, or a broker section written as JSON."""
+    from pydantic import ValidationError
+
+    from stream.broker import BrokerSpec
+
+    try:
+        if text.lstrip().startswith("{"):
+            return BrokerSpec.model_validate_json(text)
+        host, _, port = text.partition(":")
+        return BrokerSpec.model_validate({"host": host, "port": port or None})
+    except ValidationError as error:
+        raise AppError(f"broker {text!r}: {error.errors()[0]['msg']}; wanted HOST:PORT") from None
+
+
+def _answer(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    for name, value in answer.items():
+        typer.echo(f"{name}: {value}")

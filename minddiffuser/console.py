@@ -1,0 +1,41 @@
+"""What a person sees in the terminal: progress bars and one-line messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+console = Console(stderr=True)
+"""Everything for people goes to stderr; stdout is for answers, JSON among them."""
+
+
+Report = Callable[[str, int, int], None]
+"""How long work tells how far it is: (what, done, total)."""
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Show a progress bar for each thing that the block reports on."""
+    columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Send the log to the terminal: warnings always, everything of ours with `verbose`."""
+    handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    for package in ("minddiffuser", "stream", "decoder", "engine"):
+        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,0 +1,145 @@
+"""Data sets by name: simulated participants, recorded data sets, and one's own recordings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from minddiffuser.cache import cache_dir, code_hash, written_whole
+from minddiffuser.config import Config, DataSpec
+from minddiffuser.console import Report
+from minddiffuser.errors import AppError
+
+if TYPE_CHECKING:
+    from decoder.datasets import Dataset
+    from decoder.stimuli import StimulusTable
+    from engine.desk.compose import Stimulus
+    from engine.models import Models
+
+CALIBRATION_SEED = 7_000_000
+"""Calibration pictures are composed from this seed plus the participant's; test pictures are files of their own."""
+
+
+def load_dataset(config: Config, data_dir: Path | None, models: Models, report: Report) -> Dataset:
+    """Load the data set that a config names.
+
+    Parameters
+    ----------
+    config : Config
+    data_dir : Path or None
+        Folder of recorded data sets; simulated ones need none.
+    models : Models
+        Gives simulated participants the meaning of words, and their pictures the size that the models take.
+    report : callable
+        Progress.
+
+    Raises
+    ------
+    AppError
+        A recorded data set without a folder to look in.
+    """
+    spec = config.data
+    if spec.dataset.startswith("simulated-"):
+        return simulated(spec, models, report)
+    if spec.dataset == "recording":
+        return own_recording(spec)
+    if data_dir is None:
+        raise AppError(
+            f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
+        )
+    from decoder.datasets import load
+
+    return load(spec.dataset, data_dir, seed=spec.seed)
+
+
+def own_recording(spec: DataSpec) -> Dataset:
+    """Read a calibration recording of one's own, and the folder of pictures that its events name."""
+    from decoder.datasets import Dataset
+    from decoder.stimuli import read_stimuli
+    from stream.recordings import read
+
+    if spec.train is None or spec.stimuli is None:
+        raise AppError("data.dataset 'recording' needs data.train (a recording) and data.stimuli (a folder)")
+    calibration = read(spec.train)
+    return Dataset(
+        name=spec.train.stem,
+        description=calibration.description,
+        train=(calibration,),
+        live=read(spec.live) if spec.live else calibration,
+        stimuli=read_stimuli(spec.stimuli),
+    )
+
+
+def simulated(spec: DataSpec, models: Models, report: Report) -> Dataset:
+    """Record a simulated participant, or read what was recorded before with the same settings and code.
+
+    The calibration run shows composed pictures, the test run the 300 held-out ones: they share none.
+    """
+    from decoder.datasets import Dataset
+    from engine.desk.compose import compose, load_test_stimuli
+    from engine.desk.pack import load_pack
+    from stream.recordings import read
+
+    modality: Literal["eeg", "meg", "fmri"] = spec.dataset.removeprefix("simulated-")  # type: ignore[assignment]
+    report("composing calibration pictures", 0, 1)
+    calibration = compose(load_pack(), spec.pictures, CALIBRATION_SEED + spec.seed)
+    report("composing calibration pictures", 1, 1)
+    test = load_test_stimuli()
+    settings = {**spec.model_dump(mode="json"), "models": models.feature_space, "code": code_hash()}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache_dir() / "simulated" / f"{modality}-{spec.preset}-{key}"
+    suffix = "nii.gz" if modality == "fmri" else "fif"
+    if not folder.exists():
+        with written_whole(folder) as scratch:
+            record(modality, spec, models, (calibration, test), scratch, report)
+    return Dataset(
+        name=f"simulated {modality.upper().replace('FMRI', 'fMRI')}",
+        description=f"simulated {modality.upper().replace('FMRI', 'fMRI')}",
+        train=(read(folder / f"calibration_raw.{suffix}"),),
+        live=read(folder / f"test_raw.{suffix}"),
+        stimuli=stimulus_table([*calibration, *test]),
+    )
+
+
+def record(
+    modality: Literal["eeg", "meg", "fmri"],
+    spec: DataSpec,
+    models: Models,
+    shown: tuple[list[Stimulus], list[Stimulus]],
+    folder: Path,
+    report: Report,
+) -> None:
+    """Simulate the calibration run and the test run of one participant and write them as recordings."""
+    from decoder.simulate import Participant
+    from engine.desk.compose import images
+
+    meanings = [models.embed_texts([stimulus.concept for stimulus in run]) for run in shown]
+    participant = Participant(modality, spec.preset, spec.seed, images(shown[0]), meanings[0])
+    for number, (name, run, meaning) in enumerate(zip(("calibration", "test"), shown, meanings, strict=True)):
+        report("recording the simulated participant", number, len(shown))
+        labels = [stimulus.name for stimulus in run]
+        raw, truth = participant.record(images(run), meaning, labels, run=number, soa=spec.soa)
+        raw.save(folder / f"{name}_raw.fif", fmt="single", overwrite=True, verbose="error")
+        truth.save(folder / f"{name}_truth.npz")
+    report("recording the simulated participant", len(shown), len(shown))
+
+
+def stimulus_table(stimuli: list[Stimulus]) -> StimulusTable:
+    """Put composed pictures into the table that training and evaluation read."""
+    from decoder.stimuli import StimulusTable
+    from engine.desk.compose import images
+
+    return StimulusTable(
+        ids=tuple(stimulus.name for stimulus in stimuli),
+        images=images(stimuli),
+        captions=tuple(stimulus.captions for stimulus in stimuli),
+    )
+
+
+def originals(stimuli: StimulusTable) -> dict[str, Any]:
+    """Give the pictures by the label of the event that announces them."""
+    return dict(zip(stimuli.ids, np.asarray(stimuli.images), strict=True))

@@ -1,0 +1,195 @@
+"""`minddiffuser evaluate`: a bundle on its test recording, offline and live."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.bundle import Bundle
+from decoder.datasets import Dataset
+from decoder.features import Features
+from decoder.stimuli import StimulusTable
+from engine.models import load_models
+from engine.reconstructor import Reconstructor
+from minddiffuser.config import Config, parse_config
+from minddiffuser.console import Report, progress
+from minddiffuser.data import load_dataset, originals
+from minddiffuser.live import ready_engine
+from minddiffuser.quality import score
+from minddiffuser.rehearsal import Received, rehearse
+from stream.ingest import windows_of
+from stream.recordings import Recording, write_npz
+from stream.windows import Window
+
+SCORING_SEED = 20261122
+"""Of permutations and bootstrap: the same pictures get the same intervals every time."""
+
+LIVE_SPEED = {"event": 1.0, "sliding": 1.0, "sample": 20.0}
+"""How fast the live half replays: one vector a picture needs no real time, and waits for nobody."""
+
+
+async def run_evaluate(
+    bundle_folder: Path,
+    data_dir: Path | None,
+    stop: asyncio.Event,
+    *,
+    live: bool = True,
+    folder: Path | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Evaluate a bundle offline and, on request, live through LSL and MQTT on the same recording.
+
+    Parameters
+    ----------
+    bundle_folder : Path
+    data_dir : Path or None
+        Folder of recorded data sets.
+    stop : asyncio.Event
+        Ends the live half early.
+    live : bool
+    folder : Path, optional
+        Where reconstructions are kept.
+    limit : int, optional
+        Only the first so many windows.
+    """
+    bundle = Bundle.load(bundle_folder)
+    config = parse_config(bundle.meta["config"], str(bundle_folder))
+    with ExitStack() as stack:
+        report = stack.enter_context(progress())
+        models = load_models(config.engine.models, config.engine.device)
+        dataset = load_dataset(config, data_dir, models, report)
+        reconstructor = ready_engine(config.engine, bundle, models)
+        recording = first_events(dataset.live, limit)
+        offline = offline_pictures(recording, config, bundle, reconstructor, report)
+    answer: dict[str, Any] = {
+        "bundle": str(bundle_folder),
+        "config": config.name,
+        "data": bundle.meta["data"],
+        "offline": figures(offline, dataset),
+        "versions": versions(),
+    }
+    if live:
+        received, account = await _live(recording, config, bundle, reconstructor, dataset, stop, folder)
+        answer["live"] = figures(received, dataset) | {"account": account}
+    return answer
+
+
+async def _live(
+    recording: Recording,
+    config: Config,
+    bundle: Bundle,
+    reconstructor: Reconstructor,
+    dataset: Dataset,
+    stop: asyncio.Event,
+    folder: Path | None,
+) -> tuple[list[Received], dict[str, Any]]:
+    """Replay the recording and decode every window of it, however long each takes."""
+    patient = config.queue.model_copy(update={"policy": "every", "length": 10_000})
+    broker = config.broker.model_copy(update={"host": None, "port": 0})
+    with tempfile.TemporaryDirectory(prefix="minddiffuser-") as scratch:
+        file = Path(scratch) / "recording.npz"
+        write_npz(recording, file)
+        outcome = await rehearse(
+            config.model_copy(update={"queue": patient, "broker": broker}),
+            bundle,
+            reconstructor,
+            file,
+            folder or Path(scratch) / "received",
+            originals=originals(dataset.stimuli),
+            speed=LIVE_SPEED[config.window.mode],
+            stop=stop,
+        )
+    return outcome.received, asdict(outcome.account) | {"lost": outcome.lost}
+
+
+def offline_pictures(
+    recording: Recording, config: Config, bundle: Bundle, reconstructor: Reconstructor, report: Report
+) -> list[Received]:
+    """Reconstruct every window of a recording without a stream, by the live loop's own objects."""
+    windows = [w for w in windows_of(recording, config.window, config.filters) if not w.quality.rejected]
+    pictures = []
+    for done, window in enumerate(windows):
+        report("reconstructing offline", done, len(windows))
+        pictures.append(_reconstruct(window, bundle, reconstructor))
+    report("reconstructing offline", len(windows), len(windows))
+    return pictures
+
+
+def _reconstruct(window: Window, bundle: Bundle, reconstructor: Reconstructor) -> Received:
+    features: Features = bundle.decode([window])[0]
+    stages: dict[str, NDArray[np.uint8]] = {}
+    final = reconstructor.reconstruct(
+        [features], on_preview=lambda pictures: stages.update(preview=pictures[0].pixels)
+    )[0]
+    stages["picture"] = final.pixels
+    event = {"label": window.event.label} if window.event else None
+    meta = {"window_id": window.id, "event": event, "categories": features.categories}
+    return Received(meta, stages)
+
+
+def figures(received: Sequence[Received], dataset: Dataset) -> dict[str, Any]:
+    """Give the figure that fits the data: AUC for categories, scores of the pictures where each was one's own."""
+    categories = [one.meta["categories"] for one in received]
+    if received and all(categories):
+        return {"n": len(received), "auc": round(category_auc(received), 4), "chance": 0.5}
+    return picture_quality(received, dataset.stimuli, mean_training_image(dataset))
+
+
+def category_auc(received: Sequence[Received]) -> float:
+    """Area under the ROC curve of single windows, for the last category in alphabetical order."""
+    from sklearn.metrics import roc_auc_score
+
+    positive = max(received[0].meta["categories"])
+    truth = np.array([one.label == positive for one in received])
+    return float(roc_auc_score(truth, [one.meta["categories"][positive] for one in received]))
+
+
+def picture_quality(
+    received: Sequence[Received], stimuli: StimulusTable, mean_image: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Score received pictures whose original is known; empty if there are fewer than two of those."""
+    known = [one for one in received if one.label in stimuli.ids and {"preview", "picture"} <= set(one.stages)]
+    shown = sorted({one.label for one in known})
+    if len(shown) < 2:
+        return {}
+    place = {label: row for row, label in enumerate(shown)}
+    stages = {
+        name: np.stack([one.stages[stage] for one in known])
+        for name, stage in (("stage1", "preview"), ("stage2", "picture"))
+    }
+    own = np.array([place[one.label] for one in known], dtype=np.intp)
+    rng = np.random.default_rng(SCORING_SEED)
+    return score(stimuli.select(shown).images, own, stages, mean_image, rng)
+
+
+def mean_training_image(dataset: Dataset) -> NDArray[np.uint8]:
+    """Mean of the pictures that the training recordings show."""
+    labels = sorted(
+        {event.label for recording in dataset.train for event in recording.events} & set(dataset.stimuli.ids)
+    )
+    pictures = dataset.stimuli.select(labels).images
+    return np.round(pictures.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+
+
+def first_events(recording: Recording, limit: int | None) -> Recording:
+    """Cut a recording after its first `limit` events and what answers to them."""
+    if limit is None or len(recording.events) <= limit:
+        return recording
+    return recording.until(recording.events[limit].time)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what figures depend on."""
+    return {
+        name: version(name)
+        for name in ("minddiffuser", "torch", "diffusers", "open_clip_torch", "mne", "numpy", "pylsl")
+    }

@@ -1,0 +1,45 @@
+"""How long each step took, from the last sample of a window to the published picture."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+STEPS: Mapping[str, tuple[str, str]] = {
+    "window_ready": ("acquired", "ready"),
+    "decoded": ("ready", "decoded"),
+    "preview": ("ready", "preview_published"),
+    "picture": ("ready", "published"),
+    "total": ("acquired", "published"),
+}
+"""Name of a latency -> the two times it lies between."""
+
+
+class Latencies:
+    """Latencies of the last pictures, by step.
+
+    Parameters
+    ----------
+    length : int
+        How many pictures back the percentiles look.
+    """
+
+    def __init__(self, length: int = 1000) -> None:
+        self._seconds: dict[str, deque[float]] = {step: deque(maxlen=length) for step in STEPS}
+
+    def add(self, times: Mapping[str, float]) -> None:
+        """Add one picture's times (LSL clock, seconds); steps whose times are missing are left out."""
+        for step, (start, end) in STEPS.items():
+            if start in times and end in times:
+                self._seconds[step].append(times[end] - times[start])
+
+    def percentiles(self) -> dict[str, dict[str, float | None]]:
+        """Return p50 and p99 in milliseconds for each step (None before the first picture)."""
+        return {step: _percentiles(values) for step, values in self._seconds.items()}
+
+
+def _percentiles(seconds: deque[float]) -> dict[str, float | None]:
+    if not seconds:
+        return {"p50": None, "p99": None}
+    p50, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 99])
+    return {"p50": round(float(p50), 2), "p99": round(float(p99), 2)}

@@ -1,0 +1,186 @@
+"""The whole loop on one machine: a recording replayed over LSL, decoded live, and received by a subscriber.
+
+The replay and the subscriber are processes of their own, reached over the network as anybody's would be; the
+demo, the live half of `evaluate` and the tests of the loop are this one function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from decoder.bundle import Bundle
+from engine.reconstructor import Reconstructor
+from minddiffuser.children import Child, child
+from minddiffuser.config import Config
+from minddiffuser.display.server import Display
+from minddiffuser.session import Account, Session
+from stream.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt import Publisher
+
+CHILD_START = 60.0
+"""Seconds a child process may take until it is ready, on a busy machine."""
+DELIVERY = 10.0
+"""Seconds after the last picture was taken by the broker in which the subscriber may still get it."""
+SETTLE = 30.0
+"""Seconds after the last sample in which the last windows are still awaited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One window's pictures, as an independent subscriber got them.
+
+    Attributes
+    ----------
+    meta : dict
+        Of the final picture.
+    stages : dict of str to ndarray, (height, width, 3) uint8
+        'preview' (stage 1) and 'picture' (stage 2).
+    """
+
+    meta: dict[str, Any]
+    stages: dict[str, NDArray[np.uint8]]
+
+    @property
+    def label(self) -> str:
+        """The event's label, which names the stimulus; '' without an event."""
+        return (self.meta.get("event") or {}).get("label", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a rehearsal came to: the session's account, the subscriber's summary, and its pictures."""
+
+    account: Account
+    summary: dict[str, Any]
+    received: list[Received]
+
+    @property
+    def lost(self) -> int:
+        """Pictures published that the subscriber did not get."""
+        return self.account.published - int(self.summary["pictures"])
+
+
+async def rehearse(
+    config: Config,
+    bundle: Bundle,
+    reconstructor: Reconstructor,
+    recording: Path,
+    folder: Path,
+    *,
+    originals: Mapping[str, NDArray[np.uint8]] | None = None,
+    speed: float = 1.0,
+    loop: bool = False,
+    seconds: float | None = None,
+    stop: asyncio.Event | None = None,
+    on_display: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Replay a recording and decode it live.
+
+    Parameters
+    ----------
+    config : Config
+    bundle, reconstructor
+        Ready to use.
+    recording : Path
+        What to replay; a file that `minddiffuser replay` reads.
+    folder : Path
+        Where the subscriber saves what it receives.
+    originals : mapping of str to ndarray, optional
+        Pictures shown, by event label.
+    speed : float
+        1 is the recording's own time.
+    loop : bool
+        Begin again at the end.
+    seconds : float, optional
+        How long to stream; to the end of the recording by default.
+    stop : asyncio.Event, optional
+        Ends it earlier.
+    on_display : callable, optional
+        Where given, the web page is served too, and this is called with its address.
+    """
+    stop = stop or asyncio.Event()
+    name = f"{config.name}-{uuid.uuid4().hex[:8]}"
+    source = config.source.model_copy(update={"name": name, "type": None, "source_id": None, "properties": {}})
+    async with AsyncExitStack() as stack:
+        broker = config.broker
+        if broker.host is None:
+            broker = (await stack.enter_async_context(EmbeddedBroker(broker.port or 0))).spec
+        config = config.model_copy(update={"source": source, "broker": broker})
+        publisher = await stack.enter_async_context(
+            Publisher(broker, config.publish.session, data=str(bundle.meta.get("data", "")))
+        )
+        subscriber = await stack.enter_async_context(child(*_subscribe_arguments(broker, config, folder)))
+        if on_display:
+            display = await stack.enter_async_context(Display(broker, config.display.host, config.display.port))
+            on_display(display.url)
+        session = Session(config, bundle, reconstructor, publisher, originals)
+        arguments = ["replay", str(recording), "--name", name, "--speed", str(speed), "--json"]
+        replay = await stack.enter_async_context(child(*arguments, *(["--loop"] if loop else [])))
+        await subscriber.line(CHILD_START)
+        running = asyncio.create_task(session.run(stop))
+        waiting = asyncio.create_task(_until_over(replay, session, seconds))
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        waiting.cancel()
+        account = await running
+        await replay.stop()
+        await publisher.flush()
+        summary = await _summary(subscriber, folder, account.published)
+    return Outcome(account, summary, read_received(folder))
+
+
+def _subscribe_arguments(broker: BrokerSpec, config: Config, folder: Path) -> list[str]:
+    """Arguments that need no secret: a broker with a password is named by the config's own variables."""
+    arguments = ["subscribe", "--session", config.publish.session, "--save", str(folder), "--json"]
+    return [*arguments, "--broker", broker.model_dump_json(exclude_defaults=True)]
+
+
+async def _until_over(replay: Child, session: Session, seconds: float | None) -> None:
+    """Wait until the time is up, or the replay has ended and its last windows have come out."""
+    ended, first = asyncio.create_task(replay.wait()), asyncio.create_task(session.first_window())
+    try:
+        await asyncio.wait({ended, first}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({ended}, timeout=seconds)
+        if done:
+            async with asyncio.timeout(SETTLE):
+                await session.idle()
+    except TimeoutError:
+        return
+    finally:
+        ended.cancel()
+        first.cancel()
+
+
+async def _summary(subscriber: Child, folder: Path, published: int) -> dict[str, Any]:
+    """Ask the subscriber for its account once it has everything, or has had the time to get it."""
+    deadline = asyncio.get_running_loop().time() + DELIVERY
+    while len(list(folder.glob("*.picture.json"))) < published and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+    subscriber.interrupt()
+    return await subscriber.line(CHILD_START)
+
+
+def read_received(folder: Path) -> list[Received]:
+    """Read what a subscriber saved, in the order of the windows; windows without a final picture are left out."""
+    received = []
+    for path in sorted(folder.glob("*.picture.json")):
+        stem = path.name.removesuffix(".picture.json")
+        stages = {}
+        for stage in ("preview", "picture"):
+            for file in folder.glob(f"{stem}.{stage}.*"):
+                if file.suffix != ".json":
+                    with Image.open(file) as image:
+                        stages[stage] = np.asarray(image.convert("RGB"))
+        received.append(Received(json.loads(path.read_text("utf-8")), stages))
+    return received

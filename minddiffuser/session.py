@@ -1,0 +1,294 @@
+"""The live loop: windows in, pictures out.
+
+One asyncio program. Ingest runs in its own threads, decoding and reconstruction in one worker thread (they
+share the same cores or GPU, so running them side by side would gain nothing); the event loop only hands
+over, publishes and watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pylsl import local_clock
+
+from decoder.bundle import Bundle
+from engine.picture import Picture
+from engine.reconstructor import Reconstructor
+from minddiffuser.config import Config, PublishSpec
+from minddiffuser.latency import Latencies
+from minddiffuser.queue import WindowQueue
+from stream.lsl import LiveIngest
+from stream.mqtt import Publisher
+from stream.windows import Window
+
+log = logging.getLogger(__name__)
+
+METRICS_PERIOD = 1.0
+"""Seconds between two messages on the metrics topic."""
+
+INGEST_COUNTERS = ("samples", "lost", "events", "doubled", "ignored", "unmade", "windows", "rejected", "overruns", "state")
+"""Counters of the ingest that go out on the metrics topic as they are."""
+
+QUIET = 1.0
+"""Seconds without a sample after which a replay is taken to be over."""
+
+SOURCE_STATES = {"waiting": "waiting", "streaming": "running", "lost": "source-lost"}
+"""State of the ingest -> state of the session as displays know it."""
+
+
+@dataclass(slots=True)
+class Account:
+    """Where every window went: windows = published + dropped + rejected + abstained + failed."""
+
+    windows: int = 0
+    published: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    abstained: int = 0
+    failed: int = 0
+    seconds_to_first_picture: float | None = None
+    latency_ms: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+
+def encode(pixels: NDArray[np.uint8], spec: PublishSpec) -> bytes:
+    """Encode (height, width, 3) pixels as the file that goes out."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": spec.quality} if spec.format != "png" else {}
+    if spec.format == "webp":
+        options["method"] = 0  # method 4 costs 60 ms at 512x512, method 0 17 ms, for 10 % more bytes
+    Image.fromarray(pixels).save(buffer, spec.format, **options)
+    return buffer.getvalue()
+
+
+class Session:
+    """One live session.
+
+    Parameters
+    ----------
+    config : Config
+    bundle : Bundle
+        Trained decoder.
+    reconstructor : Reconstructor
+        Warmed up before `run`, so that the first picture is as fast as the rest.
+    publisher : Publisher
+        Connected.
+    originals : mapping of str to ndarray, optional
+        The pictures shown, by event label, (height, width, 3) uint8.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        bundle: Bundle,
+        reconstructor: Reconstructor,
+        publisher: Publisher,
+        originals: Mapping[str, NDArray[np.uint8]] | None = None,
+    ) -> None:
+        self._config = config
+        self._bundle = bundle
+        self._reconstructor = reconstructor
+        self._publisher = publisher
+        self._originals = originals or {}
+        models = reconstructor.models
+        self._models = {
+            "folder": models.spec.folder,
+            "unet": models.parts["unet"].name,
+            "feature_space": models.feature_space,
+        }
+        self._queue = WindowQueue(config.queue.length if config.queue.policy == "every" else 1)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="reconstruct")
+        self._latencies = Latencies()
+        self._started = local_clock()
+        self._state = "starting"
+        self._first = asyncio.Event()
+        self._ingest: LiveIngest | None = None
+        self.account = Account()
+
+    async def run(self, stop: asyncio.Event) -> Account:
+        """Run until `stop` is set; windows that wait then are finished, and every thread has ended on return.
+
+        Raises
+        ------
+        stream.errors.SourceError, decoder.errors.BundleError
+            No such stream, or one that does not fit the bundle.
+        """
+        loop = asyncio.get_running_loop()
+        self._say("waiting")
+        ingest = LiveIngest(
+            self._config.source,
+            self._config.window,
+            self._config.filters,
+            on_window=lambda window: loop.call_soon_threadsafe(self._take, window),
+        )
+        self._ingest = ingest
+        try:
+            channels = await asyncio.to_thread(ingest.start)
+            self._bundle.check(channels, ingest.sfreq)
+            self._say("running")
+            await self._work(ingest, stop)
+        finally:
+            await asyncio.to_thread(ingest.stop)
+            await asyncio.to_thread(self._worker.shutdown)
+            self.account.dropped = self._queue.dropped
+            self.account.latency_ms = self._latencies.percentiles()
+        self._say("ended")
+        return self.account
+
+    async def _work(self, ingest: LiveIngest, stop: asyncio.Event) -> None:
+        """Reconstruct and watch until `stop`, then finish the windows that wait."""
+        reconstruct = asyncio.create_task(self._reconstruct_all())
+        watch = asyncio.create_task(self._watch(ingest))
+        stopped = asyncio.create_task(stop.wait())
+        tasks = {reconstruct, watch, stopped}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await asyncio.to_thread(ingest.stop)
+            self._queue.close()
+            await reconstruct
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def first_window(self) -> None:
+        """Wait for the first window."""
+        await self._first.wait()
+
+    async def idle(self) -> None:
+        """Wait until no samples have come for `QUIET` seconds and every window has been dealt with."""
+        samples, since = -1, local_clock()
+        while local_clock() - since < QUIET or self._unfinished():
+            now = self._ingest.stats().samples if self._ingest else 0
+            if now != samples:
+                samples, since = now, local_clock()
+            await asyncio.sleep(0.05)
+
+    def _unfinished(self) -> int:
+        done = self.account
+        return done.windows - (done.published + done.rejected + done.abstained + done.failed + self._queue.dropped)
+
+    def abandon_waiting(self) -> None:
+        """Drop, and count, the windows that still wait, for a stop that should not be kept waiting."""
+        self._queue.clear()
+
+    def _take(self, window: Window) -> None:
+        self._first.set()
+        self.account.windows += 1
+        if window.quality.rejected:
+            self.account.rejected += 1
+            log.warning("window %s left out: %s", window.id, window.quality.rejected)
+            self._publisher.abstained({**self._meta(window), "reason": window.quality.rejected})
+        else:
+            self._queue.put(window)
+
+    async def _reconstruct_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (window := await self._queue.get()) is not None:
+            if (original := self._original(window)) is not None:
+                self._publisher.original(encode(original, self._config.publish), self._meta(window))
+            try:
+                await loop.run_in_executor(self._worker, self._reconstruct, window)
+            except ArithmeticError as error:  # numbers that went wrong cost their own window, not the session
+                self.account.failed += 1
+                log.error("window %s failed: %s", window.id, error)
+                self._publisher.abstained({**self._meta(window), "reason": str(error)})
+
+    def _reconstruct(self, window: Window) -> None:
+        """Decode and reconstruct one window, and publish what comes of it; runs in the worker thread."""
+        features = self._bundle.decode([window])[0]
+        times = {"acquired": window.acquired, "ready": window.ready, "decoded": local_clock()}
+        meta = {**self._meta(window), "confidence": round(features.confidence, 4), "categories": features.categories}
+        if features.confidence < self._config.publish.abstain_below:
+            self.account.abstained += 1
+            self._publisher.abstained({**meta, "times": times, "reason": "confidence too low"})
+            return
+
+        def send_preview(pictures: list[Picture]) -> None:
+            times["stage1"] = local_clock()
+            payload, description = self._encoded(pictures[0], meta, times)
+            self._publisher.preview(payload, description)
+            times["preview_published"] = local_clock()
+
+        picture = self._reconstructor.reconstruct([features], on_preview=send_preview)[0]
+        times["stage2"] = local_clock()
+        payload, description = self._encoded(picture, meta, times)
+        self._publisher.picture(payload, description)
+        times["published"] = local_clock()
+        self._latencies.add(times)
+        self.account.published += 1
+        if self.account.seconds_to_first_picture is None:
+            self.account.seconds_to_first_picture = round(times["published"] - self._started, 3)
+
+    def _encoded(
+        self, picture: Picture, meta: Mapping[str, Any], times: Mapping[str, float]
+    ) -> tuple[bytes, dict[str, Any]]:
+        steps = {step: round(seconds * 1e3, 2) for step, seconds in picture.timings.items()}
+        about = {"seed": picture.seed, "backend": picture.backend, "steps_ms": steps, "times": dict(times)}
+        return encode(picture.pixels, self._config.publish), {**meta, **about}
+
+    def _original(self, window: Window) -> NDArray[np.uint8] | None:
+        return self._originals.get(window.event.label) if window.event else None
+
+    def _meta(self, window: Window) -> dict[str, Any]:
+        event = window.event
+        return {
+            "window_id": window.id,
+            "event": {"label": event.label, "code": event.code, "time": event.time} if event else None,
+            "repeats": window.repeats,
+            "samples_lost": window.quality.samples_lost,
+            "interpolated": list(window.quality.interpolated),
+            "config": self._config.name,
+            "models": self._models,
+        }
+
+    def _say(self, state: str) -> None:
+        self._state = state
+        self._publisher.status({"state": state, "config": self._config.name})
+
+    async def _watch(self, ingest: LiveIngest) -> None:
+        """Publish metrics once a second, and the state of the source when it changes."""
+        account = self.account
+        while True:
+            if ingest.error is not None:
+                raise ingest.error
+            stats = ingest.stats()
+            if (state := SOURCE_STATES[stats.state]) != self._state:
+                self._say(state)
+            self._publisher.metrics(
+                {
+                    "ingest": {
+                        **{name: getattr(stats, name) for name in INGEST_COUNTERS},
+                        "gaps": stats.gap_count,
+                        "channels": stats.channel_rms,
+                    },
+                    "windows": account.windows,
+                    "published": account.published,
+                    "queues": {"windows": len(self._queue)},
+                    "drops": {
+                        "windows": self._queue.dropped,
+                        "rejected": account.rejected,
+                        "abstained": account.abstained,
+                        "failed": account.failed,
+                        **{f"{kind} unsent": counts.dropped for kind, counts in self._publisher.counts.items()},
+                    },
+                    "rates": {"pictures": self._rate()},
+                    "latency_ms": self._latencies.percentiles(),
+                }
+            )
+            await asyncio.sleep(METRICS_PERIOD)
+
+    def _rate(self) -> float:
+        """Pictures a second since the first one."""
+        elapsed = local_clock() - self._started - (self.account.seconds_to_first_picture or 0.0)
+        return round((self.account.published - 1) / elapsed, 3) if self.account.published > 1 and elapsed > 0 else 0.0

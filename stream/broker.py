@@ -1,0 +1,319 @@
+"""MQTT brokers: how to reach one, the one that lives inside the program, and connections with plain errors."""
+
+import contextlib
+import logging
+import os
+import random
+import socket
+import ssl
+import stat
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import aiomqtt
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.errors import PublishError
+
+logger = logging.getLogger(__name__)
+
+Protocol = Literal["auto", "5", "3.1.1"]
+_BAD_VERSION = {1, 132}  # CONNACK: unacceptable (3.1.1) or unsupported (5) protocol version
+_BAD_CREDENTIALS = {4, 5, 134, 135}
+
+
+class BrokerSpec(BaseModel):
+    """Where the broker is and how to be let in; secrets come from the environment or a 0600 file, never from YAML."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str | None = Field(
+        default=None, min_length=1, description="Host name or address; null starts an embedded broker."
+    )
+    port: int | None = Field(
+        default=None, ge=0, le=65535, description="Null: 1883, with TLS 8883, embedded any free port."
+    )
+    username: str | None = Field(default=None, min_length=1, description="User name, where the broker asks for one.")
+    password_env: str | None = Field(default=None, description="Environment variable that holds the password.")
+    password_file: Path | None = Field(
+        default=None, description="File that holds the password, readable by its owner only."
+    )
+    tls: bool = Field(
+        default=False, description="Encrypt; the system's authorities are trusted unless `ca` names others."
+    )
+    ca: Path | None = Field(default=None, description="PEM file of the authority that signed the broker's certificate.")
+    cert: Path | None = Field(default=None, description="PEM file of the client's certificate.")
+    key: Path | None = Field(default=None, description="PEM file of the client's key.")
+    protocol: Protocol = Field(default="auto", description="MQTT version; auto tries 5 and falls back to 3.1.1.")
+    keepalive: int = Field(default=15, ge=5, le=600, description="Seconds after which a silent connection is checked.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.password_env and self.password_file:
+            raise ValueError("give password_env or password_file, not both")
+        if (self.password_env or self.password_file) and not self.username:
+            raise ValueError("a password needs a username")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: give both or neither")
+        if self.host is None and (self.username or self.uses_tls):
+            raise ValueError("the embedded broker knows neither users nor TLS: name a host")
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.tls or self.ca is not None or self.cert is not None
+
+    @property
+    def address(self) -> str:
+        """Host and port, for messages and logs."""
+        return f"{self.host or 'embedded'}:{self.resolved_port}"
+
+    @property
+    def resolved_port(self) -> int:
+        """The port, with the default of the kind of connection filled in."""
+        if self.port is not None:
+            return self.port
+        if self.host is None:
+            return 0
+        return 8883 if self.uses_tls else 1883
+
+    @property
+    def who(self) -> str:
+        """Who we are to the broker, for messages."""
+        return f"user {self.username!r}" if self.username else "a client without a name"
+
+    def password(self) -> str | None:
+        """Read the password where the spec says it is.
+
+        Raises
+        ------
+        PublishError
+            The variable is not set, or the file is missing or readable by others.
+        """
+        if self.password_env:
+            secret = os.environ.get(self.password_env)
+            if secret is None:
+                raise PublishError(f"broker password: environment variable {self.password_env} is not set")
+            return secret
+        if self.password_file is None:
+            return None
+        try:
+            mode = stat.S_IMODE(self.password_file.stat().st_mode)
+            if mode & 0o077:
+                raise PublishError(
+                    f"broker password: {self.password_file} is readable by others (mode {mode:o}); "
+                    f"run `chmod 600 {self.password_file}`"
+                )
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PublishError(f"broker password: cannot read {self.password_file}: {error}") from error
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Build the TLS context, or None for a plain connection.
+
+        Raises
+        ------
+        PublishError
+            A certificate or key cannot be read.
+        """
+        if not self.uses_tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self.cert and self.key:
+                context.load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as error:
+            files = ", ".join(str(p) for p in (self.ca, self.cert, self.key) if p)
+            raise PublishError(f"broker TLS: cannot use {files}: {error}") from error
+        return context
+
+
+class Client(aiomqtt.Client):
+    """aiomqtt's client, with the two things it keeps to itself.
+
+    A publish that the broker denies (MQTT 5 says so in the PUBACK) and a socket closed before the CONNACK both pass in
+    silence there: the first looks like success, the second like a time-out.
+
+    Attributes
+    ----------
+    version : str
+        The MQTT version spoken, '5' or '3.1.1'.
+    denied : ReasonCode or None
+        Why the broker refused the last publish; None if it took it.
+    """
+
+    version = "3.1.1"
+    denied: ReasonCode | None = None
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        self.denied = reason_code if reason_code.is_failure else None
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+    def _on_disconnect(
+        self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Properties | None = None
+    ) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("closed the connection before accepting it"))
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    broker: BrokerSpec, will: aiomqtt.Will | None = None, *, answer_s: float = 10.0
+) -> AsyncIterator[Client]:
+    """Open one connection to a broker, speaking MQTT 5 where it can and 3.1.1 where it must.
+
+    Parameters
+    ----------
+    broker : BrokerSpec
+        `host` must be set.
+    will : aiomqtt.Will, optional
+        What the broker says in our name when we vanish.
+    answer_s : float
+        Seconds for each answer of the broker.
+
+    Yields
+    ------
+    Client
+
+    Raises
+    ------
+    PublishError
+        The broker cannot be reached or does not let us in. Errors after that are aiomqtt.MqttError.
+    """
+    client = await _open(broker, will, answer_s)
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(aiomqtt.MqttError):  # a connection that is already gone needs no good-bye
+            await client.__aexit__(None, None, None)
+
+
+def backoff(jitter: random.Random, first: float = 0.25, longest: float = 8.0) -> Iterator[float]:
+    """Yield seconds to wait between attempts to reconnect: doubling, and half of each by chance."""
+    while True:
+        yield first * (0.5 + 0.5 * jitter.random())
+        first = min(2 * first, longest)
+
+
+async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) -> Client:
+    if broker.host is None:
+        raise PublishError("no broker named: set broker.host, or start the embedded broker and use its spec")
+    password, context = broker.password(), broker.tls_context()
+    versions = ["5", "3.1.1"] if broker.protocol == "auto" else [broker.protocol]
+    while True:
+        version = versions.pop(0)
+        client = Client(
+            broker.host,
+            broker.resolved_port,
+            username=broker.username,
+            password=password,
+            identifier=f"minddiffuser-{uuid.uuid4().hex[:12]}",
+            protocol=aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311,
+            will=will,
+            timeout=answer_s,
+            keepalive=broker.keepalive,
+            tls_context=context,
+            logger=logging.getLogger("stream.broker.paho"),
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+        client.version = version
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttError as error:
+            if not (versions and _may_speak_older(error)):
+                raise PublishError(_plain_reason(broker, error)) from error
+        else:
+            return client
+
+
+def _may_speak_older(error: aiomqtt.MqttError) -> bool:
+    """Tell whether an older MQTT version is worth a try: wrong version, or hung up on the CONNECT it did not know."""
+    code = _code_of(error)
+    return code in _BAD_VERSION or (code is None and "before accepting" in str(error))
+
+
+def _code_of(error: aiomqtt.MqttError) -> int | None:
+    code = getattr(error, "rc", None)
+    return code.value if isinstance(code, ReasonCode) else code
+
+
+def _plain_reason(broker: BrokerSpec, error: aiomqtt.MqttError) -> str:
+    code = _code_of(error)
+    if code in _BAD_CREDENTIALS:
+        return f"broker {broker.address} does not let {broker.who} in: check broker.username and the password ({error})"
+    if code is not None:
+        return f"broker {broker.address} refuses the connection: {error}"
+    hint = f"is it running, and {'are its port and ca' if broker.uses_tls else 'is the port'} right?"
+    return f"broker {broker.address} cannot be reached: {error}; {hint}"
+
+
+class EmbeddedBroker:
+    """A broker inside this program, for one machine: loopback only, no users, no promise of confidentiality.
+
+    Use as an async context manager. It speaks MQTT 3.1.1 (amqtt).
+
+    Parameters
+    ----------
+    port : int
+        0 takes any free port.
+
+    Attributes
+    ----------
+    port : int
+        The port it listens on.
+    spec : BrokerSpec
+        How clients reach it.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        self._broker: Any = None
+
+    @property
+    def spec(self) -> BrokerSpec:
+        """How clients reach this broker."""
+        return BrokerSpec(host=self.host, port=self.port, protocol="3.1.1")
+
+    async def __aenter__(self) -> Self:
+        # amqtt drags in a good part of its plug-ins: only those who embed a broker pay for the import.
+        from amqtt.broker import Broker
+        from amqtt.errors import BrokerError
+
+        for name in ("amqtt", "transitions"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        requested, self.port = self.port, self.port or _free_port(self.host)
+        config = {
+            "listeners": {"default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": 64}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+        self._broker = Broker(config)
+        try:
+            await self._broker.start()
+        except BrokerError as error:
+            way_out = f"is something else listening on port {requested}? Choose another, or 0 for any free one"
+            raise PublishError(f"embedded broker cannot listen on {self.host}:{self.port}; {way_out}") from error
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._broker.shutdown()
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,226 @@
+"""Readers of other people's files, each giving a `Recording`."""
+
+import csv
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import RecordingError, StreamError
+from stream.events import Event
+from stream.recordings import RecordedStream, Recording
+from stream.units import UNIT_OF_KIND, channel_kind, si_unit
+from stream.windows import Channels
+
+MUSE_SFREQ = 256.0
+TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "voxel": "fMRI", "unit": "spikes"}
+
+
+def read_mne(path: Path) -> Recording:
+    """FIF, EDF, BDF, BrainVision, EEGLAB: annotations become events (else the stim channel's steps do)."""
+    import mne
+
+    raw = mne.io.read_raw(path, preload=True, verbose="error")
+    sfreq = float(raw.info["sfreq"])
+    events = _annotations(raw, sfreq) or _stim_steps(raw, sfreq)
+    if "stim" in raw.get_channel_types() and set(raw.get_channel_types()) != {"stim"}:
+        raw.drop_channels(
+            [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
+        )
+    kinds = tuple(raw.get_channel_types())
+    channels = Channels(tuple(raw.ch_names), kinds, tuple(UNIT_OF_KIND.get(kind, "count") for kind in kinds))
+    kind = next((TYPE_OF_KIND[kind] for kind in kinds if kind in TYPE_OF_KIND), "misc")
+    data = np.ascontiguousarray(raw.get_data().T, dtype=np.float32)
+    description = str(raw.info["description"] or f"{kind} recording")
+    stream = RecordedStream(path.name, kind, f"replay-{path.name}", channels, sfreq, np.arange(len(data)) / sfreq, data)
+    return Recording(path.name, description, (stream,), events)
+
+
+def _annotations(raw: Any, sfreq: float) -> tuple[Event, ...]:
+    """Each annotation on its sample; mne's own marks of bad stretches and file joins are left out."""
+    import mne
+
+    wanted = [text for text in set(raw.annotations.description) if not text.upper().startswith(("BAD", "EDGE"))]
+    if not wanted:
+        return ()
+    numbers = {text: i + 1 for i, text in enumerate(sorted(wanted))}
+    rows, used = mne.events_from_annotations(raw, event_id=numbers, verbose="error")
+    labels = {number: str(text) for text, number in used.items()}
+    return tuple(_event((row[0] - raw.first_samp) / sfreq, labels[row[2]]) for row in rows)
+
+
+def _stim_steps(raw: Any, sfreq: float) -> tuple[Event, ...]:
+    kinds = raw.get_channel_types()
+    if "stim" not in kinds:
+        return ()
+    return tuple(_event(at / sfreq, str(code)) for at, code in _onsets(raw.get_data(picks=kinds.index("stim"))[0]))
+
+
+def _onsets(values: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Find where a marker channel takes a new value other than 0, with the value."""
+    codes = np.rint(np.nan_to_num(values)).astype(np.int64)
+    before = np.concatenate([[0], codes[:-1]])
+    return [(int(at), int(codes[at])) for at in np.flatnonzero((codes != before) & (codes != 0))]
+
+
+def _event(time: float, label: str) -> Event:
+    number = label.strip().lstrip("-")
+    return Event(float(time), label, int(label) if number.isdecimal() and number.isascii() else None)
+
+
+def read_csv(path: Path) -> Recording:
+    """muse-lsl's CSV: a `timestamps` column, channels in uV, and columns named Marker* that are 0 between markers.
+
+    One marker column gives labels '1', '2'; of several, each but the first puts its name before: 'Marker2=45'.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", newline="", encoding="utf-8") as file:
+        header = [name.strip() for name in next(csv.reader(file), [])]
+        if not header or header[0].lower() not in {"timestamps", "timestamp", "time"}:
+            raise RecordingError(f"{path}: the first column must be 'timestamps', not {header[:1]}")
+        table = np.loadtxt(file, delimiter=",", ndmin=2)
+    if len(table) < 2 or table.shape[1] != len(header):
+        raise RecordingError(f"{path}: {len(header)} columns are named, the table is {table.shape}")
+    if not np.isfinite(table[:, 0]).all():
+        raise RecordingError(f"{path}: a timestamp is not a number")
+    marker = [i for i, name in enumerate(header) if name.lower().startswith("marker")]
+    data = [i for i in range(1, len(header)) if i not in marker]
+    times = table[:, 0] - table[0, 0]
+    events = []
+    for order, column in enumerate(marker):
+        prefix = f"{header[column]}=" if order else ""
+        # muse-lsl writes one row a marker, so two rows with the same code are two markers.
+        rows = np.flatnonzero(table[:, column])
+        events += [_event(times[row], f"{prefix}{table[row, column]:g}") for row in rows]
+    names = tuple(header[i] for i in data)
+    kinds = tuple("misc" if "aux" in name.lower() else "eeg" for name in names)
+    channels = Channels(names, kinds, ("V",) * len(names))
+    volts = (table[:, data] * 1e-6).astype(np.float32)
+    name = path.name
+    stream = RecordedStream(name, "EEG", f"replay-{name}", channels, _rate(times), times, volts)
+    return Recording(name, "human EEG (Muse headband)", (stream,), tuple(sorted(events, key=lambda event: event.time)))
+
+
+def _rate(times: NDArray[np.float64]) -> float:
+    """Nominal rate of a table: Muse's where it is near that, else the measured one, rounded."""
+    measured = (len(times) - 1) / (times[-1] - times[0])
+    if not np.isfinite(measured) or measured <= 0:
+        raise RecordingError("the timestamps do not increase")
+    return MUSE_SFREQ if abs(measured / MUSE_SFREQ - 1) < 0.02 else float(round(measured, 1))
+
+
+def read_xdf(path: Path) -> Recording:
+    """XDF: numeric streams become streams, string streams (and type 'Markers') events; clocks synchronised by pyxdf."""
+    import pyxdf
+
+    # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
+    found, _ = pyxdf.load_xdf(path, dejitter_timestamps=False, verbose=False)
+    found = [entry for entry in found if len(entry["time_stamps"])]
+    if not found:
+        raise RecordingError(f"{path}: holds no samples")
+    start = min(float(np.min(entry["time_stamps"])) for entry in found)
+    events: list[Event] = []
+    streams: list[RecordedStream] = []
+    for entry in found:
+        times = np.asarray(entry["time_stamps"], dtype=np.float64) - start
+        marker = entry["info"]["type"][0] in {"Markers", "Marker", "StringMarker", "Events"}
+        if entry["info"]["channel_format"][0] == "string" or (
+            marker and np.asarray(entry["time_series"]).shape[1] == 1
+        ):
+            events += [_event(time, _label(row)) for time, row in zip(times, entry["time_series"], strict=True)]
+        else:
+            streams.append(_xdf_stream(entry, times))
+    if not streams:
+        raise RecordingError(f"{path}: holds markers but no data stream")
+    return Recording(
+        path.name, f"{streams[0].type} recording", tuple(streams), tuple(sorted(events, key=lambda e: e.time))
+    )
+
+
+def _label(row: Any) -> str:
+    value = row[0]
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, np.floating) else str(int(value))
+
+
+def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedStream:
+    info = entry["info"]
+    series = np.asarray(entry["time_series"], dtype=np.float64)
+    kind = channel_kind(info["type"][0])
+    described = _xdf_channels(info)
+    if len(described) != series.shape[1]:
+        described = [{} for _ in range(series.shape[1])]
+    names, kinds, units, factors = [], [], [], []
+    for i, channel in enumerate(described):
+        names.append(channel.get("label") or f"{kind.upper()}{i + 1:03d}")
+        kinds.append(channel_kind(channel["type"]) if channel.get("type") else kind)
+        try:
+            unit, factor = si_unit(channel.get("unit", ""), kinds[-1])
+        except StreamError:
+            unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
+        units.append(unit)
+        factors.append(factor)
+    order = np.argsort(times, kind="stable")
+    return RecordedStream(
+        name=info["name"][0],
+        type=info["type"][0] or "misc",
+        source_id=(info.get("source_id") or [None])[0] or f"replay-{info['name'][0]}",
+        channels=Channels(tuple(names), tuple(kinds), tuple(units)),
+        sfreq=float(info["nominal_srate"][0]),
+        times=times[order],
+        data=(series * factors)[order].astype(np.float32),
+    )
+
+
+def _xdf_channels(info: dict[str, Any]) -> list[dict[str, str]]:
+    """Pick the channels out of a stream's metadata: pyxdf gives each XML node as a list."""
+    desc = (info.get("desc") or [None])[0]
+    channels = (desc.get("channels") or [None])[0] if isinstance(desc, dict) else None
+    entries = channels.get("channel", []) if isinstance(channels, dict) else []
+    return [{key: str(value[0]) for key, value in entry.items() if value and value[0] is not None} for entry in entries]
+
+
+def read_nifti(path: Path) -> Recording:
+    """NIfTI with '<name>_events.tsv' (BIDS) or 'events.tsv' beside it; '<name>_mask.nii(.gz)' picks the voxels.
+
+    Volume k is stamped with its start, k TR. Events are labelled by `trial_type`, else by `stim_file`.
+    """
+    import nibabel
+
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    image = nibabel.load(path)
+    volumes = np.asarray(image.dataobj, dtype=np.float32)
+    if volumes.ndim != 4:
+        raise RecordingError(f"{path}: {volumes.ndim} dimensions; a run of volumes has 4")
+    unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)
+    repetition = float(image.header.get_zooms()[3]) * unit
+    if not 0.01 < repetition < 100:
+        raise RecordingError(
+            f"{path}: repetition time {repetition:g} s in the header; state it in pixdim[4], in seconds"
+        )
+    base = stem.removesuffix("_bold")
+    masks = [path.with_name(f"{base}_mask{suffix}") for suffix in (".nii.gz", ".nii")]
+    mask = next((np.asarray(nibabel.load(file).dataobj) > 0 for file in masks if file.is_file()), None)
+    if mask is None:
+        mask = volumes.std(axis=3) > 0
+    if mask.shape != volumes.shape[:3] or not mask.any():
+        raise RecordingError(f"{path}: mask of shape {mask.shape} picks no voxel of {volumes.shape[:3]}")
+    data = np.ascontiguousarray(volumes[mask].T)
+    names = tuple("v{}-{}-{}".format(*place) for place in np.argwhere(mask).tolist())
+    channels = Channels(names, ("voxel",) * len(names), ("count",) * len(names))
+    tables = [path.with_name(f"{base}_events.tsv"), path.with_name("events.tsv")]
+    events = next((_events_table(file) for file in tables if file.is_file()), ())
+    times = np.arange(len(data), dtype=np.float64) * repetition
+    stream = RecordedStream(stem, "fMRI", f"replay-{stem}", channels, 1.0 / repetition, times, data)
+    description = bytes(image.header["descrip"]).split(b"\0")[0].decode("latin-1").strip()
+    return Recording(path.name, description or "fMRI recording", (stream,), events)
+
+
+def _events_table(path: Path) -> tuple[Event, ...]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    if rows and "onset" not in rows[0]:
+        raise RecordingError(f"{path}: no column 'onset'")
+    events = [_event(float(row["onset"]), row.get("trial_type") or row.get("stim_file") or "event") for row in rows]
+    return tuple(sorted(events, key=lambda event: event.time))

@@ -1,0 +1,400 @@
+"""From samples and events to windows, live and offline by the same objects."""
+
+import bisect
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from stream.clock import Gap, SampleClock, Stamped
+from stream.errors import RecordingError, StreamError
+from stream.events import Event
+from stream.filters import FilterChain, FilterSpec, unfit
+from stream.recordings import RecordedStream, Recording
+from stream.ring import Ring
+from stream.windows import Channels, Quality, Window
+
+__all__ = ["FilterSpec", "Ingest", "IngestStats", "WindowSpec", "choose_stream", "windows_of"]
+
+SLACK = 1e-3  # of a sample, or of a second for irregular streams: two clocks that agree still differ in the last digits
+RECENT_EVENTS = 4096  # remembered, to know a doubled marker
+
+
+class WindowSpec(BaseModel):
+    """Which stretches of the stream are decoded. Times are in seconds of the source, whatever the replay's speed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    mode: Literal["event", "sliding", "sample"] = "event"
+    """'event': locked to markers. 'sliding': every `step`. 'sample': the first sample in [tmin, tmax] of a marker."""
+    tmin: float = -0.1
+    """Start relative to the event (sliding: only tmax - tmin counts)."""
+    tmax: float = 0.8
+    """End relative to the event; the sample at tmax itself is not part of the window."""
+    step: float = Field(0.5, gt=0)
+    """Seconds between sliding windows."""
+    baseline: tuple[float, float] | None = None
+    """Stretch whose mean is subtracted channel by channel; may begin before tmin, must end by tmax."""
+    events: str = ".*"
+    """Regular expression that a marker's whole label must match."""
+    repeats: int = Field(1, ge=1)
+    """Average up to so many presentations of one label: the k-th gives the mean of k, then a new mean begins."""
+    rejected: Literal["flag", "drop"] = "flag"
+    """Windows over a gap or past an amplitude limit: handed on with the reason, or left out (and counted)."""
+
+    @field_validator("events")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"events {value!r} is not a regular expression: {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> Self:
+        if self.tmax <= self.tmin:
+            raise ValueError(f"tmax {self.tmax:g} must lie after tmin {self.tmin:g}")
+        if self.baseline and not self.baseline[0] < self.baseline[1] <= self.tmax:
+            raise ValueError(f"baseline {self.baseline} must be (start, end) with start < end <= tmax {self.tmax:g}")
+        return self
+
+
+@dataclass(slots=True)
+class IngestStats:
+    """The account of one stream since its start.
+
+    Attributes
+    ----------
+    samples, lost, bad : int
+        Samples received; missing by the timestamps; received but not finite numbers.
+    gaps : list of Gap
+        The newest 100. `gap_count` counts them all.
+    events, doubled, ignored, unmade : int
+        Markers received that match; of these the same marker again; markers that do not match; markers whose window
+        lies (partly) outside what the stream still holds.
+    windows, rejected : int
+        Windows cut, and how many of these were found unfit.
+    overruns : int
+        Windows lost because the ring had gone on.
+    disconnections : int
+    state : str
+        'waiting' (no sample yet), 'streaming' or 'lost'.
+    channel_rms : dict of str to float
+        Of the newest second, after the filters.
+    """
+
+    samples: int = 0
+    lost: int = 0
+    bad: int = 0
+    gap_count: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    events: int = 0
+    doubled: int = 0
+    ignored: int = 0
+    unmade: int = 0
+    windows: int = 0
+    rejected: int = 0
+    overruns: int = 0
+    disconnections: int = 0
+    state: str = "waiting"
+    channel_rms: dict[str, float] = field(default_factory=dict)
+
+
+class Ingest:
+    """Clock, filters, ring and windows of one stream; feed it samples and events in any order and chunking.
+
+    Parameters
+    ----------
+    channels : Channels
+        SI units.
+    sfreq : float
+        Of the source; 0 for an irregular stream.
+    window : WindowSpec
+    filters : FilterSpec
+    speed : float
+        Source seconds per second of the LSL clock.
+    buffer_s : float
+        Seconds of the source kept in the ring, so how late a marker may come (at least three windows are kept).
+    now : callable, optional
+        The LSL clock, for `Window.ready`; left out, a window is ready when its last sample is there.
+
+    Raises
+    ------
+    StreamError
+        The specs do not fit the stream.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        sfreq: float,
+        window: WindowSpec,
+        filters: FilterSpec,
+        *,
+        speed: float = 1.0,
+        buffer_s: float = 30.0,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        if not sfreq and window.mode != "sample":
+            raise StreamError(f"window mode {window.mode!r} needs a regular stream; use mode 'sample' for this one")
+        self._spec, self._filters, self._speed, self._clock_now = window, filters, speed, now
+        self._wanted = re.compile(window.events)
+        self._clock = SampleClock(sfreq, speed)
+        self._chain = FilterChain(filters, channels, sfreq)
+        self.channels, self.sfreq = self._chain.channels, self._chain.sfreq
+        self._first = round(window.tmin * self.sfreq)
+        self._length = 1 if window.mode == "sample" else max(1, round((window.tmax - window.tmin) * self.sfreq))
+        self._step = max(1, round(window.step * self.sfreq))
+        begin = min(window.tmin, window.baseline[0]) if window.baseline else window.tmin
+        seconds = max(buffer_s, 3 * (max(window.tmax, 0.0) - min(begin, 0.0)))
+        self._ring = Ring(max(1024, round(seconds * (self.sfreq or 10.0))), len(self.channels))
+        self._line = 0  # since when the ring's times increase: a source's clock may step back
+        self._last_row: NDArray[np.float64] | None = None
+        self._pending: list[Event] = []
+        self._recent: dict[tuple[str, int], None] = {}
+        self._slide = 0
+        self._count = 0
+        self._sums: dict[str, tuple[NDArray[np.float64], int]] = {}
+        self.stats = IngestStats()
+
+    def event(self, event: Event) -> None:
+        """Take note of a marker; its window comes out of the next `samples` call that completes it."""
+        if self._spec.mode == "sliding" or not self._wanted.fullmatch(event.label):
+            self.stats.ignored += 1
+            return
+        self.stats.events += 1
+        bisect.insort(self._pending, event, key=lambda pending: pending.time)
+
+    def samples(self, data: NDArray[np.floating[Any]], raw_times: NDArray[np.float64]) -> list[Window]:
+        """Take the next samples and give the windows they complete.
+
+        Parameters
+        ----------
+        data : ndarray, shape (n, n_channels)
+            In SI units.
+        raw_times : ndarray, shape (n,), float64
+            LSL time of this machine, clock-corrected, not smoothed.
+        """
+        if len(data):
+            self.stats.samples += len(data)
+            self.stats.state = "streaming"
+            stamped = self._clock.feed(raw_times)
+            edges = [0, *(at for at, _ in stamped.gaps), len(data)]
+            gaps: list[Gap | None] = [None, *(gap for _, gap in stamped.gaps)]
+            for gap, start, stop in zip(gaps, edges[:-1], edges[1:], strict=True):
+                if gap:
+                    self._hole(gap, float(stamped.times[start]), int(stamped.index[start]))
+                self._write(np.asarray(data[start:stop], dtype=np.float64), stamped, start, stop)
+        return self._windows()
+
+    def interrupted(self) -> None:
+        """Note that the source is gone; what comes next is a gap away at best."""
+        self.stats.state = "lost"
+        self.stats.disconnections += 1
+
+    def account(self) -> IngestStats:
+        """Copy the counters, with the newest second's level of each channel."""
+        n = max(1, round(self.sfreq))
+        stretch = self._ring.read(max(self._ring.start, self._ring.stop - n), self._ring.stop)
+        rms: dict[str, float] = {}
+        if stretch is not None and len(stretch.data):
+            levels = np.sqrt(np.mean(np.square(stretch.data, dtype=np.float64), axis=0))
+            rms = dict(zip(self.channels.names, levels.tolist(), strict=True))
+        return replace(self.stats, gaps=list(self.stats.gaps), overruns=self._ring.overruns, channel_rms=rms)
+
+    def _write(self, data: NDArray[np.float64], stamped: Stamped, start: int, stop: int) -> None:
+        bad: NDArray[np.bool_] = np.logical_not(np.isfinite(data).all(axis=1))
+        if bad.any():
+            data = self._hold(data, bad)
+        rows, kept = self._chain.feed(data, int(stamped.index[start]) if stop > start else 0)
+        times = stamped.times[start:stop][kept]
+        bad = bad[kept]
+        # One write a run of equal presence; without bad samples that is the whole chunk.
+        edges = [0, *(np.flatnonzero(np.diff(bad)) + 1).tolist(), len(rows)]
+        for first, last in itertools.pairwise(edges):
+            if last > first:
+                self._ring.write(rows[first:last], times[first:last], present=not bad[first])
+        if len(data):
+            self._last_row = data[-1]
+
+    def _hold(self, data: NDArray[np.float64], bad: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Put the last good row in place of rows that are not finite: one NaN would stay in a filter for ever."""
+        self.stats.bad += int(bad.sum())
+        data = data.copy()
+        last = self._last_row if self._last_row is not None else np.zeros(data.shape[1])
+        for i in range(len(data)):
+            data[i] = last = last if bad[i] else data[i]
+        return data
+
+    def _hole(self, gap: Gap, resumed: float, index: int) -> None:
+        """Fill the places of lost samples with the last value, marked as absent, and start the filters anew."""
+        self.stats.lost += gap.lost
+        self.stats.gap_count += 1
+        self.stats.gaps = [*self.stats.gaps[-99:], gap]
+        self._chain.reset()
+        if gap.length < 0:
+            self._line = self._ring.stop
+        d = self._filters.decimate
+        places = min(-(-index // d) + (-(index - gap.lost) // d), self._ring.capacity)
+        if places > 0 and self._ring.stop:
+            last = self._ring.row(self._ring.stop - 1)
+            times = np.linspace(gap.start, resumed, places + 2)[1:-1]
+            self._ring.write(np.repeat(last[None], places, axis=0), times, present=False)
+
+    def _windows(self) -> list[Window]:
+        if self._spec.mode == "sliding":
+            return self._slid()
+        made: list[Window] = []
+        while self._pending:
+            row = self._row(self._pending[0].time)
+            if row is None or row + self._length > self._ring.stop:
+                break
+            event = self._pending.pop(0)
+            if not self._doubled(event, row):
+                window = self._cut(row, f"{self._count:05d}-{event.label}", event)
+                self._count += 1
+                if window:
+                    made.append(self._averaged(window, event.label))
+        return self._account_for(made)
+
+    def _slid(self) -> list[Window]:
+        made: list[Window] = []
+        while self._slide + self._length <= self._ring.stop:
+            window = self._cut(self._slide, f"{self._count:05d}-sliding", None)
+            self._count += 1
+            self._slide += self._step
+            if window:
+                made.append(window)
+        return self._account_for(made)
+
+    def _account_for(self, made: list[Window]) -> list[Window]:
+        self.stats.windows += len(made)
+        self.stats.rejected += sum(window.quality.rejected is not None for window in made)
+        return made if self._spec.rejected == "flag" else [window for window in made if not window.quality.rejected]
+
+    def _row(self, time: float) -> int | None:
+        """First row of the window of an event; None while the stream has not got there."""
+        if self._spec.mode == "sample":
+            position = self._ring.position(time + (self._spec.tmin - SLACK) / self._speed, self._line)
+            return None if position == math.inf else math.ceil(max(position, self._ring.start, self._line))
+        position = self._ring.position(time, self._line)
+        if math.isinf(position):
+            return None if position > 0 else -1
+        # An event midway between two samples must not be a matter of the last digit.
+        return math.floor(position + 0.5 - SLACK) + self._first
+
+    def _doubled(self, event: Event, row: int) -> bool:
+        key = (event.label, row)
+        if row >= 0 and key in self._recent:
+            self.stats.doubled += 1
+            return True
+        self._recent[key] = None
+        if len(self._recent) > RECENT_EVENTS:
+            del self._recent[next(iter(self._recent))]
+        return False
+
+    def _cut(self, row: int, name: str, event: Event | None) -> Window | None:
+        """Copy one window out of the ring; None (counted) where it is not, or no longer, all there."""
+        early = max(self._ring.start, self._line)
+        late = event and self._spec.mode == "sample" and self._too_late(row, event)
+        stretch = self._ring.read(row, row + self._length) if row >= early and not late else None
+        baseline = self._level(row) if stretch is not None else None
+        if stretch is None or (self._spec.baseline and baseline is None):
+            self.stats.unmade += 1
+            return None
+        data = np.ascontiguousarray(stretch.data.T)
+        if baseline is not None:
+            data = (data - baseline[:, None]).astype(np.float32)
+        lost = int((~stretch.present).sum()) * self._filters.decimate
+        reason = f"{lost} samples lost" if lost else unfit(data, self.channels, self._filters)
+        onset = event.time if event else float(stretch.times[0])
+        acquired = float(stretch.times[-1])
+        return Window(
+            id=name,
+            data=data,
+            channels=self.channels,
+            sfreq=self.sfreq,
+            onset=onset,
+            tmin=(float(stretch.times[0]) - onset) * self._speed,
+            event=event,
+            acquired=acquired,
+            ready=self._clock_now() if self._clock_now else acquired,
+            quality=Quality(samples_lost=lost, rejected=reason),
+        )
+
+    def _too_late(self, row: int, event: Event) -> bool:
+        return self._ring.time(row) > event.time + (self._spec.tmax + SLACK) / self._speed
+
+    def _level(self, row: int) -> NDArray[np.float64] | None:
+        """Mean of the baseline of a window that starts at `row`, by channel."""
+        if self._spec.baseline is None:
+            return None
+        start, stop = (row - self._first + round(edge * self.sfreq) for edge in self._spec.baseline)
+        stretch = self._ring.read(start, max(stop, start + 1)) if start >= max(self._ring.start, self._line) else None
+        return None if stretch is None else stretch.data.mean(axis=0, dtype=np.float64)
+
+    def _averaged(self, window: Window, label: str) -> Window:
+        """Average over this label's presentations so far; an unfit one stays out and is handed on as it is."""
+        if self._spec.repeats == 1 or window.quality.rejected:
+            return window
+        total, n = self._sums.get(label, (np.zeros(window.data.shape), 0))
+        total, n = total + window.data, n + 1
+        self._sums[label] = (total, n)
+        if n == self._spec.repeats:
+            del self._sums[label]
+        return replace(window, data=(total / n).astype(np.float32), repeats=n)
+
+
+def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
+    """Find a stream by name or type; the only one, or the first, when `name` is None.
+
+    Raises
+    ------
+    RecordingError
+        No stream of that name.
+    """
+    for stream in recording.streams:
+        if name is None or name in {stream.name, stream.type}:
+            return stream
+    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
+    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
+
+
+def windows_of(
+    recording: Recording, window: WindowSpec, filters: FilterSpec, stream: str | None = None
+) -> Iterator[Window]:
+    """Cut a recording into the windows that a live session on its replay gets: same ids, same data.
+
+    Parameters
+    ----------
+    recording : Recording
+    window : WindowSpec
+    filters : FilterSpec
+    stream : str, optional
+        Name or type of the stream; the first when left out.
+
+    Yields
+    ------
+    Window
+        Times are in seconds from the recording's start.
+
+    Raises
+    ------
+    StreamError
+        The specs do not fit the stream.
+    """
+    source = choose_stream(recording, stream)
+    ingest = Ingest(source.channels, source.sfreq, window, filters)
+    for event in sorted(recording.events, key=lambda event: event.time):
+        ingest.event(event)
+    chunk = max(1, round(source.sfreq)) if source.sfreq else 64
+    for start in range(0, len(source.times), chunk):
+        part = slice(start, start + chunk)
+        yield from ingest.samples(source.data[part], source.times[part])

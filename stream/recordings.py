@@ -1,0 +1,164 @@
+"""Recordings: what a file holds, in SI units and on one time line."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import RecordingError
+from stream.events import Event
+from stream.windows import Channels
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedStream:
+    """One stream of a recording.
+
+    Attributes
+    ----------
+    name, type, source_id : str
+        As LSL has them; type is 'EEG', 'MEG', 'fMRI', 'spikes', ...
+    channels : Channels
+    sfreq : float
+        Samples a second; 0 for an irregular stream.
+    times : ndarray, shape (n_samples,), float64
+        Seconds from the recording's start.
+    data : ndarray, shape (n_samples, n_channels), float32
+        In the channels' units.
+    """
+
+    name: str
+    type: str
+    source_id: str
+    channels: Channels
+    sfreq: float
+    times: NDArray[np.float64]
+    data: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.data.shape != (len(self.times), len(self.channels)):
+            raise RecordingError(
+                f"stream {self.name!r}: data of shape {self.data.shape} do not fit {len(self.times)} times "
+                f"and {len(self.channels)} channels"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Streams and events of one session.
+
+    Attributes
+    ----------
+    name : str
+    description : str
+        What it is ('simulated EEG', 'macaque V4 spikes'); shown wherever the data are shown.
+    streams : tuple of RecordedStream
+    events : tuple of Event
+        Times in seconds from the recording's start, in order.
+    """
+
+    name: str
+    description: str
+    streams: tuple[RecordedStream, ...]
+    events: tuple[Event, ...]
+
+
+def read(path: Path) -> Recording:
+    """Read a recording by its suffix.
+
+    FIF, EDF, BDF, BrainVision (.vhdr) and EEGLAB (.set) by mne, XDF by pyxdf, muse-lsl's CSV (.csv, .csv.gz), our
+    own NPZ, and NIfTI (.nii, .nii.gz) with its events.tsv.
+
+    Raises
+    ------
+    RecordingError
+        The file is missing, of no known kind, or broken.
+    """
+    from stream import formats
+
+    path = Path(path)
+    readers: dict[str, Callable[[Path], Recording]] = {
+        ".fif": formats.read_mne, ".fif.gz": formats.read_mne, ".edf": formats.read_mne, ".bdf": formats.read_mne,
+        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": formats.read_xdf, ".xdfz": formats.read_xdf,
+        ".csv": formats.read_csv, ".csv.gz": formats.read_csv, ".npz": read_npz,
+        ".nii": formats.read_nifti, ".nii.gz": formats.read_nifti,
+    }  # fmt: skip
+    reader = next((reader for suffix, reader in readers.items() if path.name.lower().endswith(suffix)), None)
+    if reader is None:
+        raise RecordingError(f"{path}: not a recording I can read; known are {', '.join(readers)}")
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such file")
+    try:
+        return reader(path)
+    except (RecordingError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecordingError(f"{path}: cannot be read ({reason})") from error
+
+
+def write_npz(recording: Recording, path: Path) -> None:
+    """Write a recording as NPZ: a JSON header and plain arrays, nothing pickled.
+
+    The file appears under its name only when it is whole.
+    """
+    header = {
+        "format": "minddiffuser-recording",
+        "version": 1,
+        "name": recording.name,
+        "description": recording.description,
+        "streams": [
+            {
+                "name": stream.name,
+                "type": stream.type,
+                "source_id": stream.source_id,
+                "sfreq": stream.sfreq,
+                "channels": [stream.channels.names, stream.channels.kinds, stream.channels.units],
+            }
+            for stream in recording.streams
+        ],
+        "events": [[event.time, event.label, event.code] for event in recording.events],
+    }
+    arrays: dict[str, NDArray[np.generic]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+    for i, stream in enumerate(recording.streams):
+        arrays[f"times_{i}"], arrays[f"data_{i}"] = stream.times, stream.data
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def read_npz(path: Path) -> Recording:
+    """Read what `write_npz` wrote.
+
+    Raises
+    ------
+    RecordingError
+        The file holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes())
+            if header["format"] != "minddiffuser-recording":
+                raise RecordingError(f"{path}: an NPZ file, but not a recording written by minddiffuser")
+            streams = tuple(
+                RecordedStream(
+                    name=str(stream["name"]),
+                    type=str(stream["type"]),
+                    source_id=str(stream["source_id"]),
+                    channels=Channels(*(tuple(map(str, entries)) for entries in stream["channels"])),
+                    sfreq=float(stream["sfreq"]),
+                    times=file[f"times_{i}"].astype(np.float64),
+                    data=file[f"data_{i}"].astype(np.float32),
+                )
+                for i, stream in enumerate(header["streams"])
+            )
+            events = tuple(Event(float(time), str(label), code) for time, label, code in header["events"])
+        return Recording(str(header["name"]), str(header["description"]), streams, events)
+    except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise RecordingError(f"{path}: not a recording written by minddiffuser ({error})") from error

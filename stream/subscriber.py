@@ -1,0 +1,143 @@
+"""The receiving end of the MQTT wire: a subscriber that never gives up.
+
+Topics and payloads are described in `stream.messages`.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import aiomqtt
+
+from stream.broker import BrokerSpec, Client, backoff, connect
+from stream.errors import PublishError
+from stream.messages import KINDS, MAX_PAYLOAD, Message, lsl_clock, to_json, topic
+
+logger = logging.getLogger(__name__)
+
+
+class Subscriber:
+    """Receives the messages of one session, or of all.
+
+    Use as an async context manager and iterate. It reconnects by itself; the broker going away and coming back shows
+    as a message of kind 'connection'. A reader that falls behind loses the oldest messages, and they are counted.
+
+    Parameters
+    ----------
+    broker : BrokerSpec
+    session : str
+        '+' for every session.
+    queue : int
+        Messages that may wait for the reader.
+    clock : callable
+        Stamps what is received; the LSL clock by default.
+
+    Attributes
+    ----------
+    connected : bool
+    reconnects, dropped, refused : int
+        `refused`: messages too large or of unknown topics.
+
+    Raises
+    ------
+    PublishError
+        On entering: the broker cannot be reached, does not let us in, or denies the topics.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSpec,
+        session: str = "+",
+        *,
+        queue: int = 512,
+        clock: Callable[[], float] = lsl_clock,
+        seed: int | None = None,
+    ) -> None:
+        self._topics = [(topic(session, kind), 1) for kind in KINDS]
+        self.broker, self.session = broker, session
+        self.connected = False
+        self.reconnects = self.dropped = self.refused = 0
+        self._limit, self._clock = queue, clock
+        self._jitter = random.Random(seed)  # noqa: S311  spreads reconnects, keeps no secret
+        self._messages: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(started), name=f"subscriber {self.session}")
+        try:
+            await started
+        except BaseException:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        while not self._messages:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._messages.popleft()
+
+    async def _run(self, started: asyncio.Future[None]) -> None:
+        waits = backoff(self._jitter)
+        while True:
+            try:
+                async with connect(self.broker) as client:
+                    await self._subscribe(client)
+                    self.connected, waits = True, backoff(self._jitter)
+                    if started.done():
+                        self.reconnects += 1
+                    else:
+                        started.set_result(None)
+                    self._tell(connected=True)
+                    async for message in client.messages:
+                        self._take(message)
+            except (PublishError, aiomqtt.MqttError) as error:
+                if not started.done():
+                    gone = f"broker {self.broker.address} went away: {error}"
+                    started.set_exception(error if isinstance(error, PublishError) else PublishError(gone))
+                    return
+                if self.connected:
+                    self._tell(connected=False, error=str(error))
+                self.connected = False
+            await asyncio.sleep(next(waits))
+
+    async def _subscribe(self, client: Client) -> None:
+        codes = await client.subscribe(self._topics)
+        for (name, _), code in zip(self._topics, list[Any](codes), strict=True):
+            value = code if isinstance(code, int) else code.value
+            if value >= 0x80:
+                raise PublishError(f"broker {self.broker.address} does not let {self.broker.who} read {name}: {code}")
+
+    def _take(self, message: aiomqtt.Message) -> None:
+        payload = message.payload
+        parts = message.topic.value.split("/")
+        if not isinstance(payload, bytes) or len(payload) > MAX_PAYLOAD or len(parts) != 3:
+            self.refused += 1
+            logger.warning("refused a message of %s on %s", type(payload).__name__, message.topic)
+            return
+        self._append(Message(parts[1], parts[2], payload, message.retain, self._clock()))
+
+    def _tell(self, *, connected: bool, error: str = "") -> None:
+        self._append(Message("", "connection", to_json({"connected": connected, "error": error})))
+
+    def _append(self, message: Message) -> None:
+        if len(self._messages) >= self._limit:
+            self._messages.popleft()
+            self.dropped += 1
+        self._messages.append(message)
+        self._arrived.set()

@@ -1,0 +1,280 @@
+"""The display's page in headless Chromium: the pictures it shows are those that were published."""
+
+import asyncio
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from minddiffuser.display.server import Display
+from stream.broker import EmbeddedBroker
+from stream.messages import lsl_clock
+from stream.mqtt import Publisher
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromium-driver is not installed (Debian)"),
+    pytest.mark.timeout(180),
+]
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+DIGEST = """
+const [selector, done] = arguments, image = document.querySelector(selector);
+fetch(image.src).then((r) => r.arrayBuffer()).then((b) => crypto.subtle.digest("SHA-256", b))
+  .then((d) => done([...new Uint8Array(d)].map((v) => v.toString(16).padStart(2, "0")).join("")));
+"""
+FOREIGN = "return performance.getEntriesByType('resource').map(e => e.name).filter(u => !u.startsWith(location.origin))"
+SHOWN = '.slot[data-kind="%s"] .frame img:not(.leaving)'
+
+
+def picture(number: int) -> bytes:
+    """Make a JPEG, another for every number."""
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 40 + number % 50).convert("RGB").save(buffer, "JPEG", comment=str(number).encode())
+    return buffer.getvalue()
+
+
+class Browser:
+    """Chromium, driven from a thread so that the servers beside it go on."""
+
+    def __init__(self, profile: Path) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        self.driver.set_script_timeout(20)
+
+    async def run(self, script: str, *arguments: object) -> Any:
+        """Run a script in the page and return its value."""
+        return await asyncio.to_thread(self.driver.execute_script, script, *arguments)
+
+    async def until(self, script: str, *arguments: object, seconds: float = 20.0) -> Any:
+        """Run a script until its value is true, with a deadline."""
+        async with asyncio.timeout(seconds):
+            while not (value := await self.run(script, *arguments)):  # noqa: ASYNC110  the page is another process
+                await asyncio.sleep(0.05)
+        return value
+
+    async def key(self, key: str) -> None:
+        """Press a key."""
+        await self.run(
+            "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))", key
+        )
+
+    async def size(self, width: int, height: int) -> None:
+        """Give the page a size."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await asyncio.to_thread(self.driver.execute_cdp_cmd, "Emulation.setDeviceMetricsOverride", metrics)
+
+    async def open(self, url: str) -> None:
+        """Open a page and wait until its socket has spoken."""
+        await asyncio.to_thread(self.driver.get, url)
+        await self.until("return document.body.dataset.state && document.body.dataset.state !== 'connecting'")
+
+    async def state(self, state: str) -> None:
+        """Wait until the page says that it is in a state."""
+        await self.until("return document.getElementById('state').dataset.state === arguments[0]", state)
+
+    async def blameless(self) -> None:
+        """Nothing was logged as an error, and nothing was asked of any other host."""
+        log = await asyncio.to_thread(self.driver.get_log, "browser")
+        assert [entry for entry in log if entry["level"] == "SEVERE"] == []
+        assert await self.run(FOREIGN) == []
+
+
+@pytest.fixture(scope="module")
+def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Start Chromium once: it takes seconds."""
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture
+def browser(shared_browser: Browser) -> Browser:
+    """Give the one browser, on an empty page and with an empty log."""
+    shared_browser.driver.get("about:blank")
+    shared_browser.driver.get_log("browser")
+    return shared_browser
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[EmbeddedBroker]:
+    """Run an embedded broker."""
+    async with EmbeddedBroker() as running:
+        yield running
+
+
+def publish(publisher: Publisher, number: int, **more: object) -> dict[str, bytes]:
+    """Publish all three pictures of one window; returns their bytes."""
+    sent = {kind: picture(3 * number + i) for i, kind in enumerate(("original", "preview", "picture"))}
+    now = lsl_clock()
+    times = {step: now - ago for step, ago in (("acquired", 0.4), ("ready", 0.39), ("decoded", 0.37), ("stage1", 0.2))}
+    meta = {"window_id": f"w{number}", "event": {"label": f"stim_{number}"}, "confidence": 0.7, "times": times, **more}
+    for kind, payload in sent.items():
+        if kind == "picture":
+            times["stage2"] = lsl_clock()
+        getattr(publisher, kind)(payload, meta)
+    return sent
+
+
+async def test_shows_the_very_pictures_that_were_published(broker: EmbeddedBroker, browser: Browser) -> None:
+    """The bytes behind each of the three pictures on the page have the digest of those that were published."""
+    async with Display(broker.spec) as display, Publisher(broker.spec, "lab", data="simulated EEG") as publisher:
+        await browser.open(display.url)
+        sent = publish(publisher, 1)
+        await browser.until("return document.querySelector(arguments[0])?.complete", SHOWN % "picture")
+        for kind, payload in sent.items():
+            await browser.until("return document.querySelector(arguments[0])?.complete", SHOWN % kind)
+            digest = await asyncio.to_thread(browser.driver.execute_async_script, DIGEST, SHOWN % kind)
+            assert digest == hashlib.sha256(payload).hexdigest()
+            assert await browser.run("return document.querySelector(arguments[0]).naturalWidth", SHOWN % kind) == 64
+        await browser.state("live")
+        assert await browser.run("return document.getElementById('data').textContent") == "simulated EEG"
+        assert await browser.run("return document.getElementById('confidence').textContent") == "0.70"
+        assert "stim_1" in await browser.run("return document.querySelector(arguments[0]).alt", SHOWN % "picture")
+        assert await browser.run("return document.querySelectorAll('#bars .step').length") == 5
+        await browser.blameless()
+
+
+async def test_says_what_is_wrong(broker: EmbeddedBroker, browser: Browser) -> None:
+    """The page names each state: nothing yet, live, abstained, source lost, stale, session ended."""
+    async with Display(broker.spec) as display:
+        await browser.open(display.url)
+        await browser.state("waiting")
+        async with Publisher(broker.spec, "lab") as publisher:
+            publisher.status({"state": "running"})
+            publish(publisher, 1)
+            await browser.state("live")
+            publisher.abstained({"window_id": "w2", "reason": "the signal was flat"})
+            await browser.state("abstained")
+            await browser.until("return document.getElementById('notice').textContent.includes('the signal was flat')")
+            publisher.status({"state": "source-lost"})
+            await browser.state("error")
+            await browser.until("return document.getElementById('state-text').textContent.startsWith('Source lost')")
+            publisher.status({"state": "running"})
+            publish(publisher, 3)
+            await browser.state("live")
+            await browser.state("stale")
+        await browser.state("ended")
+        await browser.blameless()
+
+
+async def test_broker_and_server_lost_and_back(browser: Browser) -> None:
+    """The page says that the broker or the display is lost, keeps the picture, and comes back by itself."""
+    async with EmbeddedBroker() as first:
+        spec = first.spec
+        display = await Display(spec).__aenter__()
+        publisher = await Publisher(spec, "lab").__aenter__()
+        await browser.open(display.url)
+        publish(publisher, 1)
+        await browser.state("live")
+    await browser.until("return document.getElementById('state-text').textContent.startsWith('Broker lost')")
+    assert await browser.run("return Boolean(document.querySelector(arguments[0]))", SHOWN % "picture")
+    async with EmbeddedBroker(spec.resolved_port):
+        publisher.status({"state": "running"})
+        await browser.state("live")
+        await display.__aexit__(None, None, None)
+        await browser.until(
+            "return document.getElementById('state-text').textContent.startsWith('Display server lost')"
+        )
+        async with Display(spec, port=display.port):
+            await browser.until("return !document.getElementById('state-text').textContent.includes('lost')")
+        await publisher.__aexit__(None, None, None)
+
+
+async def test_keys_pause_go_back_and_change_the_mode(broker: EmbeddedBroker, browser: Browser) -> None:
+    """Space holds the picture while others come, arrows go back and forth, V shows the full picture, O the original."""
+    label = "return document.getElementById('about-original').textContent"
+    async with Display(broker.spec) as display, Publisher(broker.spec, "lab") as publisher:
+        await browser.open(display.url)
+        for number in (1, 2, 3):
+            publish(publisher, number)
+            await browser.until(f"{label} === arguments[0]", f"stim_{number}")
+        await browser.until("return document.querySelectorAll('#strip li').length === 3")
+        await browser.key(" ")
+        await browser.state("paused")
+        publish(publisher, 4)
+        await browser.until("return document.querySelectorAll('#strip li').length === 4")
+        assert await browser.run(label) == "stim_3"
+        await browser.key("ArrowLeft")
+        await browser.until(f"{label} === 'stim_2'")
+        await browser.key("Escape")
+        await browser.until(f"{label} === 'stim_4'")
+        await browser.key("v")
+        await browser.until("return document.querySelector('.tile .frame img:not(.leaving)')?.complete")
+        assert await browser.run("return getComputedStyle(document.getElementById('desk')).display") == "none"
+        await browser.key("o")
+        await browser.until("return document.querySelector('.tile .inset:not([hidden]) img')")
+        await browser.key("?")
+        assert await browser.run("return document.getElementById('keys').open")
+        await browser.blameless()
+
+
+async def test_sessions_side_by_side(broker: EmbeddedBroker, browser: Browser) -> None:
+    """Two sessions stand beside each other in the full picture, each under its own data's name."""
+    async with (
+        Display(broker.spec) as display,
+        Publisher(broker.spec, "eeg", data="simulated EEG") as first,
+        Publisher(broker.spec, "v4", data="macaque V4 spikes") as second,
+    ):
+        await browser.open(display.url + "?mode=view")
+        publish(first, 1)
+        publish(second, 2)
+        await browser.until("return document.querySelectorAll('.tile .frame img').length >= 2")
+        names = await browser.run(
+            "return [...document.querySelectorAll('.tile .source')].map(e => e.textContent).sort()"
+        )
+        assert names == ["macaque V4 spikes", "simulated EEG"]
+        await browser.blameless()
+
+
+@pytest.mark.parametrize("width", [320, 768, 1440, 3840])
+async def test_no_width_scrolls_sideways(broker: EmbeddedBroker, browser: Browser, width: int) -> None:
+    """From a phone to a wall nothing sticks out sideways, in either mode, and the picture is there."""
+    async with Display(broker.spec) as display, Publisher(broker.spec, "lab", data="macaque V4 spikes") as publisher:
+        await browser.size(width, max(568, width * 9 // 16))
+        for mode in ("operate", "view"):
+            await browser.open(f"{display.url}?mode={mode}")
+            publish(publisher, 1)
+            await browser.until("return [...document.querySelectorAll('.frame img')].some(i => i.offsetWidth > 100)")
+            assert await browser.run("return document.documentElement.scrollWidth") <= width
+        await browser.blameless()
+
+
+async def test_labels_from_outside_stay_text(broker: EmbeddedBroker, browser: Browser) -> None:
+    """Markup in labels, reasons and names of data is shown as text and runs nothing."""
+    evil = "<img src=x onerror=window.hit=1>"
+    async with Display(broker.spec) as display, Publisher(broker.spec, "lab", data=evil) as publisher:
+        await browser.open(display.url)
+        publisher.status({"state": evil, "detail": evil})
+        publisher.metrics(
+            json.loads(json.dumps({"ingest": {"state": evil, "channel_rms": {evil: 1}}, "drops": {evil: 1}}))
+        )
+        publish(publisher, 1, event={"label": evil}, backend=evil, seed=evil, confidence=evil, models={"unet": evil})
+        publisher.metrics(dict.fromkeys(("ingest", "rates", "queues", "drops", "latency_ms"), evil))
+        publisher.metrics({"ingest": {"gaps": 3, "channel_rms": [1]}, "latency_ms": {"total": 3}})
+        await browser.until("return document.getElementById('data').textContent === arguments[0]", evil)
+        await browser.until("return document.querySelector(arguments[0])?.complete", SHOWN % "picture")
+        await browser.key("v")
+        await browser.until("return document.querySelector('.tile .source')?.textContent === arguments[0]", evil)
+        assert await browser.run("return window.hit === undefined")
+        await browser.blameless()

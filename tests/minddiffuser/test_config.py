@@ -1,0 +1,62 @@
+"""Configs."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minddiffuser.config import load_config
+from minddiffuser.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_that_comes_with_the_project_is_valid(path: Path) -> None:
+    """What ships loads, and is named like its file."""
+    assert load_config(path).name == path.stem
+
+
+def changed(tmp_path: Path, **values: object) -> Path:
+    """Write the demo's config with some top-level keys changed."""
+    raw = yaml.safe_load(CONFIGS[0].read_text("utf-8")) | values
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw), "utf-8")
+    return path
+
+
+def test_an_unknown_key_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    """A typing error gives one line with the key and the closest known one."""
+    with pytest.raises(ConfigError, match=r"queu: unknown key; did you mean 'queue'\?") as caught:
+        load_config(changed(tmp_path, queu={"policy": "latest"}))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_deep_down_is_named_with_its_path(tmp_path: Path) -> None:
+    """Keys of parts are checked too."""
+    with pytest.raises(ConfigError, match=r"queue\.polcy: unknown key; did you mean 'policy'\?"):
+        load_config(changed(tmp_path, queue={"polcy": "latest"}))
+
+
+def test_a_value_out_of_range_is_named(tmp_path: Path) -> None:
+    """A wrong value says which key and what is allowed."""
+    with pytest.raises(ConfigError, match=r"publish\.quality: .*100"):
+        load_config(changed(tmp_path, publish={"quality": 101}))
+
+
+def test_a_missing_file_says_where_configs_are(tmp_path: Path) -> None:
+    """A path that does not exist is one line."""
+    with pytest.raises(ConfigError, match=r"nowhere.yaml: no such config"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@given(content=st.binary(max_size=400))
+def test_any_bytes_give_a_config_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Whatever the file holds, the answer is a ConfigError in one line and never another exception."""
+    path = tmp_path_factory.mktemp("fuzz") / "any.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)

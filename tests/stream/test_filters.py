@@ -1,0 +1,112 @@
+"""Filters in pieces against filters in one go."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import signal
+
+from stream.errors import StreamError
+from stream.filters import FilterChain, FilterSpec, unfit
+from stream.windows import Channels
+
+EEG = Channels(("a", "b", "c", "aux"), ("eeg", "eeg", "eeg", "misc"), ("V", "V", "V", "count"))
+
+
+def test_band_pass_is_scipys() -> None:
+    """A band-pass from the settled state equals scipy's sosfilt with its steady-state start."""
+    x = np.random.default_rng(0).normal(5, 1, (2000, 4))
+    out, _ = FilterChain(FilterSpec(highpass=1, lowpass=30), EEG, 250).feed(x, 0)
+    sos = np.concatenate(
+        [signal.butter(4, 1, "highpass", fs=250, output="sos"), signal.butter(4, 30, "lowpass", fs=250, output="sos")]
+    )
+    want, _ = signal.sosfilt(sos, x[:, 1], zi=signal.sosfilt_zi(sos) * x[0, 1])
+    np.testing.assert_allclose(out[:, 1], want, rtol=1e-5, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 400), max_size=12), st.integers(1, 5), st.integers(0, 7))
+@settings(max_examples=40, deadline=None)
+def test_chunking_changes_nothing(cuts: list[int], decimate: int, index: int) -> None:
+    """Reference, filters and decimation give bit-equal samples however the signal is chunked."""
+    x = np.random.default_rng(3).normal(0, 1, (400, 4))
+    spec = FilterSpec(reference="average", highpass=0.5, lowpass=20, notch=(50,), decimate=decimate)
+    whole, kept = FilterChain(spec, EEG, 250).feed(x, index)
+    assert [(index + i) % decimate for i in range(400)[kept]] == [0] * len(whole)
+    chain, edges = FilterChain(spec, EEG, 250), sorted({0, 400, *cuts})
+    pieces = [chain.feed(x[a:b], index + a)[0] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_notch_takes_out_mains_and_nothing_else() -> None:
+    """50 Hz falls by more than 40 dB, 20 Hz stays within 1 %."""
+    t = np.arange(5000) / 500
+    x = np.stack([np.sin(2 * np.pi * 50 * t), np.sin(2 * np.pi * 20 * t)] * 2, axis=1)
+    out, _ = FilterChain(FilterSpec(notch=(50,)), EEG, 500).feed(x, 0)
+    levels = out[2500:].std(axis=0) / x[2500:].std(axis=0)
+    assert levels[0] < 0.01
+    assert levels[1] == pytest.approx(1, abs=0.01)
+
+
+def test_average_reference_is_over_eeg_only() -> None:
+    """The EEG mean is taken from EEG channels and from nothing else."""
+    out, _ = FilterChain(FilterSpec(reference="average"), EEG, 250).feed(np.array([[1.0, 2.0, 6.0, 100.0]]), 0)
+    np.testing.assert_allclose(out, [[-2, -1, 3, 100]])
+
+
+def test_decimation_keeps_what_passes_and_stops_what_would_alias() -> None:
+    """The low-pass comes by itself: 5 Hz stays, 45 Hz (5 Hz after decimation to 50 Hz) is gone."""
+    t = np.arange(4000) / 500
+    x = np.stack([np.sin(2 * np.pi * 5 * t), np.sin(2 * np.pi * 45 * t)] * 2, axis=1)
+    out, _ = FilterChain(FilterSpec(decimate=10), EEG, 500).feed(x, 0)
+    levels = out[200:].std(axis=0) / x.std(axis=0)
+    assert levels[0] == pytest.approx(1, abs=0.01)
+    assert levels[1] < 0.05
+
+
+def test_offset_does_not_ring() -> None:
+    """A large electrode offset gives no transient, at the start and after a reset."""
+    chain = FilterChain(FilterSpec(highpass=0.5), EEG, 250)
+    assert np.abs(chain.feed(np.full((500, 4), 0.3), 0)[0]).max() < 1e-6
+    chain.reset()
+    assert np.abs(chain.feed(np.full((500, 4), -0.2), 0)[0]).max() < 1e-6
+
+
+def test_channels_by_name_or_kind() -> None:
+    """Channels are chosen by name or kind in the stream's order; an unknown one is refused by name."""
+    assert FilterChain(FilterSpec(channels=("aux", "b")), EEG, 250).channels.names == ("b", "aux")
+    assert FilterChain(FilterSpec(channels=("eeg",)), EEG, 250).channels.names == ("a", "b", "c")
+    with pytest.raises(StreamError, match="Cz"):
+        FilterChain(FilterSpec(channels=("Cz",)), EEG, 250)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sfreq", "message"),
+    [
+        (FilterSpec(lowpass=130), 250, "stay below 125"),
+        (FilterSpec(lowpass=100, decimate=2), 250, "aliases"),
+        (FilterSpec(highpass=1), 0, "irregular"),
+    ],
+)
+def test_what_does_not_fit_the_rate_is_refused(spec: FilterSpec, sfreq: float, message: str) -> None:
+    """A frequency that the rate cannot carry is refused with the limit."""
+    with pytest.raises(StreamError, match=message):
+        FilterChain(spec, EEG, sfreq)
+
+
+def test_edges_must_be_in_order() -> None:
+    """A band turned round is refused when the config is read."""
+    with pytest.raises(ValidationError, match="must be below"):
+        FilterSpec(highpass=30, lowpass=1)
+
+
+def test_unfit_windows_name_channel_and_limit() -> None:
+    """Too large and too flat channels are told by name; kinds without a limit are not looked at."""
+    data = np.zeros((4, 10), np.float32)
+    data[:, 5] = 1e-4
+    data[3, 5] = 1e6
+    assert unfit(data, EEG, FilterSpec(reject_peak_to_peak={"eeg": 2e-4}, flat={"eeg": 1e-7})) is None
+    data[1, 5] = 3e-4
+    assert "b: peak-to-peak" in str(unfit(data, EEG, FilterSpec(reject_peak_to_peak={"eeg": 2e-4})))
+    data[2] = 1.0
+    assert "c: flat" in str(unfit(data, EEG, FilterSpec(flat={"eeg": 1e-7})))

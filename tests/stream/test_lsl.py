@@ -1,0 +1,291 @@
+"""Live ingest and replay over real LSL sockets, the replay in a process of its own."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream.errors import RecordingError, SourceError
+from stream.events import Event
+from stream.ingest import FilterSpec, WindowSpec, windows_of
+from stream.lsl import LiveIngest, SourceSpec, StreamSelector
+from stream.recordings import RecordedStream, Recording, write_npz
+from stream.replay import replay
+from stream.sources import describe, find, load_lsl, marker_event
+from stream.windows import Channels, Window
+
+PLAY = """
+import sys
+from pathlib import Path
+from stream.recordings import read
+from stream.replay import replay
+replay(read(Path(sys.argv[1])), speed=float(sys.argv[2]), loop=sys.argv[3] == "loop")
+"""
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait until a condition holds; fail at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.01)
+
+
+def made(name: str, seconds: float = 6.0, sfreq: float = 250.0, *, hole: bool = False) -> Recording:
+    """Noise of 3 channels with an event on every 40th sample, and a hole of 25 samples if asked for."""
+    n = round(seconds * sfreq)
+    grid = np.delete(np.arange(n), np.s_[800:825]) if hole else np.arange(n)
+    data = np.random.default_rng(0).normal(3e-4, 2e-5, (len(grid), 3)).astype(np.float32)
+    channels = Channels(("Cz", "Pz", "EOG"), ("eeg", "eeg", "eog"), ("V", "V", "V"))
+    stream = RecordedStream(name, "EEG", name, channels, sfreq, grid / sfreq, data)
+    events = tuple(Event(k * 40 / sfreq, f"stim_{k % 7:03d}") for k in range(1, n // 40 - 4))
+    return Recording(name, "simulated EEG", (stream,), events)
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start replays in processes of their own; whatever still runs at the end is killed."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(recording: Recording, speed: float = 1.0, loop: bool = False) -> subprocess.Popen[bytes]:
+        write_npz(recording, tmp_path / "x.npz")
+        command = [sys.executable, "-c", PLAY, str(tmp_path / "x.npz"), str(speed), "loop" if loop else "once"]
+        running.append(subprocess.Popen(command))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def live(name: str, window: WindowSpec, filters: FilterSpec, got: list[Window]) -> LiveIngest:
+    return LiveIngest(SourceSpec(name=name, timeout_s=30), window, filters, got.append)
+
+
+@pytest.mark.parametrize(("speed", "hole"), [(1.0, False), (5.0, True), (20.0, True)])
+def test_live_and_offline_windows_agree(play: Callable[..., Any], speed: float, hole: bool) -> None:
+    """At any speed, holes included, a replay's live windows are those cut from the file: ids, data and flags."""
+    name = f"t-{uuid.uuid4().hex}"
+    recording = made(name, hole=hole)
+    window = WindowSpec(tmin=-0.1, tmax=0.3, baseline=(-0.1, 0.0), repeats=2)
+    filters = FilterSpec(highpass=1.0, lowpass=40.0, decimate=2, channels=("eeg",))
+    want = list(windows_of(recording, window, filters))
+    assert len(want) > 25
+    assert any(w.quality.rejected for w in want) == hole
+    got: list[Window] = []
+    ingest = live(name, window, filters, got)
+    play(recording, speed)
+    channels = ingest.start()
+    try:
+        wait_for(lambda: len(got) >= len(want), 40)
+    finally:
+        ingest.stop()
+    assert ingest.source is not None
+    assert ingest.source.description == "simulated EEG"
+    assert (channels.names, ingest.sfreq) == (("Cz", "Pz"), 125.0)
+    assert [w.id for w in got] == [w.id for w in want]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-6, atol=1e-6 * float(np.abs(b.data).max()))
+        assert (a.quality, a.repeats) == (b.quality, b.repeats)
+        assert a.tmin == pytest.approx(b.tmin, abs=1e-4)
+        assert a.ready >= a.acquired
+    stats = ingest.stats()
+    assert (stats.samples, stats.lost) == (len(recording.streams[0].times), 25 * hole)
+
+
+def test_irregular_stream_of_vectors(play: Callable[..., Any]) -> None:
+    """One vector a picture: each marker gets its own vector, at 20 times the speed."""
+    name = f"t-{uuid.uuid4().hex}"
+    times = np.cumsum(np.random.default_rng(5).uniform(0.2, 0.7, 40))
+    data = np.random.default_rng(6).poisson(3, (40, 89)).astype(np.float32)
+    channels = Channels(tuple(f"n{i}" for i in range(89)), ("unit",) * 89, ("count",) * 89)
+    stream = RecordedStream(name, "spikes", name, channels, 0.0, times, data)
+    events = tuple(Event(float(at), f"photo{i}") for i, at in enumerate(times))
+    got: list[Window] = []
+    ingest = live(name, WindowSpec(mode="sample", tmin=0, tmax=0.1), FilterSpec(), got)
+    play(Recording(name, "macaque V4 spikes", (stream,), events), 20.0)
+    ingest.start()
+    try:
+        wait_for(lambda: len(got) == 40)
+    finally:
+        ingest.stop()
+    assert [w.id for w in got] == [f"{i:05d}-photo{i}" for i in range(40)]
+    np.testing.assert_array_equal(np.stack([w.data[:, 0] for w in got]), data)
+
+
+def test_loop_goes_on_without_a_gap(play: Callable[..., Any]) -> None:
+    """A looped replay's timestamps go on, and its second pass gives the first one's data under new numbers."""
+    name = f"t-{uuid.uuid4().hex}"
+    recording = made(name, seconds=2.0)
+    got: list[Window] = []
+    ingest = live(name, WindowSpec(tmin=0, tmax=0.1), FilterSpec(), got)
+    play(recording, 5.0, loop=True)
+    ingest.start()
+    n = len(recording.events)
+    try:
+        wait_for(lambda: len(got) >= 2 * n)
+    finally:
+        ingest.stop()
+    assert ingest.stats().lost == 0
+    assert got[n].id == f"{n:05d}-{recording.events[0].label}"
+    for first, second in zip(got[:n], got[n : 2 * n], strict=True):
+        np.testing.assert_array_equal(first.data, second.data)
+
+
+def test_killed_source_is_lost_and_found_again(play: Callable[..., Any]) -> None:
+    """A killed source shows as lost; when it is back under the same id, windows come again and the loss is counted."""
+    name = f"t-{uuid.uuid4().hex}"
+    got: list[Window] = []
+    ingest = live(name, WindowSpec(mode="sliding", tmin=0, tmax=0.2, step=0.2), FilterSpec(), got)
+    first = play(made(name), loop=True)
+    ingest.start()
+    try:
+        wait_for(lambda: got)
+        assert ingest.stats().state == "streaming"
+        first.kill()
+        first.wait()
+        wait_for(lambda: ingest.stats().state == "lost")
+        before = len(got)
+        play(made(name), loop=True)
+        wait_for(lambda: len(got) > before + 3, 30)
+        stats = ingest.stats()
+        assert (stats.state, stats.disconnections, stats.gap_count) == ("streaming", 1, 1)
+        assert stats.lost > 100
+        assert any(window.quality.samples_lost for window in got[before:])
+        assert got[-1].quality.rejected is None
+    finally:
+        ingest.stop()
+
+
+def test_stop_leaves_no_thread(play: Callable[..., Any]) -> None:
+    """Five starts and stops on one source leave no thread behind."""
+    name = f"t-{uuid.uuid4().hex}"
+    play(made(name), loop=True)
+    for _ in range(5):
+        got: list[Window] = []
+        ingest = live(name, WindowSpec(mode="sliding", tmin=0, tmax=0.1, step=0.1), FilterSpec(), got)
+        ingest.start()
+        wait_for(lambda got=got: got)
+        ingest.stop()
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("lsl-")] == []
+
+
+@pytest.fixture
+def outlet() -> Iterator[Callable[..., Any]]:
+    """Make outlets in this process."""
+    lsl, kept = load_lsl(), []
+
+    def make(name: str, source_id: str, unit: str | None = "uV", kind: str = "EEG", fmt: str = "float32") -> Any:
+        info = lsl.StreamInfo(name, kind, 2, 100.0, fmt, source_id)
+        channels = info.desc().append_child("channels")
+        for label in ("Oz", "Cz"):
+            channel = channels.append_child("channel")
+            channel.append_child_value("label", label)
+            if unit:
+                channel.append_child_value("unit", unit)
+        kept.append(lsl.StreamOutlet(info))
+        return kept[-1]
+
+    yield make
+    kept.clear()
+
+
+def test_missing_stream_lists_what_is_there(outlet: Callable[..., Any]) -> None:
+    """No match is an error that says what was asked for and what was found."""
+    name = f"there-{uuid.uuid4().hex}"
+    outlet(name, name)
+    with pytest.raises(SourceError) as caught:
+        find(StreamSelector(name="absent"), 0.1, lsl=load_lsl())
+    assert "name 'absent'" in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_several_and_doubled_streams_are_refused(outlet: Callable[..., Any]) -> None:
+    """Two streams of one name are ambiguous; two with one source id are refused even if the name tells them apart."""
+    name = f"twin-{uuid.uuid4().hex}"
+    outlet(name, name + "-1")
+    outlet(name, name + "-2")
+    with pytest.raises(SourceError, match="2 streams with name"):
+        find(StreamSelector(name=name), 5, lsl=load_lsl())
+    assert find(StreamSelector(name=name, source_id=name + "-2"), 5, lsl=load_lsl()).source_id() == name + "-2"
+    outlet(name + "-other", name + "-1")
+    with pytest.raises(SourceError, match="carry source_id"):
+        find(StreamSelector(name=name + "-other"), 5, lsl=load_lsl())
+
+
+def test_properties_choose(outlet: Callable[..., Any]) -> None:
+    """A stream can be chosen by any of its metadata."""
+    kind = f"K{uuid.uuid4().hex}"
+    outlet("one", kind + "1", unit="uV", kind=kind)
+    outlet("two", kind + "2", unit="mV", kind=kind)
+    selector = StreamSelector(type=kind, properties={"desc/channels/channel/unit": "mV"})
+    assert find(selector, 5, lsl=load_lsl()).name() == "two"
+
+
+def test_units_become_si_or_are_refused(outlet: Callable[..., Any]) -> None:
+    """Microvolts are scaled to volts; a stream that does not say its unit is refused unless the config does."""
+    known, silent = outlet("known", "k1").get_info(), outlet("silent", "s1", unit=None).get_info()
+    source = describe(known, None)
+    assert source.channels == Channels(("Oz", "Cz"), ("eeg", "eeg"), ("V", "V"))
+    np.testing.assert_allclose(source.factors, 1e-6)
+    assert (source.sfreq, source.speed) == (100.0, 1.0)
+    with pytest.raises(SourceError, match=r"channel Oz.*source\.unit"):
+        describe(silent, None)
+    np.testing.assert_allclose(describe(silent, "mV").factors, 1e-3)
+
+
+def test_integer_stream_and_markers_from_elsewhere(outlet: Callable[..., Any]) -> None:
+    """An int16 stream in microvolts with a numeric marker stream of another name gives windows in volts."""
+    lsl, name = load_lsl(), f"int-{uuid.uuid4().hex}"
+    data = outlet(name, name, fmt="int16")
+    marks = lsl.StreamOutlet(lsl.StreamInfo(name + "-codes", "Codes", 1, 0.0, "int32", name + "-codes"))
+    got: list[Window] = []
+    spec = SourceSpec(name=name, markers=StreamSelector(name=name + "-codes"), timeout_s=10)
+    ingest = LiveIngest(spec, WindowSpec(tmin=0, tmax=0.1), FilterSpec(), got.append)
+    ingest.start()
+    try:
+        begin = lsl.local_clock()
+        stamps = begin + np.arange(100) / 100
+        marks.push_sample([70000], float(stamps[50]))
+        data.push_chunk(np.arange(200, dtype=np.int16).reshape(100, 2), stamps.tolist())
+        wait_for(lambda: got)
+    finally:
+        ingest.stop()
+    assert got[0].id == "00000-70000"
+    assert got[0].event is not None
+    assert got[0].event.code == 70000
+    np.testing.assert_allclose(got[0].data[0], np.arange(100, 120, 2) * 1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "label", "code"),
+    [("face", "face", None), ("12", "12", 12), (3.0, "3", 3), (123456789, "123456789", 123456789), (0.5, "0.5", None)],
+)
+def test_marker_event(value: str | float, label: str, code: int | None) -> None:
+    """Text and numbers become labels, with a code where they are whole numbers."""
+    assert marker_event(value, 1.0) == Event(1.0, label, code)
+
+
+def test_replay_refuses_what_it_cannot_play() -> None:
+    """A speed out of range and a recording without samples are refused in one line."""
+    with pytest.raises(RecordingError, match="out of range"):
+        replay(made("x"), speed=1000)
+    with pytest.raises(RecordingError, match="without samples"):
+        replay(made("x", seconds=0.0))
+
+
+def test_configuration_comes_before_the_first_call(tmp_path: Path) -> None:
+    """In a fresh process the known peers are set, and a user's own configuration file is left to rule."""
+    code = "import json, sys; from stream.sources import load_lsl; load_lsl(('127.0.0.1', '10.0.0.7')); "
+    code += "import stream.sources as s; print(json.dumps(s._peers))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(out.stdout) == ["127.0.0.1", "10.0.0.7"]
