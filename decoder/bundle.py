@@ -180,7 +180,7 @@ class Bundle:
         BundleError
             If `folder` exists and is not a bundle.
         """
-        from safetensors.numpy import save  # noqa: PLC0415
+        from safetensors.numpy import save
 
         if folder.exists() and not (folder / "bundle.json").exists() and any(folder.iterdir()):
             raise BundleError(f"{folder} exists and is not a bundle; choose another folder")
@@ -222,7 +222,7 @@ class Bundle:
         BundleError
             If a file is missing, unreadable, of another format, or was changed since it was saved.
         """
-        from safetensors.numpy import load  # noqa: PLC0415
+        from safetensors.numpy import load
 
         try:
             content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))

@@ -92,7 +92,7 @@ def _retinotopic(grid: int, back: float, spread: float) -> Floats:
 
 def eeg_info(names: Sequence[str], sfreq: float) -> Any:
     """Give the mne.Info of EEG channels at their places in 'easycap-M1'."""
-    import mne  # noqa: PLC0415
+    import mne
 
     info = mne.create_info(list(names), sfreq, "eeg")
     with info._unlock():
@@ -103,7 +103,7 @@ def eeg_info(names: Sequence[str], sfreq: float) -> Any:
 
 def meg_info(sfreq: float) -> Any:
     """Give the mne.Info of 102 ideal magnetometers spread over mne's 306-channel helmet."""
-    import mne  # noqa: PLC0415
+    import mne
 
     path = Path(mne.__file__).parent / "data" / "helmets" / "306m.fif.gz"
     helmet = mne.read_bem_surfaces(path, verbose="error")[0]
@@ -145,7 +145,7 @@ def leadfield(info: Any, position: Floats, orientation: Floats) -> Floats:
     fields : ndarray, shape (n_channels, n_dipoles)
         V or T per Am; EEG is referred to the average of its channels.
     """
-    import mne  # noqa: PLC0415
+    import mne
 
     sphere = mne.make_sphere_model(r0=(0, 0, 0), head_radius=HEAD_RADIUS, verbose="error")
     source_space = mne.setup_volume_source_space(pos={"rr": position, "nn": orientation}, verbose="error")

@@ -19,7 +19,7 @@ GREY = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
 
 def resize(images: Images, side: int) -> Images:
     """Resize pictures bilinearly (antialiased where they shrink) to `side` x `side`."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     if images.shape[1:3] == (side, side):
         return images
@@ -90,7 +90,7 @@ def _grey(image: Images) -> NDArray[np.float32]:
 
 
 def _blur(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    from scipy.ndimage import gaussian_filter  # noqa: PLC0415
+    from scipy.ndimage import gaussian_filter
 
     blurred: NDArray[np.float32] = gaussian_filter(image, sigma=1.5, truncate=3.5, mode="reflect")
     return blurred

@@ -129,7 +129,7 @@ def _whitening(data: Array) -> Array:
 
     Guggenmos et al. 2018, NeuroImage 173: the estimate is averaged over time points.
     """
-    from sklearn.covariance import ledoit_wolf  # noqa: PLC0415
+    from sklearn.covariance import ledoit_wolf
 
     noise = data - data.mean(axis=0)
     # A thousand windows settle a covariance of a few hundred channels.

@@ -63,7 +63,8 @@ class CrossValidation:
     alpha : ndarray, shape (n_targets,), float64
         The penalty of least squared error on held-out samples.
     r : ndarray, shape (n_targets,), float32
-        Pearson correlation of held-out predictions (all folds pooled) with the truth, at `alpha`.
+        Pearson correlation of held-out predictions with the truth, both about the fold's
+        training mean, at `alpha`.
     predictions : ndarray, shape (n_samples, n_targets), float32
         Held-out predictions at `alpha`.
     """
@@ -150,10 +151,16 @@ def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64])
             residual -= truth
             errors[row] += np.einsum("ij,ij->j", residual, residual)
     best = alphas[errors.argmin(axis=0)]
-    predictions = np.empty_like(Y)
+    # About each fold's training mean: pooled raw predictions of noise correlate negatively, as the mean of the others
+    # falls where a fold's own is high.
+    predictions, truth = np.empty_like(Y), np.empty_like(Y)
     for fold, mean, moment in zip(folds, means, moments, strict=True):
-        predictions[fold.test] = fold.held_out @ _shrink(moment, fold.spectrum, best) + mean
-    return CrossValidation(best, column_correlations(Y, predictions), predictions)
+        predictions[fold.test] = fold.held_out @ _shrink(moment, fold.spectrum, best)
+        truth[fold.test] = Y[fold.test] - mean
+    r = column_correlations(truth, predictions)
+    for fold, mean in zip(folds, means, strict=True):
+        predictions[fold.test] += mean
+    return CrossValidation(best, r, predictions)
 
 
 def fit_ridge(spectrum: Spectrum, Y: Array, alpha: NDArray[np.float64]) -> tuple[Array, Array]:

@@ -76,7 +76,17 @@ class Preset:
 
 PRESETS = {
     "thingslike": Preset(evoked_rms=0.6, low=0.4, mid=0.2, semantic=0.4),
-    "demo": Preset(evoked_rms=1.0, low=0.5, mid=0.15, semantic=0.35),
+    "demo": Preset(
+        evoked_rms=4.0,
+        low=0.65,
+        mid=0.05,
+        semantic=0.3,
+        background=6.0,
+        alpha=4.0,
+        sensor=1.0,
+        gain_jitter=0.1,
+        latency_jitter=0.005,
+    ),
 }
 PresetName = Literal["thingslike", "demo"]
 
@@ -174,6 +184,9 @@ class Participant:
         self._alpha = self.leadfield[:, [i for i, area in enumerate(self.sources.area) if area == "V1"]]
         self._alpha = self._alpha @ rng.normal(size=(self._alpha.shape[1], 4))
         self._unit = MEG_UNIT if modality == "meg" else 1e-6
+        shapes = np.stack([self.sources.latency, self.sources.width])
+        self._kinds, kind = np.unique(shapes, axis=1, return_inverse=True)
+        self._courses = np.eye(self._kinds.shape[1])[kind]
         self._tune(images, semantics, rng)
 
     def _tune(self, images: NDArray[np.uint8], semantics: Array, rng: np.random.Generator) -> None:
@@ -188,7 +201,7 @@ class Participant:
         turn, _ = np.linalg.qr(rng.normal(size=(SEMANTIC_SOURCES, SEMANTIC_SOURCES)))
         self._semantic = (axes.T @ turn[: len(axes)]).astype(np.float32)
         self._code_mean, self._code_scale = np.zeros(1, np.float32), np.ones(1, np.float32)
-        code = self._code(images, semantics)
+        code = self.code(images, semantics)
         self._code_mean = code.mean(axis=0)
         feature, area = np.asarray(self.sources.feature), np.asarray(self.sources.area)
         scale = np.ones(code.shape[1])
@@ -205,7 +218,7 @@ class Participant:
             scale[own] *= np.sqrt(share) * self.preset.evoked_rms * self._unit / rms
         self._code_scale = scale.astype(np.float32)
 
-    def _code(self, images: NDArray[np.uint8], semantics: Array) -> Array:
+    def code(self, images: NDArray[np.uint8], semantics: Array) -> Array:
         """Give the amplitude of every source for every picture, (n, n_sources)."""
         meaning = (semantics - self._semantic_mean) @ self._semantic
         parts = [low_level(images), mid_level(images), meaning]
@@ -219,10 +232,8 @@ class Participant:
 
     def response(self, amplitudes: NDArray[Any], times: Floats) -> Floats:
         """Give the sensors' answer to source amplitudes, (n_channels, n_times), in V or T."""
-        kinds, kind = np.unique(np.stack([self.sources.latency, self.sources.width]), axis=1, return_inverse=True)
-        fields = np.zeros((len(self.leadfield), kinds.shape[1]))
-        np.add.at(fields.T, kind, (self.leadfield * amplitudes).T)
-        return np.asarray(fields @ waveform(times, kinds[0][:, None], kinds[1][:, None]))
+        fields = (self.leadfield * amplitudes) @ self._courses
+        return np.asarray(fields @ waveform(times, self._kinds[0][:, None], self._kinds[1][:, None]))
 
     def record(
         self,
@@ -255,7 +266,7 @@ class Participant:
             In V or T, an annotation at each onset.
         truth : Truth
         """
-        import mne  # noqa: PLC0415
+        import mne
 
         rng = np.random.default_rng([run, len(labels), repeats])
         order = np.concatenate([rng.permutation(len(labels)) for _ in range(repeats)])
@@ -263,7 +274,7 @@ class Participant:
         starts = first + np.round(np.arange(len(order)) * soa * SFREQ).astype(int)
         n_times = int(starts[-1]) + round((RESPONSE_S + 2) * SFREQ)
         data = self._noise(n_times, rng)
-        code = self._code(images, semantics)
+        code = self.code(images, semantics)
         gains = np.exp(self.preset.gain_jitter * rng.normal(size=len(order)))
         delays = self.preset.latency_jitter * rng.normal(size=len(order))
         times = np.arange(0, RESPONSE_S, 1 / SFREQ)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from decoder.category import CategorySpec
 from decoder.preprocess import PreprocessSpec
 
 
@@ -35,3 +36,5 @@ class DecoderSpec(BaseModel):
     """The same for each block of s."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the splits."""
+    category: CategorySpec | None = None
+    """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""

@@ -107,7 +107,7 @@ def read_stimuli(folder: Path) -> StimulusTable:
     StimulusError
         If the file or a picture is missing, or the pictures differ in size.
     """
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     path = folder / "stimuli.csv"
     try:
@@ -137,7 +137,7 @@ def read_stimuli(folder: Path) -> StimulusTable:
 
 def write_stimuli(stimuli: StimulusTable, folder: Path) -> None:
     """Write pictures (PNG) and `stimuli.csv` to a folder that `read_stimuli` reads back."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stimuli.csv").open("w", newline="", encoding="utf-8") as file:

@@ -111,7 +111,7 @@ def _key(stimuli: StimulusTable, encoders: Encoders, names: Sequence[str]) -> st
 def _read(path: Path | None) -> dict[str, NDArray[Any]] | None:
     if path is None or not path.exists():
         return None
-    from safetensors.numpy import load_file  # noqa: PLC0415
+    from safetensors.numpy import load_file
 
     return dict(load_file(path))
 
@@ -120,7 +120,7 @@ def _write(arrays: dict[str, NDArray[Any]], path: Path | None) -> None:
     """Write through a temporary name, so that a killed run leaves no half file to be believed later."""
     if path is None:
         return
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    from safetensors.numpy import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.bundle import WHOLE, Bundle
+from decoder.bundle import WHOLE, Bundle, Model
+from decoder.category import fit_category
 from decoder.confidence import Calibration, fit_calibration, fit_typicality, window_statistics
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
@@ -125,9 +126,13 @@ def fit_targets(
     Every window's label must be a stimulus.
     """
     samples = _samples(windows, stimuli)
-    folds = _held_out_folds(samples, spec)
-    models: dict[str, LinearModel] = {}
-    models[WHOLE], scores = fit_model(samples, targets, spec, progress)
+    folds = _held_out_folds(samples, spec) if spec.category is None else []
+    models: dict[str, Model] = {}
+    if spec.category is not None:
+        templates = {name: value for name, value in (("c", targets.c), ("z", targets.z)) if value is not None}
+        models[WHOLE], scores = fit_category(samples.data, samples.rows, stimuli.ids, templates, spec.category)
+    else:
+        models[WHOLE], scores = fit_model(samples, targets, spec, progress)
     held_out: dict[str, str] = {}
     for number, (train, test) in enumerate(folds):
         name = f"fold{number}"

@@ -30,9 +30,7 @@ class ShallowClip:
         Blocks, numbers a token, tokens (patches + 1).
     """
 
-    def __init__(
-        self, visual: Any, mean: tuple[float, ...] = OPENAI_MEAN, std: tuple[float, ...] = OPENAI_STD
-    ) -> None:
+    def __init__(self, visual: Any, mean: tuple[float, ...] = OPENAI_MEAN, std: tuple[float, ...] = OPENAI_STD) -> None:
         self.visual = visual
         self.size = int(visual.image_size[0])
         self.depth = len(visual.transformer.resblocks)

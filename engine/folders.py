@@ -51,7 +51,7 @@ def locate(reference: str, parts: tuple[str, ...] = ()) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=allowed))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        msg = f"no folder and no reachable hub model {reference!r} ({type(error).__name__}): check the name or download it"
+        msg = f"no folder and no reachable hub model {reference!r} ({type(error).__name__}): check the name"
         raise ModelError(msg) from error
 
 
@@ -63,20 +63,20 @@ def find_parts(spec: ModelSpec) -> dict[str, Path]:
     ModelError
         If a needed part is missing, or has weights that are not safetensors.
     """
-    candidates = {part: tuple(dict.fromkeys((*names,))) for part, names in _PARTS.items()}
     named = {part: value for part in _PARTS if (value := getattr(spec, part)) is not None}
-    folder = locate(spec.folder, tuple({name for names in candidates.values() for name in names} | set(named.values())))
+    wanted = {name for names in _PARTS.values() for name in names} | set(named.values())
+    folder = locate(spec.folder, tuple(sorted(wanted)))
     found: dict[str, Path] = {}
-    for part, names in candidates.items():
+    for part, names in _PARTS.items():
         if named.get(part) == "none":
             continue
         if part in named:
             inside = folder / named[part]
             found[part] = inside if inside.is_dir() else locate(named[part])
             continue
-        if part == "scheduler":
-            names = (found["unet"].name.replace("unet", "scheduler"), *names) if "unet" in found else names
-        present = [folder / name for name in names if (folder / name).is_dir()]
+        # a student's schedule is beside it: unet-lcm goes with scheduler-lcm
+        beside = (found["unet"].name.replace("unet", "scheduler"),) if part == "scheduler" else ()
+        present = [folder / name for name in (*beside, *names) if (folder / name).is_dir()]
         if present:
             found[part] = present[0]
         elif part in _NEEDED:

@@ -77,15 +77,15 @@ class Models:
         return _read_config(self.parts["scheduler"] / "scheduler_config.json")
 
     @cached_property
-    def unet(self) -> nn.Module:
-        """diffusers UNet2DConditionModel, in evaluation mode and channels-last."""
+    def unet(self) -> Any:
+        """UNet2DConditionModel, in evaluation mode and channels-last."""
         from diffusers import UNet2DConditionModel
 
         return self._place(_from_pretrained(UNet2DConditionModel, self.parts["unet"], self.dtype))
 
     @cached_property
     def vae(self) -> Any:
-        """diffusers AutoencoderKL or AutoencoderTiny, in evaluation mode and channels-last."""
+        """AutoencoderKL or AutoencoderTiny, in evaluation mode and channels-last."""
         import diffusers
 
         name = _read_config(self.parts["vae"] / "config.json")["_class_name"]
@@ -142,7 +142,7 @@ class Models:
         return open_clip.get_tokenizer(f"local-dir:{self.parts['clip']}")
 
     def encode_text(self, captions: Sequence[str]) -> NDArray[np.float32]:
-        """What the UNet takes as c.
+        """Encode captions as the UNet takes them: c.
 
         Returns
         -------
@@ -294,7 +294,7 @@ def _open_clip_text(model: Any, folder: Path, device: torch.device) -> Callable[
 
 
 def _transformers_text(folder: Path, tokenizer: Path, device: torch.device) -> Callable[[Sequence[str]], Tensor]:
-    """The last hidden state (after the final layer norm), as Stable Diffusion 1.x, 2.x and Turbo take it."""
+    """Encode to the last hidden state (after the final layer norm), as Stable Diffusion 1.x, 2.x and Turbo take it."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     model = _from_pretrained(CLIPTextModel, folder, torch.float32).to(device).eval().requires_grad_(False)

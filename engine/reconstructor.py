@@ -93,7 +93,10 @@ class Reconstructor:
             from decoder.features import LayerTarget
 
             units = m.shallow.tokens * m.shallow.width
-            s = {i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool)) for i in range(len(self._layer_weights))}
+            s = {
+                i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool))
+                for i in range(len(self._layer_weights))
+            }
         self.reconstruct([Features(f"warm-up {i}", c, z, s) for i in range(batch)])
 
     def reconstruct(
@@ -223,7 +226,7 @@ class Reconstructor:
                 x,
                 group.c,
                 list(group.noise[1:]),
-                refine=lambda _, x0: pull(x0, self._view, targets, structure),
+                refine=lambda _, x0: pull(x0, self._view, targets, structure, group.z),
             )
         schedule = group.schedule
         if structure.mode == "onestep":
@@ -237,9 +240,7 @@ class Reconstructor:
             return out.float()
 
         predict = self._with_guidance(differentiable)
-        return pull_through(
-            predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure
-        )
+        return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
 
     def _true_view(self, latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         shallow = self.models.shallow
@@ -260,9 +261,7 @@ class Reconstructor:
             for problem, better in zip(targets.problems, closer, strict=True)
         ]
 
-    def _finish(
-        self, group: _Group, arrays: NDArray[np.uint8], notes: list[str], timings: dict[str, float]
-    ) -> None:
+    def _finish(self, group: _Group, arrays: NDArray[np.uint8], notes: list[str], timings: dict[str, float]) -> None:
         self._fall_back(group, notes)
         group.pictures = [
             replace(p, timings=p.timings | timings, **({} if note else {"stage": 2, "pixels": pixels}))

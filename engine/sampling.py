@@ -75,7 +75,7 @@ def alphas_cumprod(config: dict[str, Any]) -> NDArray[np.float64]:
     start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
     kind = config.get("beta_schedule", "linear")
     if config.get("trained_betas") is not None:
-        betas = np.asarray(config["trained_betas"], np.float64)
+        betas: NDArray[np.float64] = np.asarray(config["trained_betas"], np.float64)
     elif kind == "linear":
         betas = np.linspace(start, end, count)
     elif kind == "scaled_linear":
@@ -97,7 +97,7 @@ def alphas_cumprod(config: dict[str, Any]) -> NDArray[np.float64]:
 def make_schedule(
     config: dict[str, Any], *, kind: Literal["auto", "lcm", "ddim"], steps: int, strength: float
 ) -> Schedule:
-    """Steps for `steps` UNet calls, beginning `strength` of the way to pure noise.
+    """Lay out `steps` UNet calls, beginning `strength` of the way to pure noise.
 
     The timesteps are those of diffusers' LCMScheduler and DDIMScheduler; with strength < 1, ddim takes the given number
     of steps from a proportionally finer schedule, so that the number of UNet calls does not depend on the strength.
@@ -245,6 +245,6 @@ def window_seed(seed: int, window_id: str) -> int:
 
 
 def window_noise(seeds: Sequence[int], count: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise (count, n, *shape), float32 on the CPU: each column from its own seed alone."""
+    """Draw standard normal noise (count, n, *shape), float32 on the CPU: each column from its own seed alone."""
     drawn = [torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn, dim=1)

@@ -14,7 +14,7 @@ class ModelSpec(_Spec):
 
     Parts left out are looked for in `folder` under their usual names: `unet-lcm` or `unet`, `vae` or `autoencoder`,
     the scheduler that goes with the UNet, `text_encoder` with `tokenizer` or else `clip`, `clip`, `gradient`.
-    A part that is given is a sub-folder of `folder`, another folder, or a hub id ("owner/name" or "owner/name@revision").
+    A part that is given is a sub-folder of `folder`, another folder, or a hub id ("owner/name[@revision]").
     """
 
     folder: str = "models/desk"
@@ -50,6 +50,8 @@ class StructureSpec(_Spec):
     """Factor on the learning rate after each iteration."""
     proximal: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the squared distance from where the pull began (fast): holds against adversarial texture."""
+    anchor: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the squared distance from the decoded z, where there is one (fast): z is decoded structure too."""
     layer_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 1.2, 1.0, 1.0, 1.0, 1.0)
     """Weight of each CLIP block from the first, times 1 / ||target|| (the paper's)."""
     update: Literal["z", "c", "both"] = "both"

@@ -85,13 +85,13 @@ def make_targets(
             value, mask = f.s[block].values, f.s[block].mask
             if value.shape != (units,) or mask.shape != (units,):
                 msg = (
-                    f"window {f.window_id!r}: block {block} of s has shapes {value.shape} and {mask.shape} and this CLIP "
-                    f"{units} units: train the bundle with the models that reconstruct"
+                    f"window {f.window_id!r}: block {block} of s has shapes {value.shape} and {mask.shape} and this "
+                    f"CLIP {units} units: train the bundle with the models that reconstruct"
                 )
                 raise FeatureError(msg)
             kept = np.where(mask, value, np.float32(0))
             norm = float(np.linalg.norm(kept.astype(np.float64)))
-            fault = _fault(mask.any(), norm)
+            fault = _fault(bool(mask.any()), norm)
             if fault:
                 faults.append(f"block {block}: {fault}")
                 continue
@@ -159,11 +159,11 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1 for _ in like.shape[1:]))
 
 
-def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec) -> Tensor:
+def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec, z: Tensor | None = None) -> Tensor:
     """Move clean latents toward the targets by `spec.iterations` Adam steps; nothing here calls the UNet.
 
-    Minimises loss / loss at the start + proximal * mean((x - x0)**2), and keeps each sample's best iterate. A sample
-    without targets, or whose gradient is not finite, stays where it is.
+    Minimises loss / loss at the start + proximal * mean((x - x0)**2) + anchor * mean((x - z)**2), and keeps each
+    sample's best iterate. A sample without targets, or whose gradient is not finite, stays where it is.
 
     Parameters
     ----------
@@ -172,6 +172,8 @@ def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec) -> Tenso
         A cheap way from latents to shallow CLIP features.
     targets : Targets
     spec : StructureSpec
+    z : Tensor, shape of x0, optional
+        Decoded latents.
 
     Returns
     -------
@@ -193,6 +195,8 @@ def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec) -> Tenso
             if number == 0:
                 scale = 1 / structure.detach().clamp_min(1e-12)
             loss = structure * scale + spec.proximal * (x - start).square().mean(dim=(1, 2, 3))
+            if z is not None:
+                loss = loss + spec.anchor * (x - z).square().mean(dim=(1, 2, 3))
         better = usable & (loss.detach() < best_loss)
         best = torch.where(_per_sample(better, x), x.detach(), best)
         best_loss = torch.where(better, loss.detach(), best_loss)
@@ -210,7 +214,7 @@ def pull_through(
     targets: Targets,
     spec: StructureSpec,
 ) -> Tensor:
-    """The paper's stage 2: Adam on z and c with the gradient through the whole sampler (onestep: a schedule of one).
+    """Run the paper's stage 2: Adam on z and c, with the gradient through the whole sampler (onestep: one step).
 
     Parameters
     ----------
@@ -218,8 +222,8 @@ def pull_through(
         A UNet through which gradients flow.
     schedule : Schedule
     start : tuple
-        z (n, channels, height, width) or None, c (n, tokens, dims), noise (steps, n, channels, height, width). Without z
-        the noise that sampling begins from is moved in its stead.
+        z (n, channels, height, width) or None, c (n, tokens, dims), noise (steps, n, channels, height, width).
+        Without z the noise that sampling begins from is moved in its stead.
     view : callable
         The exact way from latents to shallow CLIP features: through the VAE's decoder.
     targets : Targets

@@ -22,7 +22,7 @@ class Child:
         self._process = process
         self._name = name
 
-    async def line(self, timeout: float) -> dict[str, Any]:
+    async def line(self, seconds: float) -> dict[str, Any]:
         """Wait for the next JSON line.
 
         Raises
@@ -32,10 +32,10 @@ class Child:
         """
         assert self._process.stdout is not None
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 raw = await self._process.stdout.readline()
         except TimeoutError:
-            raise AppError(f"{self._name} said nothing for {timeout:g} s") from None
+            raise AppError(f"{self._name} said nothing for {seconds:g} s") from None
         if not raw:
             raise AppError(f"{self._name} ended early with exit code {await self._process.wait()}")
         answer: dict[str, Any] = json.loads(raw)

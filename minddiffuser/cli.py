@@ -97,7 +97,7 @@ def replay(
     recording: Annotated[Path, typer.Argument(help="XDF, FIF, EDF/BDF, BrainVision, EEGLAB, CSV, NPZ or NIfTI file")],
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="1 is the recording's own time")] = 1.0,
     loop: Annotated[bool, typer.Option(help="Begin again at the end")] = False,
-    name: Annotated[str | None, typer.Option(help="LSL name and source id of the first stream; default: its own")] = None,
+    name: Annotated[str | None, typer.Option(help="LSL name and source id of the first stream")] = None,
     wait: Annotated[bool, typer.Option(help="Begin when somebody listens")] = True,
     as_json: Json = False,
     verbose: Verbose = False,

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
-from stream.ingest import FilterSpec, WindowSpec
+from stream.broker import BrokerSpec
+from stream.filters import FilterSpec
+from stream.ingest import WindowSpec
 from stream.lsl import SourceSpec
-from stream.mqtt import BrokerSpec
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minddiffuser.cache import cache_dir, code_hash, written_whole
 from minddiffuser.config import Config, DataSpec
@@ -52,8 +55,10 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
             f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
         )
     from decoder.datasets import load
+    from decoder.datasets.captions import describe
 
-    return load(spec.dataset, data_dir, seed=spec.seed)
+    dataset = load(spec.dataset, data_dir, seed=spec.seed)
+    return replace(dataset, stimuli=describe(dataset.stimuli, models, dataset.vocabulary))
 
 
 def own_recording(spec: DataSpec) -> Dataset:
@@ -114,18 +119,54 @@ def record(
     report: Report,
 ) -> None:
     """Simulate the calibration run and the test run of one participant and write them as recordings."""
-    from decoder.simulate import Participant
     from engine.desk.compose import images
 
-    meanings = [models.embed_texts([stimulus.concept for stimulus in run]) for run in shown]
-    participant = Participant(modality, spec.preset, spec.seed, images(shown[0]), meanings[0])
-    for number, (name, run, meaning) in enumerate(zip(("calibration", "test"), shown, meanings, strict=True)):
-        report("recording the simulated participant", number, len(shown))
-        labels = [stimulus.name for stimulus in run]
-        raw, truth = participant.record(images(run), meaning, labels, run=number, soa=spec.soa)
+    runs = [
+        Run(images(run), models.embed_texts([stimulus.concept for stimulus in run]), [one.name for one in run])
+        for run in shown
+    ]
+    write = _scan if modality == "fmri" else partial(_record_waves, modality)
+    report("recording the simulated participant", 0, 1)
+    write(spec, runs, folder)
+    report("recording the simulated participant", 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is shown in a run: pictures, what they mean to the participant, and their ids."""
+
+    images: NDArray[np.uint8]
+    meanings: NDArray[np.float32]
+    labels: list[str]
+
+
+RUNS = ("calibration", "test")
+
+
+def _record_waves(modality: Literal["eeg", "meg"], spec: DataSpec, runs: list[Run], folder: Path) -> None:
+    from decoder.simulate import Participant
+
+    participant = Participant(modality, spec.preset, spec.seed, runs[0].images, runs[0].meanings)
+    for number, (name, run) in enumerate(zip(RUNS, runs, strict=True)):
+        raw, truth = participant.record(run.images, run.meanings, run.labels, run=number, soa=spec.soa)
         raw.save(folder / f"{name}_raw.fif", fmt="single", overwrite=True, verbose="error")
         truth.save(folder / f"{name}_truth.npz")
-    report("recording the simulated participant", len(shown), len(shown))
+
+
+def _scan(spec: DataSpec, runs: list[Run], folder: Path) -> None:
+    from decoder.simulate_fmri import simulate_fmri, write_fmri
+
+    tuning = (runs[0].images, runs[0].meanings)
+    for number, (name, run) in enumerate(zip(RUNS, runs, strict=True)):
+        image, events, _ = simulate_fmri(
+            *(run.images, run.meanings, run.labels),
+            preset=spec.preset,
+            seed=spec.seed,
+            run=number,
+            soa=spec.soa,
+            reference=tuning,
+        )
+        write_fmri(image, events, folder / f"{name}_raw.nii.gz")
 
 
 def stimulus_table(stimuli: list[Stimulus]) -> StimulusTable:

@@ -162,15 +162,14 @@ def _write_report(report: dict[str, Any], path: Path) -> None:
 
 
 def _show(url: str) -> None:
-    console.print(
-        f"\nThe page is at [bold]{url}[/bold]; pictures appear there as they are decoded. Ctrl-C ends the demo.\n"
-    )
+    console.print(f"\nThe page is at [bold]{url}[/bold]; pictures appear as they are decoded. Ctrl-C ends it.\n")
     webbrowser.open(url)
 
 
 def _print_summary(report: dict[str, Any]) -> None:
     console.print(
-        f"{report['data']}: {report['published']} pictures published, {report['received']} received, {report['lost']} lost"
+        f"{report['data']}: {report['published']} pictures published, {report['received']} received, "
+        f"{report['lost']} lost"
     )
     if quality := report["quality"]:
         for name in ("stage2", "stage1", "mean_image", "chance"):

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -177,14 +177,20 @@ def mean_training_image(dataset: Dataset) -> NDArray[np.uint8]:
         {event.label for recording in dataset.train for event in recording.events} & set(dataset.stimuli.ids)
     )
     pictures = dataset.stimuli.select(labels).images
-    return np.round(pictures.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    mean: NDArray[np.uint8] = np.round(pictures.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    return mean
 
 
 def first_events(recording: Recording, limit: int | None) -> Recording:
-    """Cut a recording after its first `limit` events and what answers to them."""
+    """Cut a recording short before its event number `limit`, so that only the earlier ones give windows."""
     if limit is None or len(recording.events) <= limit:
         return recording
-    return recording.until(recording.events[limit].time)
+    end = recording.events[limit].time
+    streams = []
+    for stream in recording.streams:
+        n = int(np.searchsorted(stream.times, end))
+        streams.append(replace(stream, times=stream.times[:n], data=stream.data[:n]))
+    return replace(recording, streams=tuple(streams), events=recording.events[:limit])
 
 
 def versions() -> dict[str, str]:

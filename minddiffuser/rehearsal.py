@@ -7,6 +7,7 @@ demo, the live half of `evaluate` and the tests of the loop are this one functio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -54,7 +55,7 @@ class Received:
     @property
     def label(self) -> str:
         """The event's label, which names the stimulus; '' without an event."""
-        return (self.meta.get("event") or {}).get("label", "")
+        return str((self.meta.get("event") or {}).get("label", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +165,16 @@ async def _until_over(replay: Child, session: Session, seconds: float | None) ->
 
 async def _summary(subscriber: Child, folder: Path, published: int) -> dict[str, Any]:
     """Ask the subscriber for its account once it has everything, or has had the time to get it."""
-    deadline = asyncio.get_running_loop().time() + DELIVERY
-    while len(list(folder.glob("*.picture.json"))) < published and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.05)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DELIVERY):
+            while await asyncio.to_thread(_pictures_in, folder) < published:  # noqa: ASYNC110  another process writes
+                await asyncio.sleep(0.05)
     subscriber.interrupt()
     return await subscriber.line(CHILD_START)
+
+
+def _pictures_in(folder: Path) -> int:
+    return len(list(folder.glob("*.picture.json")))
 
 
 def read_received(folder: Path) -> list[Received]:

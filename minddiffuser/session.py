@@ -35,7 +35,10 @@ log = logging.getLogger(__name__)
 METRICS_PERIOD = 1.0
 """Seconds between two messages on the metrics topic."""
 
-INGEST_COUNTERS = ("samples", "lost", "events", "doubled", "ignored", "unmade", "windows", "rejected", "overruns", "state")
+INGEST_COUNTERS = (
+    *("samples", "lost", "events", "doubled", "ignored", "unmade"),
+    *("windows", "rejected", "overruns", "state"),
+)
 """Counters of the ingest that go out on the metrics topic as they are."""
 
 QUIET = 1.0
@@ -123,12 +126,11 @@ class Session:
         """
         loop = asyncio.get_running_loop()
         self._say("waiting")
-        ingest = LiveIngest(
-            self._config.source,
-            self._config.window,
-            self._config.filters,
-            on_window=lambda window: loop.call_soon_threadsafe(self._take, window),
-        )
+
+        def hand_over(window: Window) -> None:
+            loop.call_soon_threadsafe(self._take, window)
+
+        ingest = LiveIngest(self._config.source, self._config.window, self._config.filters, hand_over)
         self._ingest = ingest
         try:
             channels = await asyncio.to_thread(ingest.start)

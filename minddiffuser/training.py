@@ -38,12 +38,14 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
     decoder.errors.DecoderError
         Too few windows, or pictures that do not go with them.
     """
+    from decoder.datasets.captions import describe
     from decoder.train import fit
 
     meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
     with progress() as report:
         windows = cut(dataset.train, config, report)
-        return fit(windows, dataset.stimuli, models, config.decoder, report, cache=cache_dir() / "targets", meta=meta)
+        stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
+        return fit(windows, stimuli, models, config.decoder, report, cache=cache_dir() / "targets", meta=meta)
 
 
 def train_from_file(config_file: Path, data_dir: Path | None, out: Path | None) -> dict[str, Any]:

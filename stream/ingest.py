@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream.clock import Gap, SampleClock, Stamped
-from stream.errors import RecordingError, StreamError
+from stream.errors import StreamError
 from stream.events import Event
 from stream.filters import FilterChain, FilterSpec, unfit
-from stream.recordings import RecordedStream, Recording
+from stream.recordings import Recording, choose_stream
 from stream.ring import Ring
 from stream.windows import Channels, Quality, Window
 
-__all__ = ["FilterSpec", "Ingest", "IngestStats", "WindowSpec", "choose_stream", "windows_of"]
+__all__ = ["FilterSpec", "Ingest", "IngestStats", "WindowSpec", "windows_of"]
 
 SLACK = 1e-3  # of a sample, or of a second for irregular streams: two clocks that agree still differ in the last digits
 RECENT_EVENTS = 4096  # remembered, to know a doubled marker
@@ -182,17 +182,13 @@ class Ingest:
         raw_times : ndarray, shape (n,), float64
             LSL time of this machine, clock-corrected, not smoothed.
         """
-        if len(data):
-            self.stats.samples += len(data)
-            self.stats.state = "streaming"
-            stamped = self._clock.feed(raw_times)
-            edges = [0, *(at for at, _ in stamped.gaps), len(data)]
-            gaps: list[Gap | None] = [None, *(gap for _, gap in stamped.gaps)]
-            for gap, start, stop in zip(gaps, edges[:-1], edges[1:], strict=True):
-                if gap:
-                    self._hole(gap, float(stamped.times[start]), int(stamped.index[start]))
-                self._write(np.asarray(data[start:stop], dtype=np.float64), stamped, start, stop)
-        return self._windows()
+        made: list[Window] = []
+        # A chunk may be longer than the ring: windows are cut before what they hold is written over.
+        for start in range(0, max(len(data), 1), self._ring.capacity // 4):
+            part = slice(start, start + self._ring.capacity // 4)
+            self._take(np.asarray(data[part], dtype=np.float64), raw_times[part])
+            made += self._windows()
+        return made
 
     def interrupted(self) -> None:
         """Note that the source is gone; what comes next is a gap away at best."""
@@ -208,6 +204,19 @@ class Ingest:
             levels = np.sqrt(np.mean(np.square(stretch.data, dtype=np.float64), axis=0))
             rms = dict(zip(self.channels.names, levels.tolist(), strict=True))
         return replace(self.stats, gaps=list(self.stats.gaps), overruns=self._ring.overruns, channel_rms=rms)
+
+    def _take(self, data: NDArray[np.float64], raw_times: NDArray[np.float64]) -> None:
+        if not len(data):
+            return
+        self.stats.samples += len(data)
+        self.stats.state = "streaming"
+        stamped = self._clock.feed(raw_times)
+        edges = [0, *(at for at, _ in stamped.gaps), len(data)]
+        gaps: list[Gap | None] = [None, *(gap for _, gap in stamped.gaps)]
+        for gap, start, stop in zip(gaps, edges[:-1], edges[1:], strict=True):
+            if gap:
+                self._hole(gap, float(stamped.times[start]), int(stamped.index[start]))
+            self._write(data[start:stop], stamped, start, stop)
 
     def _write(self, data: NDArray[np.float64], stamped: Stamped, start: int, stop: int) -> None:
         bad: NDArray[np.bool_] = np.logical_not(np.isfinite(data).all(axis=1))
@@ -242,7 +251,8 @@ class Ingest:
         if gap.length < 0:
             self._line = self._ring.stop
         d = self._filters.decimate
-        places = min(-(-index // d) + (-(index - gap.lost) // d), self._ring.capacity)
+        # A third of the ring is a window at least; with it and a chunk's quarter, no window is written over uncut.
+        places = min(-(-index // d) + (-(index - gap.lost) // d), self._ring.capacity // 3)
         if places > 0 and self._ring.stop:
             last = self._ring.row(self._ring.stop - 1)
             times = np.linspace(gap.start, resumed, places + 2)[1:-1]
@@ -350,21 +360,6 @@ class Ingest:
         if n == self._spec.repeats:
             del self._sums[label]
         return replace(window, data=(total / n).astype(np.float32), repeats=n)
-
-
-def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
-    """Find a stream by name or type; the only one, or the first, when `name` is None.
-
-    Raises
-    ------
-    RecordingError
-        No stream of that name.
-    """
-    for stream in recording.streams:
-        if name is None or name in {stream.name, stream.type}:
-            return stream
-    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
-    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
 
 
 def windows_of(

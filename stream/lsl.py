@@ -157,6 +157,10 @@ class LiveIngest:
         except StreamError as error:
             self.error = error
             LOG.error("ingest ended: %s", error)
+        except Exception as error:
+            # Whoever started this thread must learn that it ended, whatever a window's receiver threw.
+            self.error = StreamError(f"ingest of {self.source.name!r} failed: {error!r}")
+            LOG.exception("ingest failed")
         finally:
             if inlets:
                 inlets.close()

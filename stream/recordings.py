@@ -67,6 +67,21 @@ class Recording:
     events: tuple[Event, ...]
 
 
+def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
+    """Find a stream by name or type; the only one, or the first, when `name` is None.
+
+    Raises
+    ------
+    RecordingError
+        No stream of that name.
+    """
+    for stream in recording.streams:
+        if name is None or name in {stream.name, stream.type}:
+            return stream
+    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
+    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
+
+
 def read(path: Path) -> Recording:
     """Read a recording by its suffix.
 

@@ -1,7 +1,11 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
+from decoder.errors import DatasetError
 from decoder.stimuli import StimulusTable
 from stream.recordings import Recording
 
@@ -21,6 +25,9 @@ class Dataset:
         What it is tested on, offline and replayed as a live stream.
     stimuli : StimulusTable
         Pictures of all recordings; an event's label is a stimulus id.
+    vocabulary : tuple of str
+        What the pictures may show, for data whose pictures nobody described: CLIP chooses their captions from it
+        (`decoder.datasets.captions.describe`).
     """
 
     name: str
@@ -28,3 +35,47 @@ class Dataset:
     train: tuple[Recording, ...]
     live: Recording
     stimuli: StimulusTable
+    vocabulary: tuple[str, ...] = ()
+
+
+READERS = {
+    "muse-faces": "decoder.datasets.muse",
+    "v4-photos": "decoder.datasets.v4",
+    "miyawaki": "decoder.datasets.miyawaki",
+}
+
+
+def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
+    """Read a recorded data set.
+
+    Parameters
+    ----------
+    name : str
+        A key of `READERS`.
+    data_dir : Path
+        Folder that holds the data sets' own folders.
+    seed : int
+        Of random splits.
+
+    Raises
+    ------
+    DatasetError
+        If there is no reader of that name, or the data are not there or not as published.
+    """
+    if name not in READERS:
+        raise DatasetError(f"no data set is called {name!r}; known are {', '.join(READERS)}")
+    reader: Callable[[Path, int], Dataset] = import_module(READERS[name]).load
+    return reader(data_dir, seed)
+
+
+def require(path: Path, where: str) -> Path:
+    """Give `path` back if it exists.
+
+    Raises
+    ------
+    DatasetError
+        If it does not; the message says where the public finds the data (`where`).
+    """
+    if not path.exists():
+        raise DatasetError(f"{path} is missing; the data come from {where}")
+    return path

@@ -195,7 +195,7 @@ def _draw(package: Path, wanted: list[tuple[str, str]]) -> Iterator[tuple[str, I
                 with Image.open(path) as image:
                     yield name, crop_to_alpha(image)
         return
-    import cairosvg  # noqa: PLC0415
+    import cairosvg
 
     names = _read_json(package / "chars.json")
     icons = _read_json(package / "icons.json")

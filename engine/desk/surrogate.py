@@ -76,7 +76,7 @@ def make_pairs(models: Models, images: NDArray[np.uint8], recipe: Recipe) -> tup
     every = torch.cat([disturb(latents, generator) for _ in range(recipe.variants)])
     patches = []
     with torch.no_grad():
-        for batch in every.split(_BATCH):
+        for batch in torch.split(every, _BATCH):
             decoded = models.decode_pixels(batch.to(models.device)).float()
             patches.append(models.shallow.patches(decoded).cpu())
     return every, torch.cat(patches)
@@ -143,13 +143,14 @@ def main() -> None:
     from engine.desk.compose import compose, images
     from engine.desk.pack import load_pack
 
+    usual = Recipe()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", default="models/desk", help="folder of the models")
     parser.add_argument("--out", type=Path, default=Path("models/desk/gradient"))
     parser.add_argument("--pictures", type=int, default=2400)
-    parser.add_argument("--width", type=int, default=Recipe.width)
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--width", type=int, default=usual.width)
+    parser.add_argument("--epochs", type=int, default=usual.epochs)
+    parser.add_argument("--seed", type=int, default=usual.seed)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = Recipe(width=given.width, epochs=given.epochs, seed=given.seed)

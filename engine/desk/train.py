@@ -111,7 +111,7 @@ def optimise(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             value = loss(model, average.module, batch)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        torch.autograd.backward(value)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -148,7 +148,7 @@ class Trainer:
     """
 
     def __init__(self, bank: Bank, rows: Tensor, out: Path, device: torch.device, seed: int = SEED) -> None:
-        import open_clip  # noqa: PLC0415
+        import open_clip
 
         self.bank, self.rows, self.out, self.device = bank, rows, out, device
         self.generator = torch.Generator().manual_seed(seed)
@@ -179,7 +179,7 @@ class Trainer:
             return make().to(self.device)
 
     def _train_clip(self, recipe: Recipe) -> list[float]:
-        import open_clip  # noqa: PLC0415
+        import open_clip
 
         model = self._new(lambda: open_clip.CLIP(**self._clip_config["model_cfg"]))
         normal = self._clip_config["preprocess_cfg"]
@@ -198,7 +198,7 @@ class Trainer:
         return history
 
     def _save_clip(self, model: nn.Module) -> None:
-        from safetensors.torch import save_file  # noqa: PLC0415
+        from safetensors.torch import save_file
 
         folder = self.out / "clip"
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ class Trainer:
         save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
 
     def _train_autoencoder(self, recipe: Recipe) -> list[float]:
-        from diffusers import AutoencoderTiny  # noqa: PLC0415
+        from diffusers import AutoencoderTiny
 
         config = AutoencoderTiny.load_config(DESK / "autoencoder")
         model = self._new(lambda: AutoencoderTiny.from_config({**config, "scaling_factor": 1.0}))
@@ -226,7 +226,7 @@ class Trainer:
         return history
 
     def _train_unet(self, recipe: Recipe) -> list[float]:
-        from diffusers import UNet2DConditionModel  # noqa: PLC0415
+        from diffusers import UNet2DConditionModel
 
         latents, clip = self._latents(), self._clip()
         model = self._new(lambda: UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(DESK / "unet")))
@@ -238,7 +238,7 @@ class Trainer:
             t = torch.randint(len(self.signal), (len(rows),), generator=self.noise, device=self.device)
             x, velocity = losses.diffuse(clean, self._normal(clean), self.signal[t].view(-1, 1, 1, 1))
             said = model(x, t, encoder_hidden_states=text_states(clip, self.tokens[captions.to(self.device)])).sample
-            return (said.float() - velocity).square().mean()
+            return torch.nn.functional.mse_loss(said.float(), velocity)
 
         average, history = self._fit("unet", model, loss, recipe)
         self._save_unet(average, "unet", "scheduler")
@@ -283,23 +283,24 @@ class Trainer:
 
     @torch.no_grad()
     def _encode(self, autoencoder: Any, rows: Tensor) -> Tensor:
-        parts = rows.split(100)
+        parts = (rows[i : i + 100] for i in range(0, len(rows), 100))
         return torch.cat([autoencoder.encode(2 * self.bank.pixels(part, self.device) - 1).latents for part in parts])
 
     def _latents(self) -> Tensor:
         """Scaled latents of the whole bank, on the CPU: 8 kB a picture."""
-        from diffusers import AutoencoderTiny  # noqa: PLC0415
+        from diffusers import AutoencoderTiny
 
         autoencoder = self._load(AutoencoderTiny, "autoencoder")
-        return self._encode(autoencoder, torch.arange(len(self.bank))).cpu() * autoencoder.config.scaling_factor
+        scale = float(autoencoder.config.scaling_factor)
+        return self._encode(autoencoder, torch.arange(len(self.bank))).cpu() * scale
 
     def _unet(self) -> Any:
-        from diffusers import UNet2DConditionModel  # noqa: PLC0415
+        from diffusers import UNet2DConditionModel
 
         return self._load(UNet2DConditionModel, "unet")
 
     def _clip(self) -> Any:
-        import open_clip  # noqa: PLC0415
+        import open_clip
 
         folder = self._folder("clip")
         model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", device=self.device)
@@ -329,7 +330,7 @@ def text_states(clip: Any, tokens: Tensor) -> Tensor:
 def _fill_unseen(embedding: Tensor, tokens: Tensor) -> None:
     """Give tokens that were never trained the mean of those that were, so that an unknown word says nothing."""
     seen = torch.zeros(len(embedding), dtype=torch.bool, device=embedding.device)
-    seen[tokens.unique()] = True
+    seen[tokens.flatten()] = True
     embedding[~seen] = embedding[seen].mean(0)
 
 

@@ -1,5 +1,7 @@
 """The time line of a stream."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,10 +13,11 @@ from stream.clock import SampleClock, Stamped
 def cut(n: int, cuts: list[int]) -> list[slice]:
     """Slices that cover n samples, cut at the given places."""
     edges = sorted({0, n, *(place % (n + 1) for place in cuts)})
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def feed(clock: SampleClock, raw: np.ndarray, cuts: list[int]) -> tuple[np.ndarray, np.ndarray, list]:
+    """Give times, places and gaps of timestamps fed in the chunks that the cuts make."""
     parts: list[Stamped] = [clock.feed(raw[part]) for part in cut(len(raw), cuts)]
     times = np.concatenate([part.times for part in parts])
     index = np.concatenate([part.index for part in parts])

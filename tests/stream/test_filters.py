@@ -1,5 +1,7 @@
 """Filters in pieces against filters in one go."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ def test_chunking_changes_nothing(cuts: list[int], decimate: int, index: int) ->
     whole, kept = FilterChain(spec, EEG, 250).feed(x, index)
     assert [(index + i) % decimate for i in range(400)[kept]] == [0] * len(whole)
     chain, edges = FilterChain(spec, EEG, 250), sorted({0, 400, *cuts})
-    pieces = [chain.feed(x[a:b], index + a)[0] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    pieces = [chain.feed(x[a:b], index + a)[0] for a, b in pairwise(edges)]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 

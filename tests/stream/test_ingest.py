@@ -1,5 +1,7 @@
 """Windows out of samples and events."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,8 +10,8 @@ from pydantic import ValidationError
 
 from stream.errors import RecordingError, StreamError
 from stream.events import Event
-from stream.ingest import FilterSpec, Ingest, WindowSpec, choose_stream, windows_of
-from stream.recordings import RecordedStream, Recording
+from stream.ingest import FilterSpec, Ingest, WindowSpec, windows_of
+from stream.recordings import RecordedStream, Recording, choose_stream
 from stream.windows import Channels, Window
 
 TWO = Channels(("a", "b"), ("eeg", "eeg"), ("V", "V"))
@@ -17,12 +19,13 @@ RAW = FilterSpec()
 
 
 def ramp(n: int, sfreq: float) -> tuple[np.ndarray, np.ndarray]:
-    """Data that tell their own sample number, and their times."""
+    """Make data that tell their own sample number, and their times."""
     values = np.arange(n, dtype=np.float64)
     return np.stack([values, -values], axis=1), values / sfreq
 
 
 def run(ingest: Ingest, n: int, sfreq: float, events: list[Event], chunk: int = 37) -> list[Window]:
+    """Feed events, then samples in chunks; give the windows."""
     data, times = ramp(n, sfreq)
     for event in events:
         ingest.event(event)
@@ -63,7 +66,7 @@ def test_any_arrival_order_and_chunking(pairs: list[tuple[int, int]], cuts: list
     events = [(Event(at / 100, f"s{at}"), arrival) for at, arrival in pairs]
     ingest, got = Ingest(TWO, 100, spec, filters), []
     edges = sorted({0, 1000, *(cut for cut in cuts if cut < 1000)})
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         for event, arrival in events:
             if a <= arrival < b:
                 ingest.event(event)
@@ -187,6 +190,27 @@ def test_long_outage_and_a_clock_that_steps_back() -> None:
     (window,) = ingest.samples(data, times + 10)
     assert window.data[0, 0] == 100
     assert ingest.account().lost == 100 * 5000 - 400
+
+
+@pytest.mark.parametrize("mode", ["event", "sliding"])
+def test_a_chunk_longer_than_the_ring(mode: str) -> None:
+    """A recording handed over in one piece, with an outage in it, gives the windows of small chunks."""
+    data, times = ramp(20000, 100)
+    times[9000:] += 3600
+    spec = WindowSpec(mode=mode, tmin=0, tmax=9, step=2)
+    events = [Event(float(times[at]), f"s{at}") for at in range(100, 19000, 700)]
+    runs = []
+    for chunk in (20000, 100):
+        ingest = Ingest(TWO, 100, spec, RAW, buffer_s=1)
+        for event in events:
+            ingest.event(event)
+        windows = [w for i in range(0, 20000, chunk) for w in ingest.samples(data[i : i + chunk], times[i : i + chunk])]
+        runs.append((windows, ingest.account()))
+    (whole, stats), (pieces, _) = runs
+    assert [w.id for w in whole] == [w.id for w in pieces]
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(whole, pieces, strict=True))
+    assert stats.overruns == stats.unmade == 0
+    assert any(w.quality.rejected for w in whole)
 
 
 def test_late_marker_beyond_the_ring_is_counted() -> None:

@@ -118,7 +118,9 @@ def test_npz_round_trip(tmp_path: Path) -> None:
         "array", "spikes", "s2", Channels(("n1",), ("unit",), ("count",)), 0.0,
         np.sort(rng.random(7)), rng.normal(size=(7, 1)).astype(np.float32),
     )  # fmt: skip
-    want = Recording("both", "macaque V4 spikes", (fast, slow), (Event(0.1, "pic µ", None), Event(0.2, "123456789", 123456789)))
+    want = Recording(
+        "both", "macaque V4 spikes", (fast, slow), (Event(0.1, "pic µ", None), Event(0.2, "123456789", 123456789))
+    )
     write_npz(want, tmp_path / "x.npz")
     got = read(tmp_path / "x.npz")
     assert (got.name, got.description, got.events) == (want.name, want.description, want.events)
@@ -148,7 +150,7 @@ def test_missing_and_unknown_files(name: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A small good file of each kind, as bytes."""
+    """Write a small good file of each kind; give their bytes."""
     folder = tmp_path_factory.mktemp("good")
     raw = mne.io.RawArray(np.ones((2, 200)), mne.create_info(2, 100, "eeg"), verbose="error")
     raw.save(folder / "a_raw.fif", verbose="error")
@@ -175,7 +177,9 @@ def test_broken_files_give_recording_error(
     good = whole_files.get(name, b"XDF:" if name.endswith("xdf") else b"")
     broken = good[:at] + junk + (b"" if shorten else good[at + len(junk) :])
     (tmp_path / name).write_bytes(broken)
+    message = ""
     try:
-        assert read(tmp_path / name).streams
+        read(tmp_path / name)
     except RecordingError as error:
-        assert "\n" not in str(error)
+        message = str(error)
+    assert "\n" not in message

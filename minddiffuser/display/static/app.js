@@ -44,6 +44,7 @@ function session(name) {
 const NOBODY = new Session("");
 const current = () => sessions.get(chosen) ?? NOBODY;
 const looked = () => held ?? current().newest;
+const savable = () => held ?? current().finals.at(-1);
 
 /** Draw once a screen frame, however many messages came. */
 function draw() {
@@ -79,7 +80,7 @@ function drawBar() {
     $("session").replaceChildren(...[...sessions.keys()].map((name) => new Option(name, name, false, name === chosen)));
   }
   $("pause").setAttribute("aria-pressed", String(held !== null));
-  $("save").disabled = !looked()?.pictures.picture;
+  $("save").disabled = !savable();
   document.title = of.data ? `${words} · ${of.data} · minddiffuser` : "minddiffuser";
 }
 
@@ -93,8 +94,9 @@ function show(frame, picture, alt, empty) {
     return;
   }
   if (!picture && !last) return;
+  let fading = last;
   if (picture) {
-    const image = new Image();
+    const image = fading = new Image();
     image.alt = alt;
     image.dataset.url = picture.url;
     image.dataset.sha256 = picture.sha256;
@@ -107,7 +109,9 @@ function show(frame, picture, alt, empty) {
     last.classList.add("leaving");
     last.classList.toggle("fading", !picture);
     last.alt = "";
-    setTimeout(() => last.remove(), 450);
+    const remove = () => last.remove();
+    fading.addEventListener("transitionend", remove, { once: true });
+    setTimeout(remove, 1500); // a page in the background runs no transitions
   }
 }
 
@@ -263,7 +267,8 @@ const count = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : 
 
 function drawIngest(of) {
   const ingest = record(of.metrics.ingest);
-  const gaps = (Array.isArray(ingest.gaps) ? ingest.gaps : []).slice(-8).map((gap) => JSON.stringify(gap)).join("\n");
+  const gaps = (Array.isArray(ingest.gaps) ? ingest.gaps : []).slice(-8).map(record)
+    .map(({ lost, length }) => `${count(lost)} samples, ${milliseconds(1000 * length)}`).join("\n");
   const bad = (value) => (value > 0 ? "bad" : "");
   facts($("ingest"), [
     ["Source", ingest.state ?? of.status.state ?? "–", "", ingest.state === "lost" ? "bad" : ""],
@@ -317,8 +322,8 @@ function setMode(mode) {
 }
 
 function save() {
-  const window = looked();
-  if (!window?.pictures.picture) return;
+  const window = savable();
+  if (!window) return;
   const name = window.id.replace(/[^A-Za-z0-9_-]+/g, "_");
   for (const [kind, { blob }] of Object.entries(window.pictures)) {
     download(`${name}.${kind}.${blob.type.split("/")[1].replace("jpeg", "jpg")}`, blob);

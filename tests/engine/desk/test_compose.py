@@ -192,8 +192,8 @@ def test_true_captions_are_all_there_are():
 
 def test_captions_are_words_the_desk_clip_was_trained_on(composed):
     """Captions fit the desk CLIP's 16 tokens, and every token's embedding differs from the untrained tokens' one."""
-    from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
+    from open_clip.tokenizer import SimpleTokenizer
+    from safetensors.torch import load_file
 
     encode = SimpleTokenizer(context_length=16).encode
     rows = load_file(DESK / "clip" / "open_clip_model.safetensors")["token_embedding.weight"]

@@ -1,0 +1,90 @@
+"""Macaque V4: spikes of 89 neurons in answer to 1,200 natural photographs (Cowley et al. 2023, session 201025)."""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.datasets import Dataset, require
+from decoder.datasets.vectors import vector_recording
+from decoder.errors import DatasetError
+from decoder.stimuli import StimulusTable
+from stream.windows import Channels
+
+WHERE = (
+    "github.com/cowleygroup/V4_compact_models at commit f4552ad, data_V4_responses, "
+    "in a folder 'v4_natural_images_cowley2023'"
+)
+DESCRIPTION = "macaque V4 spikes"
+SESSION = "201025"
+HELD_OUT = 0.1
+"""Share of the photographs that training never sees."""
+WORDS = (
+    "Egyptian cat; volleyball; lemon; frog; basketball; cup of coffee; German shepherd dog; golden retriever dog; "
+    "teddy bear; cougar; pretzel; banana; orangutan; lawn mower; beer bottle; backpack; black stork; alligator; goose; "
+    "fountain; teapot; scorpion; gondola boat; camel; dining table; seashore; suspension bridge; lighthouse; "
+    "snowy mountain; trolleybus; tractor; limousine; ladybug; mushroom; school bus; barn; triumphal arch; sunglasses; "
+    "tree; sunflower; palm tree; cactus; rose; leaf; grapes; strawberry; broccoli; pizza; bread; fish; shark; whale; "
+    "butterfly; spider; snail; snake; turtle; bird; owl; penguin; horse; cow; pig; sheep; elephant; lion; tiger; bear; "
+    "monkey; rabbit; car; truck; bicycle; airplane; boat; train; house; castle; tent; chair; couch; bed; lamp; clock; "
+    "book; telephone; guitar; piano; drum; umbrella; shoe; dress; hat; mountain; volcano; desert island; sunrise; "
+    "night sky; cloud; fire; snowflake; rock; face; man; woman; baby; hand; eye"
+)
+"""Everyday things, most of them known to the desk models."""
+
+
+def load(data_dir: Path, seed: int) -> Dataset:
+    """Read responses, averaged over 12 repeats, and photographs; a random tenth of the photographs is held out.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Holds the folder 'v4_natural_images_cowley2023'.
+    seed : int
+        Of the choice of held-out photographs.
+
+    Raises
+    ------
+    DatasetError
+        If files are missing or do not go together.
+    """
+    root = data_dir / "v4_natural_images_cowley2023"
+    file = require(root / "responses_repeat_averaged" / f"responses_{SESSION}.npy", WHERE)
+    responses = np.load(file, allow_pickle=False).T.astype(np.float32)
+    images = _read_images(require(root / "images" / f"images_{SESSION}.zip", WHERE))
+    n, n_neurons = responses.shape
+    if len(images) != n:
+        raise DatasetError(f"{root} holds {len(images)} photographs and responses to {n}; fetch it anew from {WHERE}")
+    names = tuple(f"neuron{number:03d}" for number in range(1, n_neurons + 1))
+    channels = Channels(names, ("unit",) * n_neurons, ("count",) * n_neurons)
+    ids = tuple(f"photo{number:04d}" for number in range(1, n + 1))
+    order = np.random.default_rng(seed).permutation(n)
+    n_test = round(HELD_OUT * n)
+    parts = [
+        vector_recording(
+            f"v4-photos {name}",
+            DESCRIPTION,
+            kind="spikes",
+            channels=channels,
+            labels=[ids[row] for row in rows],
+            data=responses[rows],
+        )
+        for name, rows in (("training", np.sort(order[n_test:])), ("held out", np.sort(order[:n_test])))
+    ]
+    stimuli = StimulusTable(ids, images)
+    return Dataset("v4-photos", DESCRIPTION, (parts[0],), parts[1], stimuli, tuple(WORDS.split("; ")))
+
+
+def _read_images(path: Path) -> NDArray[np.uint8]:
+    """Read the photographs in the order of their numbers: image0001.jpg answers to the first column."""
+    from PIL import Image
+
+    with zipfile.ZipFile(path) as archive:
+        files = [name for name in archive.namelist() if re.search(r"\d+\.jpe?g$", name)]
+        files.sort(key=lambda name: int(re.findall(r"\d+", Path(name).name)[-1]))
+        return np.stack(
+            [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in files], dtype=np.uint8
+        )

@@ -1,0 +1,95 @@
+"""Figures of merit against formulas, scikit-image and chance."""
+
+import numpy as np
+import pytest
+from skimage.color import rgb2gray
+from skimage.metrics import structural_similarity
+
+from decoder import metrics
+
+
+def pictures(seed: int, n: int = 6, side: int = 64) -> np.ndarray:
+    """Draw smooth pictures."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+    return metrics.resize(coarse, side)
+
+
+def test_two_way_equals_its_formula() -> None:
+    """Two-way identification is the mean over columns of #(r[i,j] < r[j,j]) / (N - 1)."""
+    r = np.random.default_rng(0).normal(size=(9, 9))
+    expected = [sum(r[i, j] < r[j, j] for i in range(9)) / 8 for j in range(9)]
+    np.testing.assert_allclose(metrics.two_way(r), expected)
+
+
+def test_two_way_of_equal_reconstructions_is_chance() -> None:
+    """A reconstruction that is the same for all pictures tells none from another: exactly 0.5 in the mean."""
+    truth = pictures(0)
+    same = np.broadcast_to(truth.mean(axis=0), truth.shape).astype(np.uint8)
+    assert metrics.two_way(metrics.pixel_similarity(truth, same)).mean() == pytest.approx(0.5)
+    assert metrics.two_way(np.zeros((5, 5))).mean() == 0.5
+
+
+def test_own_row_may_be_named() -> None:
+    """Several trials of one picture are scored against the pictures, each against its own."""
+    r = np.array([[0.9, 0.1, 0.8], [0.2, 0.7, 0.85], [0.3, 0.3, 0.1]])
+    np.testing.assert_allclose(metrics.two_way(r, np.array([0, 1, 0])), [1, 1, 0.5])
+    np.testing.assert_allclose(metrics.top_k(r, 1, np.array([0, 1, 0])), [1, 1, 0])
+
+
+def test_top_k_counts_those_strictly_more_similar() -> None:
+    """A truth is in the top k when fewer than k others are more similar."""
+    r = np.array([[0.1, 0, 0], [0.2, 0.5, 0], [0.3, 0, 0.5]])
+    np.testing.assert_allclose(metrics.top_k(r, 1), [0, 1, 1])
+    np.testing.assert_allclose(metrics.top_k(r, 3), [1, 1, 1])
+
+
+def test_pixcorr_is_pearson_at_425() -> None:
+    """PixCorr equals numpy's correlation of the resized RGB values."""
+    a, b = pictures(1), pictures(2)
+    big_a, big_b = metrics.resize(a, 425), metrics.resize(b, 425)
+    expected = [
+        np.corrcoef(x.ravel().astype(float), y.ravel().astype(float))[0, 1] for x, y in zip(big_a, big_b, strict=True)
+    ]
+    np.testing.assert_allclose(metrics.pixcorr(a, b), expected, atol=1e-4)
+    np.testing.assert_allclose(metrics.pixcorr(a, a), 1, atol=1e-4)
+
+
+def test_ssim_equals_scikit_image() -> None:
+    """SSIM equals scikit-image's with the stated settings."""
+    a, b = pictures(3, n=3), pictures(4, n=3)
+    for x, y, got in zip(metrics.resize(a, 425), metrics.resize(b, 425), metrics.ssim(a, b), strict=True):
+        expected = structural_similarity(
+            rgb2gray(x), rgb2gray(y), gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
+        )
+        assert got == pytest.approx(expected, abs=1e-4)
+
+
+def test_chance_scores_pair_no_picture_with_itself() -> None:
+    """Perfect reconstructions score at chance once every one meets another picture's truth."""
+    truth = pictures(5, n=24)
+    chance = metrics.chance_scores(truth, truth, np.random.default_rng(0))
+    assert metrics.picture_scores(truth, truth)["two_way"].mean() == 1
+    assert abs(chance["two_way"].mean() - 0.5) < 0.15
+    assert chance["pixcorr"].max() < 0.9
+
+
+def test_bootstrap_interval_covers_the_mean() -> None:
+    """Of 100 samples of a known distribution, about 95 intervals hold its mean."""
+    rng = np.random.default_rng(0)
+    intervals = [metrics.bootstrap_interval(rng.normal(3, 1, 80), rng, n_samples=400) for _ in range(100)]
+    assert 88 <= sum(low < 3 < high for low, high in intervals) <= 99
+
+
+def test_permutation_p_tells_signal_from_noise() -> None:
+    """The probability is small for matched pictures, and not for independent ones."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(30, 30))
+    assert metrics.permutation_p(noise + 3 * np.eye(30), metrics.two_way, rng, n_permutations=200) < 0.01
+    assert metrics.permutation_p(noise, metrics.two_way, rng, n_permutations=200) > 0.05
+
+
+def test_mean_image_is_the_mean() -> None:
+    """The baseline is the pixel-wise mean, once for each picture asked for."""
+    images = np.stack([np.full((2, 2, 3), v, np.uint8) for v in (0, 100, 200)])
+    assert (metrics.mean_image(images, 4) == 100).all()
+    assert metrics.mean_image(images, 4).shape == (4, 2, 2, 3)

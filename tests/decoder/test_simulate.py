@@ -1,0 +1,199 @@
+"""The simulated participant against what it claims about itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decoder.codes import cells, low_level, mid_level, opponent
+from decoder.headmodel import leadfield
+from decoder.simulate import EEG_CHANNELS, SFREQ, Participant, Truth, simulate_eeg, simulate_meg
+from decoder.simulate_fmri import haemodynamic_response, simulate_fmri, write_fmri
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """Coarse noise: pictures that differ in every cell."""
+    coarse = np.random.default_rng(0).integers(0, 256, (N, 8, 8, 3), dtype=np.uint8)
+    return coarse.repeat(6, axis=1).repeat(6, axis=2)
+
+
+@pytest.fixture(scope="module")
+def meanings() -> np.ndarray:
+    """Semantic vectors of unit length."""
+    vectors = np.random.default_rng(1).normal(size=(N, 40)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+LABELS = tuple(f"p{i}" for i in range(N))
+
+
+@pytest.fixture(scope="module")
+def recorded(pictures: np.ndarray, meanings: np.ndarray):
+    """One EEG recording of 20 repeats, and its truth."""
+    return simulate_eeg(pictures, meanings, LABELS, seed=3, repeats=20, soa=0.7)
+
+
+def epochs(raw, truth: Truth) -> np.ndarray:
+    """Cut 0 to 0.4 s, (trials, channels, times)."""
+    data = raw.get_data()
+    starts = np.round(truth.onsets * SFREQ).astype(int)
+    return np.stack([data[:, s : s + 100] for s in starts])
+
+
+def test_recording_is_what_it_says(recorded) -> None:
+    """63 channels of easycap-M1 at 250 Hz, in volts, with an annotation at each onset that names the picture."""
+    raw, truth = recorded
+    assert tuple(raw.ch_names) == EEG_CHANNELS
+    assert len(set(EEG_CHANNELS)) == 63
+    assert raw.get_montage() is not None
+    assert raw.info["sfreq"] == 250
+    assert 5e-6 < np.sqrt(np.mean(raw.get_data() ** 2)) < 2e-5
+    np.testing.assert_allclose(raw.annotations.onset, truth.onsets, atol=1e-6)
+    assert tuple(raw.annotations.description) == truth.labels
+    assert sorted(truth.labels) == sorted(LABELS * 20)
+
+
+def test_averages_approach_the_true_response(recorded, pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """The mean over repeats correlates with the leadfield times the true amplitudes, picture by picture."""
+    raw, truth = recorded
+    participant = Participant("eeg", "demo", 3, pictures, meanings)
+    found = epochs(raw, truth)
+    found -= found.mean(axis=0)
+    times = np.arange(100) / SFREQ
+    labels = np.asarray(truth.labels)
+    hits = []
+    expected = {name: participant.response(truth.amplitudes[truth.labels.index(name)], times) for name in LABELS}
+    for name in LABELS:
+        mean = found[labels == name].mean(axis=0).ravel()
+        r = [np.corrcoef(mean, expected[other].ravel())[0, 1] for other in LABELS]
+        hits.append(np.mean(r[LABELS.index(name)] > np.delete(r, LABELS.index(name))))
+    assert np.mean(hits) > 0.9
+
+
+def test_areas_answer_in_their_order(recorded) -> None:
+    """V1 answers at about 95 ms, V4 at 150, IT at 220; their dipoles lie at the back and along the temporal lobes."""
+    _, truth = recorded
+    area = np.asarray(truth.sources.area)
+    mean = {name: truth.sources.latency[area == name].mean() for name in ("V1", "V4", "IT")}
+    np.testing.assert_allclose([mean["V1"], mean["V4"], mean["IT"]], [0.095, 0.150, 0.220], atol=0.005)
+    assert truth.sources.position[area == "V1", 1].max() < -0.05
+    assert np.abs(truth.sources.position[area == "IT", 0]).min() > 0.04
+    assert np.linalg.norm(truth.sources.position, axis=1).max() < 0.0855
+
+
+def test_evoked_size_is_the_presets(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """What differs between pictures has the RMS that the preset names."""
+    participant = Participant("eeg", "thingslike", 0, pictures, meanings)
+    code = participant.code(pictures, meanings)
+    evoked = np.stack([participant.response(each, np.arange(0, 0.4, 1 / SFREQ)) for each in code])
+    assert np.sqrt(np.mean(evoked**2)) == pytest.approx(0.6e-6, rel=0.1)
+
+
+def test_two_runs_share_the_brain_and_not_the_noise(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """A picture has the same amplitudes in every run; the data differ; the same run twice is bit-equal."""
+    participant = Participant("eeg", "demo", 0, pictures, meanings)
+    again = Participant("eeg", "demo", 0, pictures, meanings)
+    one, a = participant.record(pictures, meanings, LABELS, run=1)
+    two, b = participant.record(pictures, meanings, LABELS, run=2)
+    same, _ = again.record(pictures, meanings, LABELS, run=1)
+    np.testing.assert_array_equal(one.get_data(), same.get_data())
+    assert np.abs(np.corrcoef(one.get_data()[0], two.get_data()[0])[0, 1]) < 0.3
+    order = [a.labels.index(name) for name in b.labels]
+    np.testing.assert_allclose(a.amplitudes[order], b.amplitudes, rtol=1e-5, atol=1e-12)
+
+
+def test_another_seed_is_another_brain(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """Participants differ in how their sources are turned."""
+    one, two = (Participant("eeg", "demo", seed, pictures, meanings) for seed in (0, 1))
+    assert np.abs(one.sources.orientation - two.sources.orientation).max() > 0.1
+
+
+def test_leadfield_is_that_of_a_sphere(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """A radial dipole is silent to MEG (Sarvas 1987) and not to EEG; EEG is referred to the average."""
+    meg = Participant("meg", "demo", 0, pictures, meanings)
+    eeg = Participant("eeg", "demo", 0, pictures, meanings)
+    place = np.array([[0.0, -0.06, 0.03]])
+    radial = place / np.linalg.norm(place)
+    tangential = np.array([[1.0, 0.0, 0.0]])
+    silent, loud = leadfield(meg.info, place, radial), leadfield(meg.info, place, tangential)
+    assert np.abs(silent).max() < 1e-6 * np.abs(loud).max()
+    seen = leadfield(eeg.info, place, radial)
+    assert np.abs(seen.mean()) < 1e-9 * np.abs(seen).max()
+    assert eeg.info["ch_names"][int(np.abs(seen).argmax())] in {"POz", "Oz", "PO3", "PO4", "Pz", "O1", "O2"}
+
+
+def test_meg_is_recorded_in_tesla(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """102 magnetometers on the helmet, with noise of a few hundred femtotesla."""
+    raw, truth = simulate_meg(pictures, meanings, LABELS)
+    assert raw.get_channel_types(unique=True) == ["mag"]
+    assert len(raw.ch_names) == 102
+    assert 5e-14 < np.sqrt(np.mean(raw.get_data() ** 2)) < 1e-12
+    assert truth.leadfield.shape[0] == 102
+    where = np.array([channel["loc"][:3] for channel in raw.info["chs"]])
+    assert np.linalg.norm(where, axis=1).min() > 0.09
+
+
+def test_truth_and_recording_are_read_back(recorded, tmp_path: Path) -> None:
+    """FIF and .npz hold what was simulated."""
+    import mne
+
+    raw, truth = recorded
+    raw.save(tmp_path / "run_raw.fif", verbose="error")
+    truth.save(tmp_path / "truth.npz")
+    again = mne.io.read_raw_fif(tmp_path / "run_raw.fif", verbose="error")
+    np.testing.assert_allclose(again.get_data(), raw.get_data(), rtol=1e-5, atol=1e-12)
+    assert tuple(again.annotations.description) == truth.labels
+    np.testing.assert_allclose(again.annotations.onset, truth.onsets, atol=1e-6)
+    loaded = Truth.load(tmp_path / "truth.npz")
+    assert (loaded.labels, loaded.sources.area, loaded.snr_db) == (truth.labels, truth.sources.area, truth.snr_db)
+    np.testing.assert_array_equal(loaded.amplitudes, truth.amplitudes)
+
+
+def test_codes_say_what_is_where() -> None:
+    """A red upper left quarter is luminance and red-green there, and edges where it ends."""
+    image = np.zeros((1, 48, 48, 3), np.uint8)
+    image[0, :24, :24, 0] = 255
+    contrast, luminance, red_green, blue_yellow = low_level(image)[0]
+    assert (luminance[:3, :3] > 0.3).all()
+    assert (luminance[3:] == 0).all()
+    assert (red_green[:3, :3] > 0.9).all()
+    assert (blue_yellow[:3, :3] < -0.4).all()
+    assert contrast.max() < 1e-3
+    saturation, across, *_ = mid_level(image)[0]
+    assert saturation[0, 0] > saturation[2, 2]
+    assert across[0, 1] > across[0, 2]
+    np.testing.assert_allclose(cells(opponent(image), 2)[0, 0], [[1 / 3, 0], [0, 0]], atol=1e-6)
+
+
+def test_scan_answers_with_the_haemodynamic_delay(pictures: np.ndarray, meanings: np.ndarray, tmp_path: Path) -> None:
+    """Each area's voxels follow their true amplitudes some five seconds later, and files hold scan and events."""
+    import nibabel
+
+    image, events, truth = simulate_fmri(pictures, meanings, LABELS, seed=2, soa=12)
+    write_fmri(image, events, tmp_path / "bold.nii.gz")
+    again = nibabel.load(tmp_path / "bold.nii.gz")
+    np.testing.assert_array_equal(again.get_fdata(), image.get_fdata())
+    assert again.header.get_zooms()[3] == 2
+    lines = (tmp_path / "bold_events.tsv").read_text().splitlines()
+    assert lines[0].split("\t") == ["onset", "duration", "trial_type"]
+    assert len(lines) == N + 1
+    bold = image.get_fdata().reshape(-1, image.shape[3])
+    volumes = ((truth.onsets + 5) / 2).round().astype(int)
+    before = (truth.onsets / 2).round().astype(int)
+    rise = (bold[:, volumes] - bold[:, before]).T
+    r = [np.corrcoef(rise[:, v], truth.amplitudes[:, v])[0, 1] for v in range(len(bold))]
+    for area in (1, 2, 3):
+        assert np.mean(np.asarray(r)[truth.areas.ravel() == area]) > 0.4
+    assert np.unique(truth.areas).tolist() == [1, 2, 3]
+
+
+def test_haemodynamic_response_has_its_shape() -> None:
+    """It peaks at about 5 s with 1, and dips below zero at about 15 s."""
+    times = np.arange(0, 30, 0.1)
+    response = haemodynamic_response(times)
+    assert 4.5 < times[response.argmax()] < 5.5
+    assert response.max() == pytest.approx(1, abs=1e-3)
+    assert response[times > 12].min() < -0.05

@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from decoder.features import Features, LayerTarget
+from engine.errors import FeatureError
+from engine.models import Models
+from engine.picture import Picture
+from engine.reconstructor import Reconstructor
+from engine.spec import EngineSpec, ModelSpec, StructureSpec
+
+CAPTIONS = ("a goat", "a hot dog", "a glass of milk", "a fire extinguisher")
+
+
+def spec(**structure: object) -> EngineSpec:
+    """One thread and few iterations, on the desk models."""
+    return EngineSpec(threads=1, structure=StructureSpec(**{"iterations": 2, **structure}))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def windows(desk: Models, pictures: NDArray[np.uint8]) -> list[Features]:
+    """Features of four pictures as a poor decoder gives them: shrunk, noisy, a quarter of the units."""
+    rng = np.random.default_rng(0)
+    c, z = desk.encode_text(CAPTIONS), desk.encode_latents(pictures)
+    z = (0.6 * z + 0.3 * rng.standard_normal(z.shape)).astype(np.float32)
+    s = desk.structure(pictures, (1, 2, 3))
+    made = []
+    for i in range(4):
+        targets = {}
+        for block, values in s.items():
+            mean = values.mean(axis=0)
+            noise = 0.3 * values.std() * rng.standard_normal(mean.shape)
+            mask = rng.random(mean.shape) < 0.25
+            guess = (mean + 0.6 * (values[i] - mean) + noise).astype(np.float32)
+            targets[block] = LayerTarget(np.where(mask, guess, 0).astype(np.float32), mask)
+        made.append(Features(f"w{i}", c[i], z[i], targets, confidence=i / 4))
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(desk: Models) -> Reconstructor:
+    """One reconstructor for the whole module, so that earlier calls would be felt."""
+    return Reconstructor(spec(), desk)
+
+
+def test_preview_comes_before_the_picture(engine: Reconstructor, windows: list[Features]) -> None:
+    """Stage-1 pictures of all windows go out once, before stage 2 begins; ids, seeds and confidences are carried."""
+    previews: list[list[Picture]] = []
+    order: list[str] = []
+    stage2 = engine._stage2
+    engine._stage2 = lambda group: (order.append("stage 2"), stage2(group))[1]  # type: ignore[method-assign]
+    try:
+        finals = engine.reconstruct(windows, lambda made: (order.append("preview"), previews.append(made))[1])
+    finally:
+        engine._stage2 = stage2  # type: ignore[method-assign]
+    assert order == ["preview", "stage 2"]
+    assert [p.window_id for p in previews[0]] == [p.window_id for p in finals] == [w.window_id for w in windows]
+    assert all(p.stage == 1 and p.pixels.shape == (128, 128, 3) for p in previews[0])
+    assert any(p.stage == 2 for p in finals)
+    assert [p.seed for p in previews[0]] == [p.seed for p in finals]
+    assert [p.confidence for p in finals] == [w.confidence for w in windows]
+    for picture in finals:
+        assert (picture.stage == 2) == (picture.note == "")
+        assert {"stage1", "decode1", "stage2", "decode2"} <= set(picture.timings)
+
+
+def test_a_batch_equals_its_members_in_any_order(engine: Reconstructor, windows: list[Features]) -> None:
+    """Each picture is the same alone, in a batch, and in a batch the other way round."""
+    together = engine.reconstruct(windows)
+    backwards = engine.reconstruct(windows[::-1])[::-1]
+    alone = [engine.reconstruct([w])[0] for w in windows]
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert a.window_id == b.window_id == c.window_id
+        for other in (b, c):
+            difference = np.abs(a.pixels.astype(int) - other.pixels.astype(int))
+            assert difference.max() <= 1
+            assert (difference > 0).mean() < 0.1  # 1e-4 tips up to 5 % over a rounding edge
+
+
+def test_the_seed_makes_the_picture(desk: Models, engine: Reconstructor, windows: list[Features]) -> None:
+    """The same window and seed give the same bytes whatever came before; another seed gives another picture."""
+    before = engine.reconstruct(windows[:1])[0]
+    engine.reconstruct(windows[1:3])
+    assert np.array_equal(engine.reconstruct(windows[:1])[0].pixels, before.pixels)
+    other = Reconstructor(spec().model_copy(update={"seed": 1}), desk).reconstruct(windows[:1])[0]
+    assert other.seed != before.seed
+    assert not np.array_equal(other.pixels, before.pixels)
+
+
+def test_no_iterations_give_stage_1(desk: Models, windows: list[Features]) -> None:
+    """With K = 0 the final pictures are the previews."""
+    previews: list[Picture] = []
+    finals = Reconstructor(spec(iterations=0), desk).reconstruct(windows, previews.extend)
+    for preview, final in zip(previews, finals, strict=True):
+        assert np.array_equal(preview.pixels, final.pixels)
+
+
+def test_fast_calls_the_unet_as_often_as_it_says(desk: Models, windows: list[Features]) -> None:
+    """N calls for the preview and N - 1 more (the first is shared), none of them under autograd."""
+    calls: list[bool] = []
+    engine = Reconstructor(spec().model_copy(update={"steps": 3}), desk)
+    predict = engine.backend.unet
+
+    def counted(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        assert not any(tensor.requires_grad for tensor in (x, c))
+        out = predict(x, t, c)
+        calls.append(out.requires_grad)
+        return out
+
+    engine._predict = counted
+    engine.reconstruct(windows[:2])
+    assert calls == [False] * 5
+
+
+def test_missing_and_broken_features(engine: Reconstructor, windows: list[Features]) -> None:
+    """Windows without z, without s, or with NaN anywhere each get a picture and leave the others as they were."""
+    whole = engine.reconstruct(windows[:1])[0]
+    w = windows[1]
+    assert w.z is not None
+    nan = {b: LayerTarget(np.full_like(t.values, np.nan), t.mask) for b, t in w.s.items()}
+    broken = [
+        Features("no z", w.c, None, w.s),
+        Features("no s", w.c, w.z),
+        Features("nan s", w.c, w.z, nan),
+        Features("nan z", w.c, np.full_like(w.z, np.nan), w.s),
+        Features("nan c", np.full_like(w.c, np.nan), w.z, w.s),
+        Features("other tokens", w.c[:5], w.z, w.s),
+    ]
+    made = engine.reconstruct([*broken[:3], windows[0], *broken[3:]])
+    assert [p.window_id for p in made] == ["no z", "no s", "nan s", "w0", "nan z", "nan c", "other tokens"]
+    assert all(p.pixels.std() > 1 for p in made)
+    assert (made[1].stage, made[1].note) == (1, "no decoded structure")
+    assert made[2].stage == 1
+    assert "not finite" in made[2].note
+    assert np.abs(made[3].pixels.astype(int) - whole.pixels.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("c", "z", "words"), [((16, 64), (8, 16, 16), "c has shape"), ((16, 128), (4, 16, 16), "z has shape")]
+)
+def test_features_of_other_models_are_refused(
+    engine: Reconstructor, c: tuple[int, ...], z: tuple[int, ...], words: str
+) -> None:
+    """The error names the window and both shapes."""
+    with pytest.raises(FeatureError, match=words):
+        engine.reconstruct([Features("odd", np.zeros(c, np.float32), np.zeros(z, np.float32))])
+
+
+@pytest.mark.parametrize("mode", ["onestep", "exact"])
+def test_the_paper_s_stage_2_comes_closer(desk: Models, windows: list[Features], mode: str) -> None:
+    """A few exact steps through UNet, decoder and CLIP bring the picture closer to the decoded structure."""
+    engine = Reconstructor(spec(mode=mode, iterations=3, learning_rate=0.03), desk)
+    made = engine.reconstruct(windows[:1])[0]
+    assert (made.stage, made.note) == (2, "")
+
+
+def test_stable_diffusion_s_layout_runs(stable_diffusion: Path) -> None:
+    """A Stable Diffusion folder makes pictures with guidance and DDIM, by configuration alone."""
+    made_by = Reconstructor(
+        EngineSpec(
+            models=ModelSpec(folder=str(stable_diffusion)),
+            device="cpu",
+            steps=4,
+            guidance=5,
+            structure=StructureSpec(mode="none"),
+        )
+    )
+    c = made_by.models.encode_text(["ab"])[0]
+    z = np.zeros((4, 8, 8), np.float32)
+    with_z, without = made_by.reconstruct([Features("a", c, z), Features("b", c)])
+    assert with_z.pixels.shape == without.pixels.shape == (16, 16, 3)
+    assert (with_z.stage, with_z.note) == (1, "")
+    made_by.warm_up()

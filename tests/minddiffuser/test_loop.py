@@ -1,0 +1,212 @@
+"""The whole loop through the command line: LSL in, MQTT out."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.minddiffuser.conftest import Cli
+
+STEPS = {"window_ready", "decoded", "preview", "picture", "total"}
+
+
+def children_of(pid: int) -> set[int]:
+    """Give the processes that `pid` started, itself not."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found.add(int(folder.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def report(
+    cli: Cli, small_config: Path, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    """Run the demo headless for a while."""
+    path = tmp_path_factory.mktemp("demo") / "report.json"
+    run = cli("demo", "--config", str(small_config), "--headless", "--seconds", "12", "--report", str(path))
+    assert run.returncode == 0, run.stderr
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def test_an_independent_subscriber_gets_every_published_picture(report: dict[str, object]) -> None:
+    """Published and received are equal, and there are some."""
+    assert isinstance(report["published"], int)
+    assert report["published"] >= 2
+    assert report["received"] == report["published"]
+    assert report["lost"] == 0
+
+
+def test_every_window_is_accounted_for(report: dict[str, object]) -> None:
+    """Windows in = published + dropped + rejected + abstained + failed."""
+    account = report["account"]
+    assert isinstance(account, dict)
+    ends = ("published", "dropped", "rejected", "abstained", "failed")
+    assert account["windows"] == sum(account[end] for end in ends)
+    assert account["failed"] == 0
+
+
+def test_the_report_has_the_keys_that_later_checks_read(report: dict[str, object]) -> None:
+    """Latency by step, quality beside chance and the mean image, versions, config and what the data is."""
+    latency, quality = report["latency_ms"], report["quality"]
+    assert isinstance(latency, dict)
+    assert isinstance(quality, dict)
+    assert set(latency) == STEPS
+    assert all(set(step) == {"p50", "p99"} for step in latency.values())
+    assert latency["preview"]["p50"] < latency["picture"]["p50"]
+    for row in ("stage1", "stage2", "mean_image", "chance"):
+        assert set(quality[row]) == {"pixcorr", "ssim", "two_way"}
+    assert quality["mean_image"]["two_way"] == 0.5
+    assert report["config"] == "small"
+    assert report["data"] == "simulated EEG"
+    assert "torch" in report["versions"]  # type: ignore[operator]
+
+
+def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path) -> None:
+    """The same windows give the same scores through LSL and MQTT (JPEG) as without them."""
+    run = cli("evaluate", str(small_bundle), "--limit", "6", "--json")
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert answer["live"]["n"] == answer["offline"]["n"] == 6
+    assert answer["live"]["account"]["lost"] == 0
+    for stage in ("stage1", "stage2"):
+        for metric, value in answer["offline"][stage].items():
+            assert answer["live"][stage][metric] == pytest.approx(value, abs=0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_the_demo_stops_cleanly_and_leaves_no_child(
+    cli: Cli, small_config: Path, small_bundle: Path, number: int
+) -> None:
+    """Asked to stop in the middle, it ends with exit code 0, and with it the replay and the subscriber."""
+    process = cli.start("demo", "--config", str(small_config), "--headless", "--seconds", "120")
+    deadline = time.monotonic() + 120
+    while len(children := children_of(process.pid)) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert len(children) == 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def changed(config: Path, folder: Path, **sections: object) -> Path:
+    """Write a config with some sections changed."""
+    raw = yaml.safe_load(config.read_text("utf-8"))
+    for name, section in sections.items():
+        raw[name] = {**raw.get(name, {}), **section} if isinstance(section, dict) else section
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw), "utf-8")
+    return path
+
+
+def one_line(run: subprocess.CompletedProcess[str]) -> str:
+    """Check that a run failed with a single line of ours, and give the line."""
+    assert run.returncode == 1, (run.returncode, run.stdout, run.stderr)
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("minddiffuser: ")]
+    assert len(errors) == 1, run.stderr
+    assert lines[-1] == errors[0], run.stderr
+    assert "Traceback" not in run.stderr
+    return errors[0]
+
+
+def test_a_missing_recording_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    """A replay of a file that is not there names it."""
+    assert "nowhere.fif" in one_line(cli("replay", str(tmp_path / "nowhere.fif")))
+
+
+def test_a_wrong_config_key_is_one_line(cli: Cli, small_config: Path, tmp_path: Path) -> None:
+    """A typing error in the config is named, and nothing is trained."""
+    path = changed(small_config, tmp_path, decodr={})
+    out = tmp_path / "bundle"
+    assert "decodr" in one_line(cli("train", str(path), "--out", str(out)))
+    assert not out.exists()
+
+
+def test_a_missing_bundle_is_one_line(cli: Cli, small_config: Path, tmp_path: Path) -> None:
+    """A live session without a trained decoder says to train one."""
+    assert "train" in one_line(cli("live", str(small_config), "--bundle", str(tmp_path / "none")))
+
+
+def test_no_broker_is_one_line(cli: Cli, small_config: Path, small_bundle: Path, tmp_path: Path) -> None:
+    """A broker that does not answer is named with its port."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        path = changed(small_config, tmp_path, broker={"host": "127.0.0.1", "port": port})
+        assert str(port) in one_line(cli("live", str(path), "--bundle", str(small_bundle)))
+
+
+def test_no_stream_is_one_line(cli: Cli, small_config: Path, small_bundle: Path, tmp_path: Path) -> None:
+    """A source that nobody sends is named, with what was found instead."""
+    path = changed(small_config, tmp_path, source={"name": "no-such-amplifier", "timeout_s": 1})
+    assert "no-such-amplifier" in one_line(cli("live", str(path), "--bundle", str(small_bundle), "--no-display"))
+
+
+def test_a_taken_port_is_one_line(cli: Cli, small_config: Path, small_bundle: Path, tmp_path: Path) -> None:
+    """A page port in use is named."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        path = changed(small_config, tmp_path, display={"port": port})
+        assert str(port) in one_line(cli("live", str(path), "--bundle", str(small_bundle)))
+
+
+@pytest.fixture
+def other_montage(cli: Cli, tmp_path: Path) -> Iterator[str]:
+    """Replay a recording with other channels than the bundle's."""
+    import numpy as np
+
+    from stream.recordings import RecordedStream, Recording, write_npz
+    from stream.windows import Channels
+
+    times = np.arange(2500) / 250.0
+    channels = Channels(("A1", "A2"), ("eeg", "eeg"), ("V", "V"))
+    name = f"other-{os.getpid()}"
+    stream = RecordedStream(name, "EEG", name, channels, 250.0, times, np.zeros((2500, 2), np.float32))
+    path = tmp_path / "other.npz"
+    write_npz(Recording("other", "zeros", (stream,), ()), path)
+    process = cli.start("replay", str(path), "--name", name, "--loop")
+    yield name
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def test_a_bundle_of_another_montage_is_one_line(
+    cli: Cli, small_config: Path, small_bundle: Path, tmp_path: Path, other_montage: str
+) -> None:
+    """A stream without the bundle's channels is refused by their names."""
+    path = changed(small_config, tmp_path, source={"name": other_montage, "timeout_s": 20})
+    line = one_line(cli("live", str(path), "--bundle", str(small_bundle), "--no-display"))
+    assert "Fp1" in line
+
+
+def test_help_is_quick_to_import(cli: Cli) -> None:
+    """The command line itself imports neither torch nor mne nor scipy."""
+    run = cli("--help")
+    assert run.returncode == 0
+    code = "import sys, minddiffuser.cli; print(sorted({'torch', 'mne', 'scipy', 'diffusers', 'sklearn'} & set(sys.modules)))"
+    heavy = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert heavy.stdout.strip() == "[]"

@@ -1,0 +1,65 @@
+"""Readers, clock and windows on recordings of real amplifiers (skipped where they are not there)."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream.ingest import FilterSpec, Ingest, WindowSpec
+from stream.recordings import Recording, read
+
+DATA = Path(os.environ.get("MINDDIFFUSER_DATA", Path(__file__).parents[3] / "shared" / "data"))
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings at {DATA}: set MINDDIFFUSER_DATA"),
+]
+
+
+def ingest_of(recording: Recording) -> tuple[Ingest, int]:
+    """Run a whole recording through; give the ingest and the number of windows."""
+    (stream,) = recording.streams
+    ingest = Ingest(stream.channels, stream.sfreq, WindowSpec(tmin=-0.1, tmax=0.8), FilterSpec())
+    for event in recording.events:
+        ingest.event(event)
+    return ingest, len(ingest.samples(stream.data, stream.times))
+
+
+@pytest.mark.parametrize("task", ["N170", "left-right", "spatial_freq"])
+def test_muse(task: str) -> None:
+    """Bluetooth chunks that overlap by 16 ms are jitter and no gap; every marker that fits gives a window in volts."""
+    path = min((DATA / "muse_eeg_visual" / task / "subject1" / "session1").glob("*.csv.gz"))
+    recording = read(path)
+    (stream,) = recording.streams
+    assert stream.sfreq == 256
+    assert 1e-5 < float(np.median(np.abs(stream.data[:, 0]))) < 2e-3
+    ingest, windows = ingest_of(recording)
+    stats = ingest.account()
+    assert stats.gap_count == 0
+    assert windows + stats.unmade + stats.doubled == len(recording.events)
+    assert windows > 0.97 * len(recording.events)
+
+
+def test_xdf_with_clock_resets() -> None:
+    """The hole that a computer's restart left is found once, with its length."""
+    recording = read(DATA / "xdf_example_files" / "clock_resets.xdf")
+    assert len(recording.events) == 175
+    assert recording.streams[0].data.shape == (27815, 8)
+    ingest, _ = ingest_of(recording)
+    (gap,) = ingest.account().gaps
+    assert gap.length == pytest.approx(273.6, abs=0.1)
+
+
+def test_minimal_xdf() -> None:
+    """int16 samples and string markers come back as they were written."""
+    recording = read(DATA / "xdf_example_files" / "minimal.xdf")
+    (stream,) = recording.streams
+    assert stream.data[:2].tolist() == [[192, 255, 238], [12, 22, 32]]
+    assert [event.label for event in recording.events][1:5] == ["Hello", "World", "from", "LSL"]
+
+
+def test_exo_fif() -> None:
+    """A FIF of eight occipital channels at 256 Hz is read whole."""
+    path = min((DATA / "ssvep_exo_kalunga2016" / "subject03").glob("*_raw.fif"))
+    (stream,) = read(path).streams
+    assert (len(stream.channels), stream.sfreq, stream.data.shape) == (8, 256, (59040, 8))
