@@ -163,7 +163,8 @@ class Bundle:
         if window.channels not in self._orders:
             self._orders[window.channels] = self.check(window.channels, window.sfreq)
         n_times = window.data.shape[1]
-        if n_times != self.n_times or abs(window.tmin - self.tmin) > 0.51 / (self.sfreq or 1):
+        # An event lies up to half a sample from the one its window is cut at, here and in training.
+        if n_times != self.n_times or abs(window.tmin - self.tmin) > 1.01 / (self.sfreq or 1):
             raise BundleError(
                 f"window {window.id} holds {n_times} samples from {window.tmin:g} s; the bundle takes "
                 f"{self.n_times} from {self.tmin:g} s: set the window as in training"

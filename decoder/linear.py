@@ -106,6 +106,7 @@ class LinearModel:
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Give everything that was fitted, by name."""
         out: dict[str, NDArray[np.generic]] = {
+            "preprocess.binning": self.preprocessor.binning,
             "preprocess.matrix": self.preprocessor.matrix,
             "preprocess.offset": self.preprocessor.offset,
         }
@@ -130,7 +131,9 @@ class LinearModel:
             parts = {part: tensors[f"{name}.{part}"] for part in ("active", "weights", "intercept", "constant")}
             heads.append(Head(name, parts["constant"].shape, **parts))
         return cls(
-            Preprocessor(tensors["preprocess.matrix"], tensors["preprocess.offset"], settings["compress"]),
+            Preprocessor(
+                *(tensors[f"preprocess.{part}"] for part in ("binning", "matrix", "offset")), settings["compress"]
+            ),
             heads,
             Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),
             Calibration(*(tensors[f"calibration.{name}"] for name in Calibration.__slots__)),

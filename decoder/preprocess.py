@@ -36,18 +36,21 @@ class PreprocessSpec(BaseModel):
 class Preprocessor:
     """A fitted affine map from windows to inputs.
 
-    Time choice, averaging in time, whitening, z-scoring and projection are all linear, so they are carried, and
-    applied, as one matrix: one window costs one product.
+    Whitening, z-scoring and projection are all linear, so they are carried, and applied, as one matrix: after
+    averaging in time, one window costs one product.
 
     Attributes
     ----------
-    matrix : ndarray, shape (n_channels * n_times, n_inputs), float32
+    binning : ndarray, shape (n_times, n_bins), float32
+        Picks times and averages them.
+    matrix : ndarray, shape (n_channels * n_bins, n_inputs), float32
     offset : ndarray, shape (n_inputs,), float32
         The training mean, already projected: inputs have mean 0 over the training windows.
     compress : str
         What is done before, as in `PreprocessSpec`.
     """
 
+    binning: Array
     matrix: Array
     offset: Array
     compress: str = "none"
@@ -63,7 +66,7 @@ class Preprocessor:
         -------
         inputs : ndarray, shape (n, n_inputs), float32
         """
-        flat = _compress(data, self.compress).reshape(len(data), -1)
+        flat = (_compress(data, self.compress) @ self.binning).reshape(len(data), -1)
         return np.asarray(flat @ self.matrix - self.offset)
 
 
@@ -83,7 +86,7 @@ def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSp
         If no sample lies within the chosen times.
     """
     data = _compress(data, spec.compress)
-    n, n_channels, n_times = data.shape
+    n, n_channels, _ = data.shape
     binning = _time_bins(times, spec)
     binned = data @ binning
     whitening = _whitening(binned) if spec.whiten else np.eye(n_channels, dtype=np.float32)
@@ -95,11 +98,10 @@ def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSp
     if spec.components is not None and spec.components < len(scale):
         axes = decompose((inputs - mean) * scale).axes[:, : spec.components]
     scaled = (axes * scale[:, None]).reshape(n_channels, binning.shape[1], -1)
-    matrix = np.einsum("kc,tb,kbp->ctp", whitening, binning, scaled, optimize=True).reshape(n_channels * n_times, -1)
+    matrix = np.einsum("kc,kbp->cbp", whitening, scaled, optimize=True).reshape(binned[0].size, -1)
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
-    return Preprocessor(
-        matrix, data.reshape(n, -1).mean(axis=0, dtype=np.float64).astype(np.float32) @ matrix, spec.compress
-    )
+    mean = binned.reshape(n, -1).mean(axis=0, dtype=np.float64).astype(np.float32)
+    return Preprocessor(binning, matrix, mean @ matrix, spec.compress)
 
 
 def _compress(data: Array, how: str) -> Array:

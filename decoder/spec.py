@@ -21,10 +21,7 @@ class DecoderSpec(BaseModel):
     """Share of each block's units that is kept: the best-decoded by cross-validation."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """What is done to windows first."""
-    alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
-        *(0.03, 0.1, 0.3),
-        *(1, 3, 10, 30, 100, 300, 1000, 3000),
-    )
+    alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
     """Candidate ridge penalties, in units of the inputs' mean eigenvalue."""
     cv_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of pictures by which penalties, units and confidence are set."""

@@ -86,7 +86,7 @@ def alphas_cumprod(config: dict[str, Any]) -> NDArray[np.float64]:
     else:
         msg = f"scheduler configuration: beta_schedule {kind!r} is not linear, scaled_linear or squaredcos_cap_v2"
         raise ModelError(msg)
-    alphas: NDArray[np.float64] = np.cumprod(1 - betas)
+    alphas: NDArray[np.float64] = np.cumprod(1 - betas, dtype=np.float64)
     if config.get("rescale_betas_zero_snr"):  # Lin et al. 2023, algorithm 1
         root = np.sqrt(alphas)
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])

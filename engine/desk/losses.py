@@ -41,7 +41,7 @@ def fidelity(made: Tensor, true: Tensor, latents: Tensor) -> Tensor:
     """
     halves = (F.avg_pool2d(made, 2), F.avg_pool2d(true, 2))
     edges = _edge_distance(made, true) + _edge_distance(*halves)
-    spread = (latents.var((0, 2, 3)) - 1).square().mean() + latents.mean((0, 2, 3)).square().mean()
+    spread = (latents.std((0, 2, 3)) - 1).square().mean() + latents.mean((0, 2, 3)).square().mean()
     pixels = F.l1_loss(made, true) + 0.5 * F.mse_loss(made, true)
     return pixels + 0.5 * edges + 0.15 * (1 - structural_similarity(made, true)) + 0.02 * spread
 

@@ -49,13 +49,13 @@ def templates() -> dict[str, NDArray[np.float32]]:
 
 
 def window(data: NDArray[np.float32], name: str, onset: float = 0.0, rejected: str | None = None) -> Window:
-    """A window as the stream hands it over."""
+    """Make a window as the stream hands it over."""
     event = Event(onset, name)
     return Window(name, data, CHANNELS, SFREQ, onset, 0.0, event, onset, onset, Quality(rejected=rejected))
 
 
 def trained(accumulate: int = 1, strength: float = 1.0) -> CategoryModel:
-    """A model of separable trials."""
+    """Train on separable trials."""
     data, rows = trials(200, strength)
     return fit_category(data, rows, NAMES, templates(), CategorySpec(accumulate=accumulate))[0]
 

@@ -1,0 +1,184 @@
+"""Readers of recorded data sets, on small files in the layout in which the sets are published."""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from decoder.datasets import load
+from decoder.datasets.captions import describe
+from decoder.errors import DatasetError
+from decoder.stimuli import StimulusTable
+from stream.ingest import FilterSpec, WindowSpec, windows_of
+
+
+def write_muse(root: Path, *, codes: tuple[int, ...] = (1, 2), runs: int = 6) -> None:
+    """Write runs of muse-lsl's CSV, two seconds each, with one marker of each code."""
+    folder = root / "muse_eeg_visual" / "N170" / "subject1" / "session1"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for run in range(runs):
+        table = np.zeros((512, 7))
+        table[:, 0] = 1000 + np.arange(512) / 256
+        table[:, 1:6] = rng.normal(size=(512, 5)) * 10
+        for place, code in enumerate(codes):
+            table[100 * (place + 1), 6] = code
+        with gzip.open(folder / f"data_2017-09-13-15.3{run}.00.csv.gz", "wt") as file:
+            file.write("timestamps,TP9,AF7,AF8,TP10,Right AUX,Marker0\n")
+            np.savetxt(file, table, delimiter=",", fmt="%.3f")
+    for name, level in (("faces", 200), ("houses", 50)):
+        pictures = root / "muse_eeg_visual" / "stimuli" / "face_house" / name
+        pictures.mkdir(parents=True)
+        for offset in (-10, 10):
+            Image.new("L", (30, 30), level + offset).save(pictures / f"{name}{offset}.jpg")
+
+
+def test_muse_marker_one_is_a_house_and_two_a_face(tmp_path: Path) -> None:
+    """The codes mean what the stimulus script of that day meant; the last run is for testing."""
+    write_muse(tmp_path)
+    dataset = load("muse-faces", tmp_path)
+    assert [len(run.events) for run in dataset.train] == [2] * 5
+    for run in (*dataset.train, dataset.live):
+        assert [(event.code, event.label) for event in run.events] == [(1, "house"), (2, "face")]
+        assert run.events[0].time == pytest.approx(100 / 256, abs=1e-3)
+    assert dataset.live.name == "muse-faces run 6"
+    assert {event.label for event in dataset.live.events} == set(dataset.stimuli.ids)
+
+
+def test_muse_pictures_are_the_means_of_their_categories(tmp_path: Path) -> None:
+    """Which photograph was shown is not known, so a category's picture is the mean of its photographs."""
+    write_muse(tmp_path)
+    stimuli = load("muse-faces", tmp_path).stimuli
+    levels = dict(zip(stimuli.ids, stimuli.images.mean(axis=(1, 2, 3)), strict=True))
+    assert levels["face"] == pytest.approx(200, abs=2)
+    assert levels["house"] == pytest.approx(50, abs=2)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"codes": (1, 7)}, "'7'"), ({"runs": 4}, "4 runs, not 6")])
+def test_muse_files_of_another_task_are_refused(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
+    """Unknown markers, or runs that are missing, are named."""
+    write_muse(tmp_path, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match=message):
+        load("muse-faces", tmp_path)
+
+
+def write_v4(root: Path, n: int = 40, n_pictures: int | None = None) -> np.ndarray:
+    """Write a session whose photographs have their number's grey level."""
+    folder = root / "v4_natural_images_cowley2023"
+    (folder / "images").mkdir(parents=True)
+    (folder / "responses_repeat_averaged").mkdir()
+    responses = np.random.default_rng(0).uniform(0, 3, (5, n))
+    np.save(folder / "responses_repeat_averaged" / "responses_201025.npy", responses)
+    with zipfile.ZipFile(folder / "images" / "images_201025.zip", "w") as archive:
+        for number in range(n_pictures or n, 0, -1):
+            picture = root / "one.jpg"
+            Image.new("RGB", (16, 16), (5 * number,) * 3).save(picture)
+            # Unpadded numbers: sorted as text, 10 would come before 2.
+            archive.write(picture, f"image{number}.jpg")
+    return responses
+
+
+def test_v4_each_vector_answers_to_its_photograph(tmp_path: Path) -> None:
+    """Column k of the responses belongs to image number k + 1, in windows as in the stimulus table."""
+    responses = write_v4(tmp_path)
+    dataset = load("v4-photos", tmp_path)
+    level = dict(zip(dataset.stimuli.ids, dataset.stimuli.images.mean(axis=(1, 2, 3)), strict=True))
+    for recording in (*dataset.train, dataset.live):
+        windows = list(windows_of(recording, WindowSpec(mode="sample", tmin=0, tmax=0.5), FilterSpec()))
+        assert len(windows) == len(recording.events)
+        for window in windows:
+            assert window.event is not None
+            number = round(level[window.event.label] / 5)
+            np.testing.assert_allclose(window.data[:, 0], responses[:, number - 1], rtol=1e-6)
+
+
+def test_v4_held_out_photographs_are_a_tenth_and_not_in_training(tmp_path: Path) -> None:
+    """Training and test share no photograph; the seed, and only it, chooses."""
+    write_v4(tmp_path)
+    dataset, again, other = (load("v4-photos", tmp_path, seed=seed) for seed in (0, 0, 1))
+    train, test = ({event.label for event in recording.events} for recording in (dataset.train[0], dataset.live))
+    assert not train & test
+    assert (len(train), len(test)) == (36, 4)
+    assert again.live.events == dataset.live.events
+    assert other.live.events != dataset.live.events
+    assert dataset.description == "macaque V4 spikes"
+
+
+def test_v4_pictures_that_do_not_match_the_responses_are_refused(tmp_path: Path) -> None:
+    """A photograph too few is named, not shifted past."""
+    write_v4(tmp_path, n_pictures=39)
+    with pytest.raises(DatasetError, match="39 photographs and responses to 40"):
+        load("v4-photos", tmp_path)
+
+
+def write_miyawaki(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write 44 trials of 20 figures, shuffled and split as the published file is; gives them in measured order."""
+    rng = np.random.default_rng(0)
+    figures = rng.integers(0, 2, (20, 784)).astype(float)
+    shown = figures[np.concatenate([np.arange(20), rng.integers(0, 20, 24)])]
+    responses = rng.normal(size=(44, 6))
+    place = rng.permutation(44)
+    content = {"train_indices": place[None, :40], "test_indices": place[None, 40:]}
+    for name, values in (("fmri", responses), ("stim", shown)):
+        content |= {f"{name}Trn": values[place[:40]], f"{name}Test": values[place[40:]]}
+    (root / "miyawaki2008_figures_v1").mkdir(parents=True)
+    savemat(root / "miyawaki2008_figures_v1" / "miyawaki_structured_28x28.mat", content)
+    return responses, shown
+
+
+def test_miyawaki_trials_are_in_measured_order_with_their_own_figures(tmp_path: Path) -> None:
+    """The published shuffle is undone, and each label names the figure that was shown."""
+    responses, shown = write_miyawaki(tmp_path)
+    dataset = load("miyawaki", tmp_path)
+    np.testing.assert_allclose(dataset.live.streams[0].data, responses, rtol=1e-6)
+    rows = dataset.stimuli.rows(event.label for event in dataset.live.events)
+    np.testing.assert_array_equal(dataset.stimuli.images[rows][:, ::4, ::4, 0].reshape(44, -1), shown * 255)
+
+
+def test_miyawaki_figures_are_each_their_own_group(tmp_path: Path) -> None:
+    """Leaving one group out leaves one figure out, with all its trials."""
+    write_miyawaki(tmp_path)
+    dataset = load("miyawaki", tmp_path)
+    assert len(dataset.stimuli) == 20
+    assert dataset.stimuli.groups == dataset.stimuli.ids
+    assert dataset.train == (dataset.live,)
+
+
+@pytest.mark.parametrize("name", ["muse-faces", "v4-photos", "miyawaki"])
+def test_data_that_are_not_there_are_said_to_be_missing_and_where_to_find_them(name: str, tmp_path: Path) -> None:
+    """The message names the missing path and the public source."""
+    with pytest.raises(DatasetError, match=r"is missing; the data come from github\.com/"):
+        load(name, tmp_path)
+
+
+def test_a_data_set_without_a_reader_is_refused_by_name(tmp_path: Path) -> None:
+    """The message lists what there is."""
+    with pytest.raises(DatasetError, match=r"'nsd'.*v4-photos"):
+        load("nsd", tmp_path)
+
+
+class OneHot:
+    """Encoders in whose space picture k is word k, and a little of word k + 1."""
+
+    def embed_images(self, images: np.ndarray) -> np.ndarray:
+        """Picture k: word k, and half of the next."""
+        rows = images[:, 0, 0, 0]
+        return (np.eye(4)[rows] + 0.5 * np.eye(4)[(rows + 1) % 4]).astype(np.float32)
+
+    def embed_texts(self, captions: list[str]) -> np.ndarray:
+        """Words are their numbers."""
+        return np.eye(4)[[int(caption) for caption in captions]].astype(np.float32)
+
+
+def test_pictures_are_captioned_by_the_most_similar_words_best_first() -> None:
+    """Of four words, a picture gets the two that are most like it; captions that exist are kept."""
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    bare = StimulusTable(("a", "b", "c", "d"), images)
+    described = describe(bare, OneHot(), ["3", "2", "1", "0"], best=2)
+    assert described.captions == (("0", "1"), ("1", "2"), ("2", "3"), ("3", "0"))
+    assert describe(described, OneHot(), ["0"]) is described
+    assert describe(bare, OneHot(), []) is bare
