@@ -132,7 +132,10 @@ class LinearModel:
             heads.append(Head(name, parts["constant"].shape, **parts))
         return cls(
             Preprocessor(
-                *(tensors[f"preprocess.{part}"] for part in ("binning", "matrix", "offset")), settings["compress"]
+                tensors["preprocess.binning"],
+                tensors["preprocess.matrix"],
+                tensors["preprocess.offset"],
+                settings["compress"],
             ),
             heads,
             Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),

@@ -1,7 +1,8 @@
-"""A cheap way for gradients: a small network from latents straight to CLIP's patch embeddings.
+"""A cheap way for gradients: one convolution from latents straight to CLIP's patch embeddings.
 
-CLIP sees a picture through one linear map of each patch. A few convolutions predict the outcome of that map from the
-latent, so that a gradient step skips the VAE's decoder; the blocks that follow are CLIP's own.
+CLIP sees a picture through one linear map of each patch, and a VAE's decoder is close to linear at that scale, so a
+linear map of the latent's neighbourhood predicts the patch embeddings well (ridge, `engine.desk.surrogate`). A gradient
+step then skips the decoder; the blocks that follow are CLIP's own.
 """
 
 import json
@@ -14,43 +15,36 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+KERNEL = 6
 
 
 class LatentToPatches(nn.Module):
-    """Convolutions at the latent's resolution, resized to the grid of patches, and convolutions there.
+    """A convolution over the 6 x 6 latent cells about each patch, two cells a patch.
 
     Parameters
     ----------
     channels : int
         Of the latent.
-    width : int
-        Of the hidden layers.
     patch_width : int
         Of CLIP's patch embeddings.
     grid : int
-        Patches along one side.
+        Patches along one side; latents of another size than 2 * grid are resized (bilinear, antialiased).
     """
 
-    def __init__(self, *, channels: int, width: int, patch_width: int, grid: int) -> None:
+    def __init__(self, *, channels: int, patch_width: int, grid: int) -> None:
         super().__init__()
-        self.grid = grid
-        self.fine = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-        )
-        self.coarse = nn.Sequential(
-            nn.Conv2d(4 * width, 2 * width, 1), nn.SiLU(), nn.Conv2d(2 * width, patch_width, 3, padding=1)
-        )
+        self.side = 2 * grid
+        self.map = nn.Conv2d(channels, patch_width, KERNEL, stride=2)
+
+    def neighbourhoods(self, latents: Tensor) -> Tensor:
+        """Latents (n, channels, height, width) as the convolution takes them: resized, edges repeated."""
+        if latents.shape[-2:] != (self.side, self.side):
+            latents = F.interpolate(latents, (self.side, self.side), mode="bilinear", antialias=True)
+        return F.pad(latents, ((KERNEL - 2) // 2,) * 4, mode="replicate")
 
     def forward(self, latents: Tensor) -> Tensor:
         """Patch embeddings (n, patch_width, grid, grid) of latents (n, channels, height, width)."""
-        fine = self.fine(latents)
-        side = 2 * self.grid
-        if fine.shape[-2:] != (side, side):
-            fine = F.interpolate(fine, (side, side), mode="bilinear", antialias=True)
-        patches: Tensor = self.coarse(F.pixel_unshuffle(fine, 2))
+        patches: Tensor = self.map(self.neighbourhoods(latents))
         return patches
 
 

@@ -1,14 +1,13 @@
-"""Train the small network that carries the gradients of fast stage 2 (`engine.gradient`).
+"""Fit the small network that carries the gradients of fast stage 2 (`engine.gradient`).
 
 Its teacher is the models' own decoder followed by CLIP's patch embedding. Latents are those of composed pictures, and
 the same blurred, noised and mixed, because stage 2 moves through latents that no picture has.
 
-    python -m engine.desk.surrogate --out models/desk/gradient --pictures 2400
+    python -m engine.desk.surrogate --out models/desk/gradient
 """
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.gradient import LatentToPatches, save_gradient
+from engine.gradient import KERNEL, LatentToPatches, save_gradient
 from engine.models import Models, load_models
 from engine.spec import ModelSpec
 
@@ -28,25 +27,19 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings of a training run.
+    """Settings of a fit.
 
     Attributes
     ----------
-    width : int
-        Of the network's hidden layers.
     variants : int
         Latents made of each picture, all disturbed differently.
-    epochs, batch : int
-    learning_rate : float
-        Peak of a one-cycle schedule (AdamW).
+    ridge : float
+        Added to the diagonal of the neighbourhoods' second moments.
     seed : int
     """
 
-    width: int = 64
     variants: int = 1
-    epochs: int = 60
-    batch: int = 64
-    learning_rate: float = 3e-3
+    ridge: float = 1.0
     seed: int = 20261122
 
 
@@ -82,46 +75,24 @@ def make_pairs(models: Models, images: NDArray[np.uint8], recipe: Recipe) -> tup
     return every, torch.cat(patches)
 
 
-def fit(
-    latents: Tensor, patches: Tensor, recipe: Recipe, *, report: Callable[[int, float], None] = lambda *_: None
-) -> LatentToPatches:
-    """Train a network on pairs; reports (epoch, share of the patches' variance left unexplained).
+def fit(latents: Tensor, patches: Tensor, recipe: Recipe) -> LatentToPatches:
+    """Fit the convolution to pairs by ridge regression (closed form, so nothing depends on a learning rate).
 
-    Raises
-    ------
-    ValueError
-        If the pairs are fewer than a batch.
+    Parameters
+    ----------
+    latents : Tensor, shape (n, channels, height, width)
+    patches : Tensor, shape (n, width, grid, grid)
+    recipe : Recipe
     """
-    if len(latents) < recipe.batch:
-        msg = f"{len(latents)} pairs are fewer than a batch of {recipe.batch}"
-        raise ValueError(msg)
-    torch.manual_seed(recipe.seed)
-    network = LatentToPatches(
-        channels=latents.shape[1], width=recipe.width, patch_width=patches.shape[1], grid=patches.shape[-1]
-    ).to(memory_format=torch.channels_last)
-    centred = patches - patches.mean(dim=(0, 2, 3), keepdim=True)
-    variance = float(centred.square().mean())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-    steps = recipe.epochs * (len(latents) // recipe.batch)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=max(steps, 2))
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for epoch in range(recipe.epochs):
-        left = []
-        for index in _batches(len(latents), recipe.batch, generator):
-            loss = (network(latents[index]) - patches[index]).square().mean() / variance
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            rate.step()
-            left.append(loss.item())
-        report(epoch, float(np.mean(left)))
+    width, grid = patches.shape[1], patches.shape[-1]
+    network = LatentToPatches(channels=latents.shape[1], patch_width=width, grid=grid)
+    cells = F.unfold(network.neighbourhoods(latents), KERNEL, stride=2).transpose(1, 2).flatten(0, 1)
+    x = torch.cat([cells, torch.ones(len(cells), 1)], dim=1).double()
+    y = patches.flatten(2).transpose(1, 2).flatten(0, 1).double()
+    solved = torch.linalg.solve(x.T @ x + recipe.ridge * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y).float()
+    network.map.weight.data = solved[:-1].T.reshape(network.map.weight.shape)
+    network.map.bias.data = solved[-1]
     return network.eval().requires_grad_(False)
-
-
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    order = torch.randperm(n, generator=generator)
-    for start in range(0, n - size + 1, size):
-        yield order[start : start + size]
 
 
 def score(network: LatentToPatches, models: Models, latents: Tensor, patches: Tensor) -> dict[str, float]:
@@ -139,31 +110,27 @@ def _explained(guess: Tensor, truth: Tensor) -> float:
 
 
 def main() -> None:
-    """Train on composed pictures, score on others, and save."""
+    """Fit on composed pictures, score on others, and save."""
     from engine.desk.compose import compose, images
     from engine.desk.pack import load_pack
 
-    usual = Recipe()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", default="models/desk", help="folder of the models")
     parser.add_argument("--out", type=Path, default=Path("models/desk/gradient"))
-    parser.add_argument("--pictures", type=int, default=2400)
-    parser.add_argument("--width", type=int, default=usual.width)
-    parser.add_argument("--epochs", type=int, default=usual.epochs)
-    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--pictures", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=Recipe().seed)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    recipe = Recipe(width=given.width, epochs=given.epochs, seed=given.seed)
+    recipe = Recipe(seed=given.seed)
     models = load_models(ModelSpec(folder=given.models, gradient="none"))
     pack = load_pack()
     latents, patches = make_pairs(models, images(compose(pack, given.pictures, recipe.seed)), recipe)
-    network = fit(latents, patches, recipe, report=lambda e, left: _log.info("epoch %d: %.4f unexplained", e, left))
-    unseen = make_pairs(models, images(compose(pack, 64, recipe.seed + 1)), recipe)
+    network = fit(latents, patches, recipe)
+    unseen = make_pairs(models, images(compose(pack, 32, recipe.seed + 1)), recipe)
     for name, value in score(network, models, *unseen).items():
         _log.info("%s: %.4f of variance explained", name, value)
     shape: dict[str, int | str] = {
         "channels": latents.shape[1],
-        "width": recipe.width,
         "patch_width": patches.shape[1],
         "grid": patches.shape[-1],
         "feature_space": models.feature_space,
