@@ -82,7 +82,8 @@ def _own(r: Floats, own: NDArray[np.intp] | None) -> Floats:
 def pixcorr(truth: Images, reconstruction: Images) -> Floats:
     """Pearson correlation of RGB pixels, picture by picture, at 425 x 425; shape (n,)."""
     pairs = zip(truth, reconstruction, strict=True)
-    return np.array([np.sum(np.prod([_standardise(resize(i[None], SIDE))[0] for i in pair], axis=0)) for pair in pairs])
+    similarity = [np.vdot(*(_standardise(resize(i[None], SIDE)) for i in pair)) for pair in pairs]
+    return np.asarray(similarity, np.float64)
 
 
 def _grey(image: Images) -> NDArray[np.float32]:

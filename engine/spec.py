@@ -42,9 +42,9 @@ class StructureSpec(_Spec):
 
     mode: Literal["none", "fast", "onestep", "exact"] = "fast"
     """fast: gradients on the predicted clean latent only; onestep: through one UNet call; exact: the paper's."""
-    iterations: Annotated[int, Field(ge=0, le=10_000)] = 8
+    iterations: Annotated[int, Field(ge=0, le=10_000)] = 5
     """Adam steps: after each UNet call (fast), or in all (onestep, exact; the paper takes 300). 0 is stage 1."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.05
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.08
     """Of Adam, in units of the latent's standard deviation (the paper: 0.01)."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.999
     """Factor on the learning rate after each iteration."""

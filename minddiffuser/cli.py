@@ -49,6 +49,8 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stde
 
 def main() -> None:
     """Run the command line; every error of ours is one line and exit code 1."""
+    # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except (AppError, DecoderError, EngineError, StreamError) as error:

@@ -90,8 +90,8 @@ def fit(latents: Tensor, patches: Tensor, recipe: Recipe) -> LatentToPatches:
     x = torch.cat([cells, torch.ones(len(cells), 1)], dim=1).double()
     y = patches.flatten(2).transpose(1, 2).flatten(0, 1).double()
     solved = torch.linalg.solve(x.T @ x + recipe.ridge * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y).float()
-    network.map.weight.data = solved[:-1].T.reshape(network.map.weight.shape)
-    network.map.bias.data = solved[-1]
+    weight = solved[:-1].T.reshape(network.map.weight.shape)
+    network.map.load_state_dict({"weight": weight, "bias": solved[-1]})
     return network.eval().requires_grad_(False)
 
 

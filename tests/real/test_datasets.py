@@ -88,6 +88,7 @@ def _share(c: np.ndarray, templates: np.ndarray) -> float:
     return float(np.sum((c - templates[0]) * difference) / np.sum(difference**2))
 
 
+@pytest.mark.slow
 def test_v4_latents_of_unseen_photographs_identify_them() -> None:
     """Two-way identification of 120 held-out photographs by the decoded latent: at least 0.82, permuted about 0.5."""
     config, dataset, train, test = prepared("v4-photos")
