@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.codes import low_level, mid_level
+
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
 
@@ -120,48 +122,47 @@ def pixel_similarity(truth: Images, reconstruction: Images) -> Floats:
     return correlation_matrix(resize(truth, TWO_WAY_SIDE), resize(reconstruction, TWO_WAY_SIDE))
 
 
-def picture_scores(truth: Images, reconstruction: Images) -> dict[str, Floats]:
+def feature_similarity(truth: Images, reconstruction: Images) -> Floats:
+    """Correlation matrix of simple features: what feature two-way identification is read from.
+
+    Contrast, luminance and colour in 6 x 6 cells, saturation and oriented edges in 3 x 3 (`decoder.codes`), each
+    standardised by its mean and spread over the truths. Stage 2 does not optimise them, as it does CLIP's.
+    """
+    own, other = (_simple_features(images) for images in (truth, reconstruction))
+    mean, spread = own.mean(axis=0), own.std(axis=0) + 1e-6
+    return correlation_matrix((own - mean) / spread, (other - mean) / spread)
+
+
+def _simple_features(images: Images) -> NDArray[np.float32]:
+    square = resize(images, TWO_WAY_SIDE)
+    codes = (low_level(square), mid_level(square))
+    return np.concatenate([code.reshape(len(images), -1) for code in codes], axis=1).astype(np.float32)
+
+
+def picture_scores(gallery: Images, own: NDArray[np.intp], reconstruction: Images) -> dict[str, Floats]:
     """Score reconstructions picture by picture.
 
     Parameters
     ----------
-    truth, reconstruction : ndarray, shape (n, height, width, 3), uint8
-        Row by row the same picture; sizes may differ.
+    gallery : ndarray, shape (k, height, width, 3), uint8
+        The pictures shown, each once.
+    own : ndarray of int, shape (n,)
+        Which of them each reconstruction is held against. With another than the true one in its place, the scores
+        are those of chance.
+    reconstruction : ndarray, shape (n, height, width, 3), uint8
+        Sizes may differ from the gallery's.
 
     Returns
     -------
     scores : dict
-        'pixcorr', 'ssim' and 'two_way', each of shape (n,).
+        'pixcorr', 'ssim', 'two_way' (on pixels) and 'two_way_features' (on simple features), each of shape (n,).
     """
     return {
-        "pixcorr": pixcorr(truth, reconstruction),
-        "ssim": ssim(truth, reconstruction),
-        "two_way": two_way(pixel_similarity(truth, reconstruction)),
+        "pixcorr": pixcorr(gallery[own], reconstruction),
+        "ssim": ssim(gallery[own], reconstruction),
+        "two_way": two_way(pixel_similarity(gallery, reconstruction), own),
+        "two_way_features": two_way(feature_similarity(gallery, reconstruction), own),
     }
-
-
-def chance_scores(truth: Images, reconstruction: Images, rng: np.random.Generator) -> dict[str, Floats]:
-    """Score every reconstruction against another picture's truth: what guessing with these pictures gives.
-
-    Pictures are paired along one random cycle, so none meets its own truth and each is used once.
-
-    Returns
-    -------
-    scores : dict
-        As `picture_scores` gives them.
-    """
-    order = rng.permutation(len(truth))
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, 1)
-    other = truth[partner]
-    r = pixel_similarity(truth, reconstruction)[partner]
-    return {"pixcorr": pixcorr(other, reconstruction), "ssim": ssim(other, reconstruction), "two_way": two_way(r)}
-
-
-def mean_image(images: Images, n: int) -> Images:
-    """Give the mean of (training) pictures `n` times: the guess that needs no brain."""
-    mean = np.round(images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
-    return np.broadcast_to(mean, (n, *mean.shape)).copy()
 
 
 def bootstrap_interval(

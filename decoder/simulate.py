@@ -77,7 +77,7 @@ class Preset:
 PRESETS = {
     "thingslike": Preset(evoked_rms=0.6, low=0.4, mid=0.2, semantic=0.4),
     "demo": Preset(
-        evoked_rms=4.0,
+        evoked_rms=6.0,
         low=0.65,
         mid=0.05,
         semantic=0.3,

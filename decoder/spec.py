@@ -27,8 +27,10 @@ class DecoderSpec(BaseModel):
     """Folds of pictures by which penalties, units and confidence are set."""
     hold_out: Literal["none", "groups"] | Annotated[int, Field(ge=2)] = "none"
     """Also fit models that never saw some pictures, and decode those by them: one a group, or so many folds."""
+    c_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Ridge shrinks toward the mean. 0 leaves c so; 1 scales its deviations to the true spread."""
     z_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Ridge shrinks toward the mean. 0 leaves z so; 1 scales its deviations to the true spread."""
+    """The same for z."""
     s_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The same for each block of s."""
     seed: Annotated[int, Field(ge=0)] = 0

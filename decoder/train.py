@@ -250,7 +250,7 @@ def fit_model(
         Y = flat[samples.rows][:, active]
         found = cross_validate(folds, Y, grid)
         weights, intercept = fit_ridge(spectrum, Y, found.alpha)
-        gain = _gain(Y, found, spec.z_gain if name == "z" else 0.0)
+        gain = _gain(Y, found, spec.z_gain if name == "z" else spec.c_gain)
         constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
         heads.append(Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant))
         correct.append(_identified(flat[:, active], found.predictions, samples.rows, intercept))

@@ -39,20 +39,20 @@ def score(
     Returns
     -------
     dict
-        `<stage>`, `mean_image` and `chance`, each with pixcorr, ssim, two_way; `<stage>_interval` with
-        [low, high] (95 %, bootstrap over reconstructions); `gain` of stage 2 over stage 1 with its paired
+        `<stage>`, `mean_image` and `chance`, each with the scores of `decoder.metrics.picture_scores`;
+        `<stage>_interval` with [low, high] (95 %, bootstrap over reconstructions); `gain` of stage 2 over stage 1 with its paired
         interval, where there are both; `n` reconstructions of `pictures` pictures.
     """
     result: dict[str, Any] = {"n": len(own), "pictures": len(gallery)}
-    scores = {stage: _scores(gallery, own, pixels) for stage, pixels in stages.items()}
+    scores = {stage: metrics.picture_scores(gallery, own, pixels) for stage, pixels in stages.items()}
     for stage, values in scores.items():
         result[stage] = _means(values)
         result[f"{stage}_interval"] = {name: _interval(value, rng) for name, value in values.items()}
     constant = np.broadcast_to(mean_image, (len(own), *mean_image.shape))
-    result["mean_image"] = _means(_scores(gallery, own, constant))
+    result["mean_image"] = _means(metrics.picture_scores(gallery, own, constant))
     # Chance: the same reconstructions, each held against a picture that was not the one shown.
     other = (own + rng.integers(1, len(gallery), len(own))) % len(gallery)
-    result["chance"] = _means(_scores(gallery, other, list(stages.values())[-1]))
+    result["chance"] = _means(metrics.picture_scores(gallery, other, list(stages.values())[-1]))
     if {"stage1", "stage2"} <= set(scores):
         gains = {name: scores["stage2"][name] - scores["stage1"][name] for name in scores["stage2"]}
         result["gain"] = {
@@ -60,14 +60,6 @@ def score(
             for name, gain in gains.items()
         }
     return result
-
-
-def _scores(gallery: Pixels, own: NDArray[np.intp], pixels: Pixels) -> Scores:
-    return {
-        "pixcorr": metrics.pixcorr(gallery[own], pixels),
-        "ssim": metrics.ssim(gallery[own], pixels),
-        "two_way": metrics.two_way(metrics.pixel_similarity(gallery, pixels), own),
-    }
 
 
 def _means(scores: Scores) -> dict[str, float]:
