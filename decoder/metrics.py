@@ -16,6 +16,8 @@ Images = NDArray[np.uint8]
 
 SIDE = 425
 TWO_WAY_SIDE = 128
+LEAST_SPREAD = 1e-2
+"""A feature that varies less than this share of the one that varies most is the same in all pictures."""
 GREY = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
 
 
@@ -126,11 +128,13 @@ def feature_similarity(truth: Images, reconstruction: Images) -> Floats:
     """Correlation matrix of simple features: what feature two-way identification is read from.
 
     Contrast, luminance and colour in 6 x 6 cells, saturation and oriented edges in 3 x 3 (`decoder.codes`), each
-    standardised by its mean and spread over the truths. Stage 2 does not optimise them, as it does CLIP's.
+    standardised by its mean and spread over the truths; those in which the truths do not differ are left out. Stage 2
+    does not optimise them, as it does CLIP's.
     """
     own, other = (_simple_features(images) for images in (truth, reconstruction))
-    mean, spread = own.mean(axis=0), own.std(axis=0) + 1e-6
-    return correlation_matrix((own - mean) / spread, (other - mean) / spread)
+    mean, spread = own.mean(axis=0), own.std(axis=0)
+    told = spread > LEAST_SPREAD * spread.max()
+    return correlation_matrix((own - mean)[:, told] / spread[told], (other - mean)[:, told] / spread[told])
 
 
 def _simple_features(images: Images) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOST = 3
+STARTED = time.monotonic()
 
 app = typer.Typer(
     add_completion=False,
@@ -73,7 +75,9 @@ def demo(
 
     set_up_logging(verbose)
     prepared = prepare(config, port)
-    lost = _run(lambda stop: run_demo(prepared, stop, headless=headless, seconds=seconds, report_to=report))
+    lost = _run(
+        lambda stop: run_demo(prepared, stop, started=STARTED, headless=headless, seconds=seconds, report_to=report)
+    )
     raise typer.Exit(LOST if lost else 0)
 
 

@@ -103,9 +103,15 @@ def _make(config: Config, folder: Path) -> None:
 
 
 async def run_demo(
-    prepared: Prepared, stop: asyncio.Event, *, headless: bool, seconds: float | None, report_to: Path | None
+    prepared: Prepared,
+    stop: asyncio.Event,
+    *,
+    started: float,
+    headless: bool,
+    seconds: float | None,
+    report_to: Path | None,
 ) -> int:
-    """Run the demo until it is stopped or its time is up.
+    """Run the demo until it is stopped or its time is up; `started` is the program's start (`time.monotonic()`).
 
     Returns
     -------
@@ -125,6 +131,7 @@ async def run_demo(
             loop=True,
             seconds=seconds or (HEADLESS_SECONDS if headless else None),
             stop=stop,
+            started=started,
             on_display=None if headless else _show,
         )
         report = make_report(prepared, outcome)

@@ -85,6 +85,7 @@ async def rehearse(
     seconds: float | None = None,
     stop: asyncio.Event | None = None,
     on_display: Callable[[str], None] | None = None,
+    started: float | None = None,
 ) -> Outcome:
     """Replay a recording and decode it live.
 
@@ -109,6 +110,8 @@ async def rehearse(
         Ends it earlier.
     on_display : callable, optional
         Where given, the web page is served too, and this is called with its address.
+    started : float, optional
+        `time.monotonic()` from which the time to the first picture counts.
     """
     stop = stop or asyncio.Event()
     name = f"{config.name}-{uuid.uuid4().hex[:8]}"
@@ -125,7 +128,7 @@ async def rehearse(
         if on_display:
             display = await stack.enter_async_context(Display(broker, config.display.host, config.display.port))
             on_display(display.url)
-        session = Session(config, bundle, reconstructor, publisher, originals)
+        session = Session(config, bundle, reconstructor, publisher, originals, started)
         arguments = ["replay", str(recording), "--name", name, "--speed", str(speed), "--json"]
         replay = await stack.enter_async_context(child(*arguments, *(["--loop"] if loop else [])))
         await subscriber.line(CHILD_START)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class Session:
         Connected.
     originals : mapping of str to ndarray, optional
         The pictures shown, by event label, (height, width, 3) uint8.
+    started : float, optional
+        `time.monotonic()` from which the time to the first picture counts; now by default.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Session:
         reconstructor: Reconstructor,
         publisher: Publisher,
         originals: Mapping[str, NDArray[np.uint8]] | None = None,
+        started: float | None = None,
     ) -> None:
         self._config = config
         self._bundle = bundle
@@ -110,7 +114,7 @@ class Session:
         self._queue = WindowQueue(config.queue.length if config.queue.policy == "every" else 1)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="reconstruct")
         self._latencies = Latencies()
-        self._started = local_clock()
+        self._started = time.monotonic() if started is None else started
         self._state = "starting"
         self._first = asyncio.Event()
         self._ingest: LiveIngest | None = None
@@ -230,7 +234,7 @@ class Session:
         self._latencies.add(times)
         self.account.published += 1
         if self.account.seconds_to_first_picture is None:
-            self.account.seconds_to_first_picture = round(times["published"] - self._started, 3)
+            self.account.seconds_to_first_picture = round(time.monotonic() - self._started, 3)
 
     def _encoded(
         self, picture: Picture, meta: Mapping[str, Any], times: Mapping[str, float]
@@ -292,5 +296,5 @@ class Session:
 
     def _rate(self) -> float:
         """Pictures a second since the first one."""
-        elapsed = local_clock() - self._started - (self.account.seconds_to_first_picture or 0.0)
+        elapsed = time.monotonic() - self._started - (self.account.seconds_to_first_picture or 0.0)
         return round((self.account.published - 1) / elapsed, 3) if self.account.published > 1 and elapsed > 0 else 0.0
