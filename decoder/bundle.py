@@ -240,13 +240,19 @@ class Bundle:
             raise BundleError(
                 f"{folder / 'weights.safetensors'} was changed since it was saved; train the bundle again"
             )
-        tensors = load(weights)
-        models = {}
-        for name, entry in content["models"].items():
-            own = {key.removeprefix(f"{name}/"): array for key, array in tensors.items() if key.startswith(f"{name}/")}
-            models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
-        channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
-        rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
+        try:
+            tensors = load(weights)
+            models = {}
+            for name, entry in content["models"].items():
+                start = f"{name}/"
+                own = {key.removeprefix(start): array for key, array in tensors.items() if key.startswith(start)}
+                models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
+            channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
+            rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{folder} lacks {error} that this version needs; train the bundle again with this version"
+            ) from None
         return cls(models, channels, **rest)
 
 

@@ -88,6 +88,8 @@ PRESETS = {
         latency_jitter=0.005,
     ),
 }
+"""`thingslike` is meant to be as hard as THINGS-EEG2; `demo` is ten times stronger and less noisy than that, far easier
+than any person, so that single presentations give pictures worth looking at."""
 PresetName = Literal["thingslike", "demo"]
 
 
@@ -315,35 +317,3 @@ def _unit(vectors: Floats) -> Floats:
 
 def _unit_rms(fields: Floats) -> Floats:
     return np.asarray(fields / np.sqrt(np.mean(fields**2, axis=0)))
-
-
-def simulate_eeg(
-    images: NDArray[np.uint8],
-    semantics: Array,
-    labels: Sequence[str],
-    *,
-    preset: PresetName = "demo",
-    seed: int = 0,
-    repeats: int = 1,
-    soa: float = 0.6,
-) -> tuple[Any, Truth]:
-    """Simulate one EEG recording (63 channels, 250 Hz); see `Participant` for two of one participant."""
-    return Participant("eeg", preset, seed, images, semantics).record(
-        images, semantics, labels, run=seed, repeats=repeats, soa=soa
-    )
-
-
-def simulate_meg(
-    images: NDArray[np.uint8],
-    semantics: Array,
-    labels: Sequence[str],
-    *,
-    preset: PresetName = "demo",
-    seed: int = 0,
-    repeats: int = 1,
-    soa: float = 0.6,
-) -> tuple[Any, Truth]:
-    """Simulate one MEG recording (102 magnetometers, 250 Hz); see `Participant` for two of one participant."""
-    return Participant("meg", preset, seed, images, semantics).record(
-        images, semantics, labels, run=seed, repeats=repeats, soa=soa
-    )

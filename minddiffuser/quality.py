@@ -40,8 +40,8 @@ def score(
     -------
     dict
         `<stage>`, `mean_image` and `chance`, each with the scores of `decoder.metrics.picture_scores`;
-        `<stage>_interval` with [low, high] (95 %, bootstrap over reconstructions); `gain` of stage 2 over stage 1 with its paired
-        interval, where there are both; `n` reconstructions of `pictures` pictures.
+        `<stage>_interval` with [low, high] (95 %, bootstrap over reconstructions); `gain` of stage 2 over
+        stage 1 with its paired interval, where there are both; `n` reconstructions of `pictures` pictures.
     """
     result: dict[str, Any] = {"n": len(own), "pictures": len(gallery)}
     scores = {stage: metrics.picture_scores(gallery, own, pixels) for stage, pixels in stages.items()}

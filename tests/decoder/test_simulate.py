@@ -7,7 +7,7 @@ import pytest
 
 from decoder.codes import cells, low_level, mid_level, opponent
 from decoder.headmodel import leadfield
-from decoder.simulate import EEG_CHANNELS, SFREQ, Participant, Truth, simulate_eeg, simulate_meg
+from decoder.simulate import EEG_CHANNELS, SFREQ, Participant, Truth
 from decoder.simulate_fmri import haemodynamic_response, simulate_fmri, write_fmri
 
 N = 60
@@ -33,7 +33,9 @@ LABELS = tuple(f"p{i}" for i in range(N))
 @pytest.fixture(scope="module")
 def recorded(pictures: np.ndarray, meanings: np.ndarray):
     """One EEG recording of 20 repeats, and its truth."""
-    return simulate_eeg(pictures, meanings, LABELS, seed=3, repeats=20, soa=0.7)
+    return Participant("eeg", "demo", 3, pictures, meanings).record(
+        pictures, meanings, LABELS, run=3, repeats=20, soa=0.7
+    )
 
 
 def epochs(raw, truth: Truth) -> np.ndarray:
@@ -127,7 +129,7 @@ def test_leadfield_is_that_of_a_sphere(pictures: np.ndarray, meanings: np.ndarra
 
 def test_meg_is_recorded_in_tesla(pictures: np.ndarray, meanings: np.ndarray) -> None:
     """102 magnetometers on the helmet, with noise of a few hundred femtotesla."""
-    raw, truth = simulate_meg(pictures, meanings, LABELS)
+    raw, truth = Participant("meg", "demo", 0, pictures, meanings).record(pictures, meanings, LABELS, run=0)
     assert raw.get_channel_types(unique=True) == ["mag"]
     assert len(raw.ch_names) == 102
     assert 5e-14 < np.sqrt(np.mean(raw.get_data() ** 2)) < 1e-12

@@ -202,7 +202,10 @@ def test_help_is_quick_to_import(cli: Cli) -> None:
     """The command line itself imports neither torch nor mne nor scipy."""
     run = cli("--help")
     assert run.returncode == 0
-    code = "import sys, minddiffuser.cli; print(sorted({'torch', 'mne', 'scipy', 'diffusers', 'sklearn'} & set(sys.modules)))"
+    code = (
+        "import sys, minddiffuser.cli; "
+        "print(sorted({'torch', 'mne', 'scipy', 'diffusers', 'sklearn'} & set(sys.modules)))"
+    )
     heavy = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
