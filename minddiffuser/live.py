@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from decoder.bundle import Bundle
+from decoder.stimuli import read_stimuli
 from engine.models import Models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
 from minddiffuser.config import load_config
 from minddiffuser.console import console
+from minddiffuser.data import originals
 from minddiffuser.display.server import Display
 from minddiffuser.session import Session
 from minddiffuser.training import bundle_path
@@ -42,7 +44,8 @@ async def run_live(
             page = await stack.enter_async_context(Display(broker, config.display.host, config.display.port))
             console.print(f"Page: [bold]{page.url}[/bold]")
         reconstructor = await asyncio.to_thread(ready_engine, config.engine, bundle)
-        session = Session(config, bundle, reconstructor, publisher)
+        shown = originals(read_stimuli(config.data.stimuli)) if config.data.stimuli else None
+        session = Session(config, bundle, reconstructor, publisher, shown)
         running = asyncio.create_task(session.run(stop))
         await asyncio.wait({running}, timeout=seconds)
         stop.set()

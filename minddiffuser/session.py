@@ -121,7 +121,9 @@ class Session:
         self.account = Account()
 
     async def run(self, stop: asyncio.Event) -> Account:
-        """Run until `stop` is set; windows that wait then are finished, and every thread has ended on return.
+        """Run until `stop` is set; the window in work is finished then, those that wait are dropped and counted.
+
+        Every thread has ended on return.
 
         Raises
         ------
@@ -150,7 +152,7 @@ class Session:
         return self.account
 
     async def _work(self, ingest: LiveIngest, stop: asyncio.Event) -> None:
-        """Reconstruct and watch until `stop`, then finish the windows that wait."""
+        """Reconstruct and watch until `stop`, then finish the window in work."""
         reconstruct = asyncio.create_task(self._reconstruct_all())
         watch = asyncio.create_task(self._watch(ingest))
         stopped = asyncio.create_task(stop.wait())
@@ -160,6 +162,7 @@ class Session:
             for task in done:
                 task.result()
             await asyncio.to_thread(ingest.stop)
+            self._queue.clear()
             self._queue.close()
             await reconstruct
         finally:
@@ -183,10 +186,6 @@ class Session:
     def _unfinished(self) -> int:
         done = self.account
         return done.windows - (done.published + done.rejected + done.abstained + done.failed + self._queue.dropped)
-
-    def abandon_waiting(self) -> None:
-        """Drop, and count, the windows that still wait, for a stop that should not be kept waiting."""
-        self._queue.clear()
 
     def _take(self, window: Window) -> None:
         self._first.set()
@@ -240,7 +239,13 @@ class Session:
         self, picture: Picture, meta: Mapping[str, Any], times: Mapping[str, float]
     ) -> tuple[bytes, dict[str, Any]]:
         steps = {step: round(seconds * 1e3, 2) for step, seconds in picture.timings.items()}
-        about = {"seed": picture.seed, "backend": picture.backend, "steps_ms": steps, "times": dict(times)}
+        about = {
+            "seed": picture.seed,
+            "backend": picture.backend,
+            "note": picture.note,
+            "steps_ms": steps,
+            "times": dict(times),
+        }
         return encode(picture.pixels, self._config.publish), {**meta, **about}
 
     def _original(self, window: Window) -> NDArray[np.uint8] | None:
