@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.minddiffuser.conftest import Cli
+from tests.conftest import Cli
 
 STEPS = {"window_ready", "decoded", "preview", "picture", "total"}
 

@@ -89,6 +89,7 @@ def _share(c: np.ndarray, templates: np.ndarray) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_v4_latents_of_unseen_photographs_identify_them() -> None:
     """Two-way identification of 120 held-out photographs by the decoded latent: at least 0.82, permuted about 0.5."""
     config, dataset, train, test = prepared("v4-photos")

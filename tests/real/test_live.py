@@ -1,0 +1,32 @@
+"""Real recordings through the whole loop: trained, replayed over LSL, decoded live, received over MQTT."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Cli
+
+DATA = Path(os.environ.get("MINDDIFFUSER_DATA") or ROOT.parent / "shared" / "data")
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings at {DATA}; set MINDDIFFUSER_DATA to their folder"),
+]
+
+
+def test_human_fmri_decodes_live_as_offline(cli: Cli, tmp_path: Path) -> None:
+    """Every trial is decoded by weights that never saw its figure, and live and offline figures agree."""
+    bundle = tmp_path / "miyawaki"
+    run = cli("train", "configs/miyawaki-fmri.yaml", "--data", str(DATA), "--out", str(bundle))
+    assert run.returncode == 0, run.stderr
+    run = cli("evaluate", str(bundle), "--data", str(DATA), "--limit", "24", "--json")
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert answer["data"] == "human V1 fMRI (Miyawaki 2008), figures"
+    assert answer["live"]["n"] == answer["offline"]["n"] == 24
+    assert answer["live"]["account"]["lost"] == 0
+    assert answer["offline"]["stage2"]["pixcorr"] > answer["offline"]["mean_image"]["pixcorr"] + 0.1
+    for metric in ("pixcorr", "ssim", "two_way"):
+        assert answer["live"]["stage2"][metric] == pytest.approx(answer["offline"]["stage2"][metric], abs=0.02)
