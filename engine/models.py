@@ -17,6 +17,7 @@ from engine.folders import find_parts, hash_folders
 from engine.spec import ModelSpec
 
 BLOCKS = (1, 2, 3, 4, 5, 6)
+_PLAIN = {"low_cpu_mem_usage": False}  # diffusers' other way needs a package more, and prints so at every start
 _BATCH = 32
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -81,7 +82,7 @@ class Models:
         """UNet2DConditionModel, in evaluation mode and channels-last."""
         from diffusers import UNet2DConditionModel
 
-        return self._place(_from_pretrained(UNet2DConditionModel, self.parts["unet"], self.dtype))
+        return self._place(_from_pretrained(UNet2DConditionModel, self.parts["unet"], self.dtype, **_PLAIN))
 
     @cached_property
     def vae(self) -> Any:
@@ -92,7 +93,7 @@ class Models:
         if name not in {"AutoencoderKL", "AutoencoderTiny"}:
             msg = f"{self.parts['vae']}: a VAE of class {name!r}; AutoencoderKL and AutoencoderTiny are supported"
             raise ModelError(msg)
-        return self._place(_from_pretrained(getattr(diffusers, name), self.parts["vae"], self.dtype))
+        return self._place(_from_pretrained(getattr(diffusers, name), self.parts["vae"], self.dtype, **_PLAIN))
 
     @cached_property
     def _open_clips(self) -> dict[Path, Any]:
@@ -271,9 +272,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype, **options: bool) -> Any:
     try:
-        return cls.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
+        return cls.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         msg = f"{folder}: cannot be loaded as {cls.__name__} ({str(error).splitlines()[0]})"
         raise ModelError(msg) from error

@@ -307,7 +307,9 @@ class Trainer:
         return model.eval().requires_grad_(False)
 
     def _load(self, cls: Any, name: str) -> Any:
-        model = cls.from_pretrained(self._folder(name), torch_dtype=torch.float32, use_safetensors=True)
+        model = cls.from_pretrained(
+            self._folder(name), torch_dtype=torch.float32, use_safetensors=True, low_cpu_mem_usage=False
+        )
         return model.to(self.device).eval().requires_grad_(False)
 
     def _folder(self, name: str) -> Path:
