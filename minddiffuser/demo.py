@@ -119,12 +119,11 @@ async def run_demo(
         Pictures that were published and not received.
     """
     config = prepared.config
-    reconstructor = await asyncio.to_thread(ready_engine, config.engine, prepared.bundle)
     with tempfile.TemporaryDirectory(prefix="minddiffuser-demo-") as scratch:
         outcome = await rehearse(
             config,
             prepared.bundle,
-            reconstructor,
+            lambda: ready_engine(config.engine, prepared.bundle),
             prepared.recording,
             Path(scratch),
             originals=originals(prepared.stimuli),

@@ -101,7 +101,7 @@ async def _live(
         outcome = await rehearse(
             config.model_copy(update={"queue": patient, "broker": broker}),
             bundle,
-            reconstructor,
+            lambda: reconstructor,
             file,
             folder or Path(scratch) / "received",
             originals=originals(dataset.stimuli),

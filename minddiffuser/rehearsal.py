@@ -75,7 +75,7 @@ class Outcome:
 async def rehearse(
     config: Config,
     bundle: Bundle,
-    reconstructor: Reconstructor,
+    engine: Callable[[], Reconstructor],
     recording: Path,
     folder: Path,
     *,
@@ -92,8 +92,9 @@ async def rehearse(
     Parameters
     ----------
     config : Config
-    bundle, reconstructor
-        Ready to use.
+    bundle : Bundle
+    engine : callable
+        Gives the warmed-up engine; called in a thread while the other processes start.
     recording : Path
         What to replay; a file that `minddiffuser replay` reads.
     folder : Path
@@ -128,10 +129,11 @@ async def rehearse(
         if on_display:
             display = await stack.enter_async_context(Display(broker, config.display.host, config.display.port))
             on_display(display.url)
-        session = Session(config, bundle, reconstructor, publisher, originals, started)
         arguments = ["replay", str(recording), "--name", name, "--speed", str(speed), "--json"]
         replay = await stack.enter_async_context(child(*arguments, *(["--loop"] if loop else [])))
+        reconstructor = await asyncio.to_thread(engine)
         await subscriber.line(CHILD_START)
+        session = Session(config, bundle, reconstructor, publisher, originals, started)
         running = asyncio.create_task(session.run(stop))
         waiting = asyncio.create_task(_until_over(replay, session, seconds))
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)

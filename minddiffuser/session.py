@@ -36,12 +36,6 @@ log = logging.getLogger(__name__)
 METRICS_PERIOD = 1.0
 """Seconds between two messages on the metrics topic."""
 
-INGEST_COUNTERS = (
-    *("samples", "lost", "events", "doubled", "ignored", "unmade"),
-    *("windows", "rejected", "overruns", "state"),
-)
-"""Counters of the ingest that go out on the metrics topic as they are."""
-
 QUIET = 1.0
 """Seconds without a sample after which a replay is taken to be over."""
 
@@ -240,7 +234,7 @@ class Session:
     ) -> tuple[bytes, dict[str, Any]]:
         steps = {step: round(seconds * 1e3, 2) for step, seconds in picture.timings.items()}
         about = {
-            "seed": picture.seed,
+            "seed": str(picture.seed),  # 63 bits: more than a number in a browser holds
             "backend": picture.backend,
             "note": picture.note,
             "steps_ms": steps,
@@ -278,11 +272,7 @@ class Session:
                 self._say(state)
             self._publisher.metrics(
                 {
-                    "ingest": {
-                        **{name: getattr(stats, name) for name in INGEST_COUNTERS},
-                        "gaps": stats.gap_count,
-                        "channels": stats.channel_rms,
-                    },
+                    "ingest": stats,
                     "windows": account.windows,
                     "published": account.published,
                     "queues": {"windows": len(self._queue)},
