@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,10 +55,8 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
             f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
         )
     from decoder.datasets import load
-    from decoder.datasets.captions import describe
 
-    dataset = load(spec.dataset, data_dir, seed=spec.seed)
-    return replace(dataset, stimuli=describe(dataset.stimuli, models, dataset.vocabulary))
+    return load(spec.dataset, data_dir, seed=spec.seed)
 
 
 def own_recording(spec: DataSpec) -> Dataset:

@@ -113,7 +113,6 @@ class Publisher:
         self._numbers: dict[str, int] = {}
         self._digests: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._status: bytes = b""
-        self._closing = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -133,7 +132,6 @@ class Publisher:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.status({"state": "offline", "detail": "the session ended"})
-        self._closing = True
         if self.connected:
             with contextlib.suppress(PublishError):  # leaving must not hang on a broker that went away
                 await self.flush(timeout=3.0)
