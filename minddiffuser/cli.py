@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -114,9 +114,7 @@ def replay(
     from stream.replay import replay as send
 
     set_up_logging(verbose)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stop_on_signal()
     loaded = read(recording)
     if name:
         first = replace(loaded.streams[0], name=name, source_id=name)
@@ -131,6 +129,39 @@ def replay(
             stop=stop,
         )
     _answer({"replayed": loaded.name, "stopped": stop.is_set()}, as_json=as_json)
+
+
+@app.command()
+def record(
+    file: Annotated[Path, typer.Argument(help="New XDF file")],
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Name of a stream, or type=..., source_id=...; repeat; default all")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this long")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to look for the streams")] = 10.0,
+    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 3 if samples are missing")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write incoming LSL streams, markers among them, to an XDF file; Ctrl-C ends it."""
+    from minddiffuser.console import console, set_up_logging
+    from stream.record import RecordAccount
+    from stream.record import record as write
+    from stream.sources import selector
+
+    set_up_logging(verbose)
+    stop = _stop_on_signal()
+
+    with console.status(f"looking for streams to record to {file}") as line:
+
+        def show(account: RecordAccount) -> None:
+            parts = [f"{one.name} {one.samples}" + f" ({one.lost} lost)" * bool(one.lost) for one in account.streams]
+            line.update(f"{account.file}  {account.seconds:.0f} s  {account.bytes / 1e6:.1f} MB  {'  '.join(parts)}")
+
+        wanted = [selector(text) for text in stream or ()]
+        account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+    _answer({**asdict(account), "lost": account.lost}, as_json=as_json)
+    raise typer.Exit(LOST if fail_on_loss and account.lost else 0)
 
 
 @app.command()
@@ -249,6 +280,14 @@ def doctor(as_json: Json = False) -> None:
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'none'}  {finding.text}")
     raise typer.Exit(0 if all(finding.ok or not finding.needed for finding in findings) else 1)
+
+
+def _stop_on_signal() -> threading.Event:
+    """Give an event that Ctrl-C or SIGTERM sets."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:

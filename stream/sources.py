@@ -150,6 +150,23 @@ def find(selector: StreamSelector, timeout_s: float, *, lsl: Any, stop: threadin
     return chosen[0]
 
 
+def selector(text: str) -> StreamSelector:
+    """Read a selector from a command line: a name, or 'type=EEG,source_id=x' (other keys are metadata paths).
+
+    Raises
+    ------
+    SourceError
+        A part has no '='.
+    """
+    if "=" not in text:
+        return StreamSelector(name=text)
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    if not all(key and value for key, value in pairs):
+        raise SourceError(f"stream {text!r}: wanted a name, or key=value pairs such as type=EEG,source_id=amp1")
+    known = {key: value for key, value in pairs if key in {"name", "type", "source_id"}}
+    return StreamSelector(**known, properties={key: value for key, value in pairs if key not in known})
+
+
 def matches(selector: StreamSelector, info: Any) -> bool:
     """Hold a resolved stream against name, type and source id (properties are liblsl's to judge)."""
     pairs = ((selector.name, info.name()), (selector.type, info.type()), (selector.source_id, info.source_id()))
