@@ -1,5 +1,6 @@
 """MQTT brokers: how to reach one, the one that lives inside the program, and connections with plain errors."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -8,17 +9,19 @@ import socket
 import ssl
 import stat
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import PublishError
+from stream.messages import MAX_PAYLOAD
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +201,29 @@ async def connect(
             await client.__aexit__(None, None, None)
 
 
+async def until_started(
+    run: Callable[[asyncio.Future[None]], Coroutine[Any, Any, None]], name: str
+) -> asyncio.Task[None]:
+    """Start a task that keeps a connection, and wait until it has one or says why it will not.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the future that it resolves once it is connected, or fails with the reason.
+    name : str
+        Of the task.
+    """
+    started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(run(started), name=name)
+    try:
+        await started
+    except BaseException:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+    return task
+
+
 def backoff(jitter: random.Random, first: float = 0.25, longest: float = 8.0) -> Iterator[float]:
     """Yield seconds to wait between attempts to reconnect: doubling, and half of each by chance."""
     while True:
@@ -225,6 +251,7 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
             tls_context=context,
             logger=logging.getLogger("stream.broker.paho"),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            properties=_connect_properties() if version == "5" else None,
         )
         client.version = version
         try:
@@ -234,6 +261,13 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
                 raise PublishError(_plain_reason(broker, error)) from error
         else:
             return client
+
+
+def _connect_properties() -> Properties:
+    """Ask the broker to keep from us what is larger than any message of ours."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.MaximumPacketSize = MAX_PAYLOAD + 2**16
+    return properties
 
 
 def _may_speak_older(error: aiomqtt.MqttError) -> bool:
