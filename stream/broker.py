@@ -15,13 +15,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import PublishError
-from stream.messages import MAX_PAYLOAD
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +153,11 @@ class Client(aiomqtt.Client):
     version = "3.1.1"
     denied: ReasonCode | None = None
 
+    def forget(self) -> None:
+        """Take note that a connection that never came about is gone, or asyncio complains that nobody did."""
+        if self._disconnected.done():
+            self._disconnected.exception()
+
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
@@ -251,23 +254,16 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
             tls_context=context,
             logger=logging.getLogger("stream.broker.paho"),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            properties=_connect_properties() if version == "5" else None,
         )
         client.version = version
         try:
             await client.__aenter__()
         except aiomqtt.MqttError as error:
+            client.forget()
             if not (versions and _may_speak_older(error)):
                 raise PublishError(_plain_reason(broker, error)) from error
         else:
             return client
-
-
-def _connect_properties() -> Properties:
-    """Ask the broker to keep from us what is larger than any message of ours."""
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.MaximumPacketSize = MAX_PAYLOAD + 2**16
-    return properties
 
 
 def _may_speak_older(error: aiomqtt.MqttError) -> bool:
@@ -327,9 +323,12 @@ class EmbeddedBroker:
 
         for name in ("amqtt", "transitions"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger("asyncio").addFilter(_not_of_amqtt)
         requested, self.port = self.port, self.port or _free_port(self.host)
         config = {
-            "listeners": {"default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": 64}},
+            "listeners": {
+                "default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": -1}
+            },  # it never gives back those of clients that first try MQTT 5
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
         self._broker = Broker(config)
@@ -344,6 +343,16 @@ class EmbeddedBroker:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._broker.shutdown()
+
+
+def _not_of_amqtt(record: logging.LogRecord) -> bool:
+    """Keep amqtt's tracebacks from the log: it has them for clients that first try MQTT 5 or leave with mail unread."""
+    frame = record.exc_info[2] if record.exc_info else None
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").startswith("amqtt."):
+            return False
+        frame = frame.tb_next
+    return True
 
 
 def _free_port(host: str) -> int:
