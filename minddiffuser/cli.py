@@ -27,7 +27,6 @@ from stream.errors import StreamError
 
 if TYPE_CHECKING:
     from stream.broker import BrokerSpec
-    from stream.frames import Frame
 
 T = TypeVar("T")
 
@@ -201,32 +200,33 @@ def subscribe(
     verbose: Verbose = False,
 ) -> None:
     """Receive pictures without a browser: save, count, time."""
+    from contextlib import nullcontext
+
     from minddiffuser.console import console, set_up_logging
-    from minddiffuser.subscribe import half_blocks
+    from minddiffuser.subscribe import saver
     from minddiffuser.subscribe import subscribe as receive
+    from minddiffuser.terminal import TerminalView
 
     set_up_logging(verbose)
-
-    def draw(frame: Frame) -> None:
-        if show and frame.pictures:
-            console.print(half_blocks(frame.pictures[frame.stage]))
+    view = TerminalView(console) if show else None
 
     def ready() -> None:
         if as_json:
             typer.echo(json.dumps({"ready": True}))
 
-    summary = _run(
-        lambda stop: receive(
-            _broker(broker),
-            session,
-            out_dir=save,
-            seconds=seconds,
-            count=count,
-            on_picture=draw,
-            on_ready=ready,
-            stop=stop,
+    with view or nullcontext():
+        summary = _run(
+            lambda stop: receive(
+                _broker(broker),
+                session,
+                keep=saver(save, session) if save else None,
+                seconds=seconds,
+                count=count,
+                on_picture=view.draw if view else None,
+                on_ready=ready,
+                stop=stop,
+            )
         )
-    )
     _answer(summary.to_dict(), as_json=as_json)
     raise typer.Exit(LOST if fail_on_loss and summary.lost else 0)
 
@@ -249,7 +249,7 @@ def train(
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Trained decoder")],
+    bundle: Annotated[Path, typer.Argument(help="Trained decoder, or the archive of a session")],
     data: DataDir = None,
     live_too: Annotated[
         bool, typer.Option("--live/--offline", help="Also replay the recording and decode it live")
@@ -259,11 +259,15 @@ def evaluate(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say how good a bundle is on its test recording, offline and live, beside chance and the mean image."""
+    """Say how good a bundle is on its test recording, or what a session published, beside chance and the mean image."""
+    from minddiffuser.archive import is_session
     from minddiffuser.console import set_up_logging
-    from minddiffuser.evaluate import run_evaluate
+    from minddiffuser.evaluate import evaluate_session, run_evaluate
 
     set_up_logging(verbose)
+    if is_session(bundle):
+        _answer(evaluate_session(bundle), as_json=as_json)
+        return
     answer = _run(lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, limit=limit))
     _answer(answer, as_json=as_json)
 

@@ -70,6 +70,14 @@ class PublishSpec(Strict):
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = Field(90, ge=1, le=100)
     """JPEG and WebP quality."""
+    size: int | None = Field(None, ge=16, le=4096)
+    """Pixels of the longer side; null sends pictures as the models make them."""
+    qos: Literal[0, 1] = 1
+    """1: the broker acknowledges every picture; 0: it does not, and losses on the way go unseen."""
+    retain: bool = True
+    """Whether the broker keeps the last picture for those who come later."""
+    home_assistant: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}$")
+    """Home Assistant's discovery prefix ('homeassistant'), where the session is to show up there by itself."""
     abstain_below: float = Field(0.0, ge=0, le=1)
     """Publish no picture for a window whose confidence is lower, only a note that it was left out."""
 
@@ -80,6 +88,16 @@ class DisplaySpec(Strict):
     host: str = "127.0.0.1"
     port: int = Field(8765, ge=0, le=65535)
     """0: any free port."""
+
+
+class ArchiveSpec(Strict):
+    """What is kept of every session; the limits hold for all sessions in the folder together, the oldest go first."""
+
+    folder: Path | None = None
+    """Gets one folder a session with its pictures, metadata and config; null: nothing is kept."""
+    max_windows: int = Field(20_000, ge=1)
+    max_megabytes: float = Field(4096, gt=0)
+    max_days: float = Field(30, gt=0)
 
 
 class Config(Strict):
@@ -96,6 +114,7 @@ class Config(Strict):
     broker: BrokerSpec = BrokerSpec()
     publish: PublishSpec = PublishSpec()
     display: DisplaySpec = DisplaySpec()
+    archive: ArchiveSpec = ArchiveSpec()
 
 
 def load_config(path: Path) -> Config:

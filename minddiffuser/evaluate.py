@@ -20,12 +20,13 @@ from decoder.features import Features
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
-from minddiffuser.config import Config, parse_config
+from minddiffuser.archive import Received, count_of, read_about, read_received
+from minddiffuser.config import ArchiveSpec, Config, parse_config
 from minddiffuser.console import Report, progress
 from minddiffuser.data import load_dataset, originals
 from minddiffuser.live import ready_engine
 from minddiffuser.quality import score
-from minddiffuser.rehearsal import Received, rehearse
+from minddiffuser.rehearsal import rehearse
 from stream.ingest import windows_of
 from stream.recordings import Recording, write_npz
 from stream.windows import Window
@@ -83,6 +84,36 @@ async def run_evaluate(
     return answer
 
 
+def evaluate_session(folder: Path) -> dict[str, Any]:
+    """Score what an archived session published, from its own folder alone.
+
+    The mean image is that of the pictures the session showed, which are all that an archive knows.
+
+    Raises
+    ------
+    AppError
+        The folder is no archive, or a file of it is broken.
+    """
+    about = read_about(folder)
+    received = read_received(folder, ("original", "preview", "picture"))
+    answer: dict[str, Any] = {
+        "session": about.get("session"),
+        "config": (about.get("config") or {}).get("name"),
+        "data": about.get("data"),
+        "pictures": len(received),
+        "abstained": count_of(folder, "abstained"),
+        "removed": about.get("removed", 0),
+    }
+    if received and all(one.meta.get("categories") for one in received):
+        return answer | {"auc": round(category_auc(received), 4), "chance": 0.5}
+    shown = {one.label: one.stages["original"] for one in received if one.label and "original" in one.stages}
+    if len(shown) < 2:
+        return answer | {"figures": f"{len(shown)} original pictures are in the archive; two are the least to score"}
+    images = np.stack(list(shown.values()))
+    mean: NDArray[np.uint8] = np.round(images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    return answer | picture_quality(received, StimulusTable(tuple(shown), images), mean)
+
+
 async def _live(
     recording: Recording,
     config: Config,
@@ -99,7 +130,7 @@ async def _live(
         file = Path(scratch) / "recording.npz"
         write_npz(recording, file)
         outcome = await rehearse(
-            config.model_copy(update={"queue": patient, "broker": broker}),
+            config.model_copy(update={"queue": patient, "broker": broker, "archive": ArchiveSpec()}),
             bundle,
             lambda: reconstructor,
             file,

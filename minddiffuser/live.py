@@ -17,10 +17,10 @@ from minddiffuser.config import load_config
 from minddiffuser.console import console
 from minddiffuser.data import originals
 from minddiffuser.display.server import Display
+from minddiffuser.publishing import archiving, publisher_of
 from minddiffuser.session import Session
 from minddiffuser.training import bundle_path
 from stream.broker import EmbeddedBroker
-from stream.mqtt import Publisher
 
 
 async def run_live(
@@ -39,9 +39,12 @@ async def run_live(
             console.print(f"Broker: {broker.address} (embedded, this machine only)")
         config = config.model_copy(update={"broker": broker})
         description = str(bundle.meta.get("data", ""))
-        publisher = await stack.enter_async_context(Publisher(broker, config.publish.session, data=description))
+        publisher = await stack.enter_async_context(publisher_of(config, description))
+        archive = await stack.enter_async_context(archiving(config, description))
         if display:
-            page = await stack.enter_async_context(Display(broker, config.display.host, config.display.port))
+            page = await stack.enter_async_context(
+                Display(broker, config.display.host, config.display.port, archive=archive)
+            )
             console.print(f"Page: [bold]{page.url}[/bold]")
         reconstructor = await asyncio.to_thread(ready_engine, config.engine, bundle)
         shown = originals(read_stimuli(config.data.stimuli)) if config.data.stimuli else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -18,16 +17,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from decoder.bundle import Bundle
 from engine.reconstructor import Reconstructor
+from minddiffuser.archive import Received, count_of, read_received
 from minddiffuser.children import Child, child
 from minddiffuser.config import Config
 from minddiffuser.display.server import Display
+from minddiffuser.publishing import archiving, publisher_of
 from minddiffuser.session import Account, Session
 from stream.broker import BrokerSpec, EmbeddedBroker
-from stream.mqtt import Publisher
 
 CHILD_START = 60.0
 """Seconds a child process may take until it is ready, on a busy machine."""
@@ -35,27 +34,6 @@ DELIVERY = 10.0
 """Seconds after the last picture was taken by the broker in which the subscriber may still get it."""
 SETTLE = 30.0
 """Seconds after the last sample in which the last windows are still awaited."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One window's pictures, as an independent subscriber got them.
-
-    Attributes
-    ----------
-    meta : dict
-        Of the final picture.
-    stages : dict of str to ndarray, (height, width, 3) uint8
-        'preview' (stage 1) and 'picture' (stage 2).
-    """
-
-    meta: dict[str, Any]
-    stages: dict[str, NDArray[np.uint8]]
-
-    @property
-    def label(self) -> str:
-        """The event's label, which names the stimulus; '' without an event."""
-        return str((self.meta.get("event") or {}).get("label", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +100,14 @@ async def rehearse(
         if broker.host is None:
             broker = (await stack.enter_async_context(EmbeddedBroker(broker.port or 0))).spec
         config = config.model_copy(update={"source": source, "broker": broker})
-        publisher = await stack.enter_async_context(
-            Publisher(broker, config.publish.session, data=str(bundle.meta.get("data", "")))
-        )
+        data = str(bundle.meta.get("data", ""))
+        publisher = await stack.enter_async_context(publisher_of(config, data))
+        archive = await stack.enter_async_context(archiving(config, data))
         subscriber = await stack.enter_async_context(child(*_subscribe_arguments(broker, config, folder)))
         if on_display:
-            display = await stack.enter_async_context(Display(broker, config.display.host, config.display.port))
+            display = await stack.enter_async_context(
+                Display(broker, config.display.host, config.display.port, archive=archive)
+            )
             on_display(display.url)
         arguments = ["replay", str(recording), "--name", name, "--speed", str(speed), "--json"]
         replay = await stack.enter_async_context(child(*arguments, *(["--loop"] if loop else [])))
@@ -172,26 +152,7 @@ async def _summary(subscriber: Child, folder: Path, published: int) -> dict[str,
     """Ask the subscriber for its account once it has everything, or has had the time to get it."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DELIVERY):
-            while await asyncio.to_thread(_pictures_in, folder) < published:  # noqa: ASYNC110  another process writes
+            while await asyncio.to_thread(count_of, folder, "picture") < published:  # noqa: ASYNC110  another process writes
                 await asyncio.sleep(0.05)
     subscriber.interrupt()
     return await subscriber.line(CHILD_START)
-
-
-def _pictures_in(folder: Path) -> int:
-    return len(list(folder.glob("*.picture.json")))
-
-
-def read_received(folder: Path) -> list[Received]:
-    """Read what a subscriber saved, in the order of the windows; windows without a final picture are left out."""
-    received = []
-    for path in sorted(folder.glob("*.picture.json")):
-        stem = path.name.removesuffix(".picture.json")
-        stages = {}
-        for stage in ("preview", "picture"):
-            for file in folder.glob(f"{stem}.{stage}.*"):
-                if file.suffix != ".json":
-                    with Image.open(file) as image:
-                        stages[stage] = np.asarray(image.convert("RGB"))
-        received.append(Received(json.loads(path.read_text("utf-8")), stages))
-    return received

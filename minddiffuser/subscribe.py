@@ -1,27 +1,18 @@
 """Watch a session without a browser: save its pictures, count them, time them, and look at them in a terminal."""
 
 import asyncio
-import hashlib
-import io
 import math
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minddiffuser.errors import AppError
+from minddiffuser.archive import file_stem, save
 from stream.broker import BrokerSpec
 from stream.frames import Assembler, Frame
-from stream.messages import content_type, to_json
 from stream.subscriber import Subscriber
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/gif": ".gif"}
 
 
 @dataclass(slots=True)
@@ -41,7 +32,7 @@ class Summary:
         Holes in the running numbers of pictures and previews: they were published, and never came.
     out_of_order, duplicates, unpaired, bad : int
         `unpaired`: bytes without a meta or the reverse; `bad`: metas that are none.
-    dropped, reconnects : int
+    dropped, refused, reconnects : int
         Of our own subscriber.
     data : str
         What the pictures were made from, in the publisher's words.
@@ -63,6 +54,7 @@ class Summary:
     unpaired: int = 0
     bad: int = 0
     dropped: int = 0
+    refused: int = 0
     reconnects: int = 0
     data: str = ""
     latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -108,7 +100,7 @@ async def subscribe(
     broker: BrokerSpec,
     session: str,
     *,
-    out_dir: Path | None = None,
+    keep: Callable[[Frame], object] | None = None,
     seconds: float | None = None,
     count: int | None = None,
     on_picture: Callable[[Frame], None] | None = None,
@@ -121,9 +113,8 @@ async def subscribe(
     ----------
     broker : BrokerSpec
     session : str
-    out_dir : Path, optional
-        Where to save each picture as ``<window>.<stage>.jpg`` beside ``<window>.<stage>.json``; with session '+' in
-        a folder for each session.
+    keep : callable, optional
+        Called with every frame in a thread, to write it somewhere: `saver(...)`, or an archive's `add`.
     seconds, count : optional
     on_picture : callable, optional
         Called with every frame, of whatever stage.
@@ -143,7 +134,7 @@ async def subscribe(
         A picture cannot be saved.
     """
     began = time.monotonic()
-    watch = _Watch(session, out_dir, count, on_picture)
+    watch = _Watch(session, keep, count, on_picture)
     async with Subscriber(broker, session) as messages:
         if on_ready:
             on_ready()
@@ -158,7 +149,8 @@ async def subscribe(
                 task.cancel()
             await asyncio.gather(reading, stopping, return_exceptions=True)
         summary = watch.finish()
-        summary.dropped, summary.reconnects = messages.dropped, messages.reconnects
+        summary.dropped, summary.refused = messages.dropped, messages.refused
+        summary.reconnects = messages.reconnects
     summary.seconds = round(time.monotonic() - began, 3)
     return summary
 
@@ -167,10 +159,14 @@ class _Watch:
     """The state of one `subscribe`."""
 
     def __init__(
-        self, session: str, out_dir: Path | None, count: int | None, on_frame: Callable[[Frame], None] | None
+        self,
+        session: str,
+        keep: Callable[[Frame], object] | None,
+        count: int | None,
+        on_frame: Callable[[Frame], None] | None,
     ) -> None:
         self._summary = Summary(session)
-        self._out_dir, self._count, self._on_frame = out_dir, count, on_frame
+        self._keep, self._count, self._on_frame = keep, count, on_frame
         self._assembler = Assembler()
         self._numbers: defaultdict[tuple[str, str], Numbers] = defaultdict(Numbers)
         self._latencies: dict[str, list[float]] = {"preview": [], "picture": []}
@@ -182,9 +178,8 @@ class _Watch:
             if frame is None:
                 continue
             self._account(frame)
-            if self._out_dir is not None and frame.pictures:
-                folder = self._out_dir / file_stem(frame.session) if self._summary.session == "+" else self._out_dir
-                await asyncio.to_thread(save, frame, folder)
+            if self._keep is not None:
+                await asyncio.to_thread(self._keep, frame)
             if self._on_frame:
                 self._on_frame(frame)
             if self._count is not None and self._stages["picture"] >= self._count:
@@ -215,68 +210,23 @@ class _Watch:
         return summary
 
 
+def saver(folder: Path, session: str) -> Callable[[Frame], list[Path]]:
+    """Give what writes frames to a folder: `<window>.<stage>.jpg` beside `<window>.<stage>.json`.
+
+    With session '+', each session gets a folder of its own in it.
+    """
+
+    def write(frame: Frame) -> list[Path]:
+        return save(frame, folder / file_stem(frame.session) if session == "+" else folder)
+
+    return write
+
+
 def percentiles(values: list[float]) -> dict[str, float]:
     """Return p50, p99 (nearest rank), max and n of some values."""
     ordered = sorted(values)
     rank = {name: ordered[max(0, math.ceil(q * len(ordered)) - 1)] for name, q in (("p50", 0.5), ("p99", 0.99))}
     return {**{name: round(value, 3) for name, value in rank.items()}, "max": round(ordered[-1], 3), "n": len(ordered)}
-
-
-def file_stem(window_id: str) -> str:
-    """Turn a window's id, which comes from outside, into a file name that stays in its folder and stays unique."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", window_id)[:80]
-    return plain if plain == window_id else f"{plain}-{hashlib.sha256(window_id.encode()).hexdigest()[:8]}"
-
-
-def save(frame: Frame, folder: Path) -> list[Path]:
-    """Write a frame's own picture and its meta; a file is there whole or not at all.
-
-    Raises
-    ------
-    AppError
-        The folder or a file cannot be written.
-    """
-    payload = frame.pictures[frame.stage]
-    base = f"{file_stem(frame.window_id)}.{frame.stage}"
-    files = {folder / (base + SUFFIXES[content_type(payload)]): payload, folder / f"{base}.json": to_json(frame.meta)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, content in files.items():
-            part = path.with_name(path.name + ".part")
-            part.write_bytes(content)
-            part.replace(path)
-    except OSError as error:
-        raise AppError(f"cannot save pictures in {folder}: {error}") from error
-    return list(files)
-
-
-def half_blocks(payload: bytes, columns: int = 64) -> "Text":
-    """Draw a picture with upper half blocks, two pixels a character, for a terminal with colours.
-
-    Parameters
-    ----------
-    payload : bytes
-        JPEG, PNG, WebP or GIF file bytes.
-    columns : int
-        Characters a line.
-    """
-    from PIL import Image
-    from rich.color import Color
-    from rich.style import Style
-    from rich.text import Text
-
-    with Image.open(io.BytesIO(payload)) as image:
-        rows = max(1, round(columns * image.height / image.width / 2))
-        pixels = image.convert("RGB").resize((columns, 2 * rows), Image.Resampling.LANCZOS)
-    text = Text(no_wrap=True, end="")
-    raw = pixels.tobytes()
-    for row in range(rows):
-        for column in range(columns):
-            upper, lower = ((2 * row + half) * columns + column for half in (0, 1))
-            colours = [Color.from_rgb(*raw[3 * at : 3 * at + 3]) for at in (upper, lower)]
-            text.append("▀", Style(color=colours[0], bgcolor=colours[1]))
-        text.append("\n")
-    return text
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

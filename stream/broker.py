@@ -1,5 +1,6 @@
 """MQTT brokers: how to reach one, the one that lives inside the program, and connections with plain errors."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -8,7 +9,7 @@ import socket
 import ssl
 import stat
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -152,6 +153,11 @@ class Client(aiomqtt.Client):
     version = "3.1.1"
     denied: ReasonCode | None = None
 
+    def forget(self) -> None:
+        """Take note that a connection that never came about is gone, or asyncio complains that nobody did."""
+        if self._disconnected.done():
+            self._disconnected.exception()
+
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
@@ -198,6 +204,29 @@ async def connect(
             await client.__aexit__(None, None, None)
 
 
+async def until_started(
+    run: Callable[[asyncio.Future[None]], Coroutine[Any, Any, None]], name: str
+) -> asyncio.Task[None]:
+    """Start a task that keeps a connection, and wait until it has one or says why it will not.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the future that it resolves once it is connected, or fails with the reason.
+    name : str
+        Of the task.
+    """
+    started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(run(started), name=name)
+    try:
+        await started
+    except BaseException:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+    return task
+
+
 def backoff(jitter: random.Random, first: float = 0.25, longest: float = 8.0) -> Iterator[float]:
     """Yield seconds to wait between attempts to reconnect: doubling, and half of each by chance."""
     while True:
@@ -230,6 +259,7 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
         try:
             await client.__aenter__()
         except aiomqtt.MqttError as error:
+            client.forget()
             if not (versions and _may_speak_older(error)):
                 raise PublishError(_plain_reason(broker, error)) from error
         else:
@@ -293,9 +323,12 @@ class EmbeddedBroker:
 
         for name in ("amqtt", "transitions"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger("asyncio").addFilter(_not_of_amqtt)
         requested, self.port = self.port, self.port or _free_port(self.host)
         config = {
-            "listeners": {"default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": 64}},
+            "listeners": {
+                "default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": -1}
+            },  # it never gives back those of clients that first try MQTT 5
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
         self._broker = Broker(config)
@@ -310,6 +343,16 @@ class EmbeddedBroker:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._broker.shutdown()
+
+
+def _not_of_amqtt(record: logging.LogRecord) -> bool:
+    """Keep amqtt's tracebacks from the log: it has them for clients that first try MQTT 5 or leave with mail unread."""
+    frame = record.exc_info[2] if record.exc_info else None
+    while frame is not None:
+        if frame.tb_frame.f_globals.get("__name__", "").startswith("amqtt."):
+            return False
+        frame = frame.tb_next
+    return True
 
 
 def _free_port(host: str) -> int:

@@ -10,6 +10,7 @@ from stream.errors import PublishError
 from stream.messages import PICTURES, Message
 
 _KEEP = 48  # pictures and metas of one session that may wait for their other half
+_KEEP_BYTES = 64 * 2**20  # of pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Assembler:
     def __init__(self) -> None:
         self.bad = self.unpaired = self.duplicates = 0
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
         self._named: set[str] = set()
         self._metas: OrderedDict[str, tuple[dict[str, Any], Message]] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, float | None], None] = OrderedDict()
@@ -73,10 +75,12 @@ class Assembler:
 
     def _picture(self, message: Message) -> Frame | None:
         digest = hashlib.sha256(message.payload).hexdigest()
+        self._bytes += len(message.payload) if digest not in self._pictures else 0
         self._pictures[digest] = message.payload
         self._pictures.move_to_end(digest)
-        while len(self._pictures) > _KEEP:
-            old, _ = self._pictures.popitem(last=False)
+        while len(self._pictures) > _KEEP or self._bytes > _KEEP_BYTES:
+            old, payload = self._pictures.popitem(last=False)
+            self._bytes -= len(payload)
             self.unpaired += old not in self._named
             self._named.discard(old)
         waiting = self._metas.pop(digest, None)

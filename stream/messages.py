@@ -32,6 +32,9 @@ Kind = Literal["original", "preview", "picture", "meta", "status", "metrics"]
 PICTURES: tuple[Kind, ...] = ("original", "preview", "picture")
 KINDS: tuple[Kind, ...] = (*PICTURES, "meta", "status", "metrics")
 MAX_PAYLOAD = 16 * 2**20
+"""Bytes of a picture file; larger ones are neither sent nor taken in."""
+MAX_JSON = 2**20
+"""Bytes of a meta, status or metrics message."""
 _SESSION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAGIC = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"), (b"GIF8", "image/gif"))
 
@@ -44,6 +47,11 @@ def lsl_clock() -> float:
     return now
 
 
+def is_session(name: str) -> bool:
+    """Tell whether a session may be called so."""
+    return _SESSION.fullmatch(name) is not None
+
+
 def topic(session: str, kind: str) -> str:
     """Return the topic of one kind of message; `session` may be the wildcard '+'.
 
@@ -52,7 +60,7 @@ def topic(session: str, kind: str) -> str:
     PublishError
         The session's name cannot be part of a topic.
     """
-    if session != "+" and not _SESSION.fullmatch(session):
+    if session != "+" and not is_session(session):
         raise PublishError(f"session name {session!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
     return f"{ROOT}/{session}/{kind}"
 

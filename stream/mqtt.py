@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -20,9 +20,9 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from stream.broker import BrokerSpec, Client, backoff, connect
+from stream.broker import BrokerSpec, Client, backoff, connect, until_started
 from stream.errors import PublishError
-from stream.messages import PICTURES, Kind, content_type, lsl_clock, to_json, topic
+from stream.messages import MAX_PAYLOAD, PICTURES, Kind, content_type, lsl_clock, to_json, topic
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """What goes out together or not at all; its parts are topic kind, payload, retained or not."""
+    """What goes out together or not at all; its parts are topic kind, payload, retained or not.
+
+    `tags` go beside each part as MQTT 5 user properties, for those who look at one topic alone.
+    """
 
     kind: str
     parts: tuple[tuple[Kind, bytes, bool], ...]
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class Publisher:
@@ -70,6 +74,8 @@ class Publisher:
         Messages of one kind that may wait while connected; beyond, the oldest is dropped.
     clock : callable
         Gives the time that is published; the LSL clock by default.
+    announce : sequence of (str, bytes)
+        Topics and payloads, retained, that are published whenever a connection begins (`stream.homeassistant`).
     seed : int, optional
         Of the jitter between attempts to reconnect.
 
@@ -98,9 +104,11 @@ class Publisher:
         retain: bool = True,
         queue: int = 32,
         clock: Callable[[], float] = lsl_clock,
+        announce: Sequence[tuple[str, bytes]] = (),
         seed: int | None = None,
     ) -> None:
         topic(session, "status")
+        self._announce = tuple(announce)
         self.broker, self.session, self.data = broker, session, data
         self.counts: dict[str, Counts] = {kind: Counts() for kind in COUNTED}
         self.connected = False
@@ -118,14 +126,7 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._status = self._status_json({"state": "starting"})
-        started: asyncio.Future[None] = self._loop.create_future()
-        self._task = asyncio.create_task(self._run(started), name=f"publisher {self.session}")
-        try:
-            await started
-        except BaseException:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            raise
+        self._task = await until_started(self._run, f"publisher {self.session}")
         return self
 
     async def __aexit__(
@@ -165,7 +166,7 @@ class Publisher:
         Raises
         ------
         PublishError
-            The bytes are no picture, or the meta lacks `window_id`.
+            The bytes are no picture or too many, or the meta lacks `window_id`.
         """
         self._send_picture("picture", payload, meta)
 
@@ -211,8 +212,11 @@ class Publisher:
     def _send_picture(self, kind: Kind, payload: bytes, meta: Mapping[str, Any]) -> None:
         retain = self._retain and kind != "preview"
         retain_meta = self._retain and kind == "picture"
+        if len(payload) > MAX_PAYLOAD:
+            raise PublishError(f"{kind} of {len(payload)} bytes: {MAX_PAYLOAD} are the most; set publish.size")
         described = self._meta_json(kind, payload, meta)
-        self._put(_Parcel(kind, ((kind, payload, retain), ("meta", described, retain_meta))))
+        tags = (("window_id", _printable(meta["window_id"])), ("stage", kind), ("session", self.session))
+        self._put(_Parcel(kind, ((kind, payload, retain), ("meta", described, retain_meta)), tags))
 
     def _meta_json(self, stage: str, payload: bytes | None, meta: Mapping[str, Any]) -> bytes:
         window_id = meta.get("window_id")
@@ -259,6 +263,8 @@ class Publisher:
                 async with connect(self.broker, will) as client:
                     self.error = None
                     await self._transmit(client, _Parcel("status", (("status", self._status, True),)))
+                    for where, payload in self._announce:
+                        await self._send(client, where, payload, qos=1, retain=True)
                     if started.done():
                         self.reconnects += 1
                         logger.info("broker %s is back", self.broker.address)
@@ -312,30 +318,45 @@ class Publisher:
         counts = self.counts[parcel.kind]
         for kind, payload, retain in parcel.parts:
             qos = 0 if kind == "metrics" else self._qos
-            client.denied = None
-            properties = _properties(kind, payload) if client.version == "5" else None
-            await client.publish(topic(self.session, kind), payload, qos, retain, properties)
-            if client.denied is not None:
+            properties = _properties(kind, payload, parcel.tags) if client.version == "5" else None
+            name = topic(self.session, kind)
+            if not await self._send(client, name, payload, qos=qos, retain=retain, properties=properties):
                 counts.denied += 1
-                where, name = self.broker.address, topic(self.session, kind)
-                denial = f"broker {where} denies {self.broker.who} the topic {name}: {client.denied}"
-                if self.error != denial:
-                    logger.error("%s", denial)
-                self.error = denial
                 return
             counts.bytes += len(payload)
         counts.published += 1
+
+    async def _send(
+        self, client: Client, name: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None = None
+    ) -> bool:
+        """Publish one message; False, told once in the log, where the broker denies the topic."""
+        client.denied = None
+        await client.publish(name, payload, qos, retain, properties)
+        if client.denied is None:
+            return True
+        denial = f"broker {self.broker.address} denies {self.broker.who} the topic {name}: {client.denied}"
+        if self.error != denial:
+            logger.error("%s", denial)
+        self.error = denial
+        return False
 
 
 def _wall() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _properties(kind: Kind, payload: bytes) -> Properties:
+def _printable(text: str) -> str:
+    """Give a text as MQTT 5 properties can carry it: no control characters, nothing endless; the meta has it whole."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+
+
+def _properties(kind: Kind, payload: bytes, tags: tuple[tuple[str, str], ...]) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ContentType = content_type(payload) if kind in PICTURES else "application/json"
     if kind in _EXPIRY_S:
         properties.MessageExpiryInterval = _EXPIRY_S[kind]
+    if tags:
+        properties.UserProperty = list(tags)
     return properties
 
 

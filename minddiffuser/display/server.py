@@ -6,6 +6,8 @@ that is frozen holds a few references until its heartbeat fails. Nothing else wa
 Wire format, server to page: text messages are JSON ({"type": "broker" | "status" | "metrics", ...}); a binary message
 is a frame: 4 bytes big-endian length of a JSON header, the header, the picture files it lists in `parts`, end to end.
 A picture is sent once a window and viewer. The page sends one message, {"token": ...}, when it connects.
+
+GET /sessions/NAME.zip is a session as a file: the archive, where there is one, else what the display remembers.
 """
 
 import asyncio
@@ -14,8 +16,6 @@ import hmac
 import json
 import logging
 import secrets
-import struct
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -23,18 +23,19 @@ from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
+from minddiffuser.archive import Archive, entries
+from minddiffuser.display.download import zipped
+from minddiffuser.display.viewers import Memory, SessionView, Viewer
 from minddiffuser.errors import AppError
 from stream.broker import BrokerSpec
 from stream.errors import PublishError
-from stream.frames import Assembler, Frame
-from stream.messages import Message, content_type, lsl_clock, to_json
+from stream.messages import Message, is_session
 from stream.subscriber import Subscriber
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-QUEUE = 8  # frames that may wait for one viewer before it is caught up with the newest
 MAX_SESSIONS = 32
 HEADERS = {
     "Content-Security-Policy": (
@@ -48,91 +49,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-
-
-class Viewer:
-    """One browser: what it still has to get."""
-
-    def __init__(self) -> None:
-        self.skipped = 0
-        self._frames: deque[Frame] = deque()
-        self._notes: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
-        self._sent: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
-        self._wake = asyncio.Event()
-
-    def note(self, note: dict[str, Any]) -> None:
-        """Queue a small message; a newer one of its type and session takes its place."""
-        self._notes[note["type"], note.get("session", "")] = note
-        self._wake.set()
-
-    def frame(self, frame: Frame) -> None:
-        """Queue a frame; a viewer that is too far behind goes straight to this one."""
-        if len(self._frames) >= QUEUE:
-            self.skipped += len(self._frames)
-            self._frames.clear()
-        self._frames.append(frame)
-        self._wake.set()
-
-    async def send_to(self, socket: web.WebSocketResponse) -> None:
-        """Send until cancelled; waiting here holds up nobody else."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._notes or self._frames:
-                while self._notes:
-                    _, note = self._notes.popitem(last=False)
-                    await socket.send_str(to_json(note).decode())
-                if self._frames:
-                    await socket.send_bytes(self._packed(self._frames.popleft()))
-
-    def _packed(self, frame: Frame) -> bytes:
-        sent = self._sent.setdefault((frame.session, frame.window_id), set())
-        while len(self._sent) > 4 * QUEUE:
-            self._sent.popitem(last=False)
-        parts = {kind: payload for kind, payload in frame.pictures.items() if frame.digest(kind) not in sent}
-        sent.update(digest for kind in parts if (digest := frame.digest(kind)))
-        header = to_json(
-            {
-                "type": "frame",
-                "session": frame.session,
-                "window_id": frame.window_id,
-                "stage": frame.stage,
-                "meta": frame.meta,
-                "age": _age(frame),
-                "skipped": self.skipped,
-                "parts": [
-                    {
-                        "kind": kind,
-                        "sha256": frame.digest(kind),
-                        "content_type": content_type(payload),
-                        "bytes": len(payload),
-                    }
-                    for kind, payload in parts.items()
-                ],
-            }
-        )
-        return b"".join([struct.pack(">I", len(header)), header, *parts.values()])
-
-
-class SessionView:
-    """What a browser that comes late is told of one session: its last words and its last pictures."""
-
-    def __init__(self, history: int) -> None:
-        self.assembler = Assembler()
-        self.notes: dict[str, dict[str, Any]] = {}
-        self.frames: deque[Frame] = deque(maxlen=history)
-        self.latest: Frame | None = None
-
-    def remember(self, frame: Frame) -> None:
-        """Keep a frame for those who come later."""
-        self.latest = frame
-        if frame.stage == "picture":
-            self.frames.append(frame)
-
-    def catch_up(self) -> list[Frame]:
-        """Return the frames a new browser starts with, oldest first."""
-        latest = [self.latest] if self.latest and self.latest not in self.frames else []
-        return [*self.frames, *latest][-QUEUE:]
 
 
 class Display:
@@ -153,6 +69,8 @@ class Display:
         Asked of every viewer; made up when `host` is not loopback.
     history : int
         Pictures a new viewer finds on the strip.
+    archive : Archive, optional
+        Of the session that runs beside this display; its download is the whole of it.
 
     Attributes
     ----------
@@ -177,7 +95,10 @@ class Display:
         session: str = "+",
         token: str | None = None,
         history: int = 8,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
+        self._memory = Memory()
         self.host, self.port = host, port
         self.token = token or (None if host in LOOPBACK else secrets.token_urlsafe(18))
         self._subscriber = Subscriber(broker, session)
@@ -231,6 +152,7 @@ class Display:
         app = web.Application(middlewares=[self._guard], client_max_size=4096)
         app.router.add_get("/", lambda _: _file("index.html"))
         app.router.add_get("/socket", self._socket)
+        app.router.add_get("/sessions/{name}.zip", self._download)
         app.router.add_static("/static", STATIC)
         return app
 
@@ -267,6 +189,31 @@ class Display:
             await _cancelled(sending)
         return socket
 
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        """Send a session as a zip, to our own page or to a program that has the token."""
+        if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise web.HTTPForbidden(text="This display talks to its own page only.\n")
+        if self.token is not None and not _same(request.headers.get("Authorization", ""), f"Bearer {self.token}"):
+            raise web.HTTPUnauthorized(text="The token of the page's address is needed.\n")
+        name = request.match_info["name"]
+        if name not in self._sessions or not is_session(name):
+            raise web.HTTPNotFound(text=f"No session {name!r} here.\n")
+        archived = self._archive is not None and self._archive.session == name
+        files = entries(self._archive.folder) if self._archive and archived else self._memory.entries(name)
+        response = web.StreamResponse(
+            headers={
+                **HEADERS,
+                "Content-Type": "application/zip",
+                "Content-Disposition": f'attachment; filename="{name}.zip"',
+            }
+        )
+        await response.prepare(request)
+        chunks = zipped(files, name)
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
     async def _admitted(self, socket: web.WebSocketResponse) -> bool:
         try:
             message = await socket.receive(timeout=10.0)
@@ -275,7 +222,7 @@ class Display:
             return False
         if self.token is None:
             return token is not None
-        return isinstance(token, str) and hmac.compare_digest(token.encode(), self.token.encode())
+        return isinstance(token, str) and _same(token, self.token)
 
     def _greet(self, viewer: Viewer) -> None:
         viewer.note(self._broker_note)
@@ -304,6 +251,7 @@ class Display:
             self._tell(note)
         elif (frame := view.assembler.add(message)) is not None:
             view.remember(frame)
+            self._memory.add(frame)
             for viewer in self._viewers:
                 viewer.frame(frame)
 
@@ -319,6 +267,11 @@ class Display:
             viewer.note(note)
 
 
+def _same(given: str, wanted: str) -> bool:
+    """Compare secrets in a time that tells nothing of them."""
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), wanted.encode())
+
+
 async def _file(name: str) -> web.StreamResponse:
     return web.FileResponse(STATIC / name)
 
@@ -326,11 +279,3 @@ async def _file(name: str) -> web.StreamResponse:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _age(frame: Frame) -> float | None:
-    """Seconds since the frame was published; both ends read the LSL clock, so across machines it is unknown."""
-    times = frame.meta.get("times")
-    published = times.get("published") if isinstance(times, dict) else None
-    age = lsl_clock() - published if isinstance(published, (int, float)) else None
-    return age if age is not None and age >= 0 else None

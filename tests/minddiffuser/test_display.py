@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from minddiffuser.display.server import QUEUE, Display
+from minddiffuser.display.server import Display
+from minddiffuser.display.viewers import QUEUE
 from minddiffuser.errors import AppError
 from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError

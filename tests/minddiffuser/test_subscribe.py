@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minddiffuser.errors import AppError
-from minddiffuser.subscribe import Numbers, file_stem, half_blocks, percentiles, subscribe
+from minddiffuser.subscribe import Numbers, percentiles, saver, subscribe
 from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
 from stream.mqtt import Publisher
@@ -32,7 +32,7 @@ async def test_saves_and_counts_what_was_published(tmp_path: Path) -> None:
         publisher.picture(picture(200), {"window_id": "before"})
         await publisher.flush()
         watching = asyncio.create_task(
-            subscribe(broker.spec, "lab", out_dir=tmp_path / "new", count=10, seconds=30, on_ready=ready.set)
+            subscribe(broker.spec, "lab", keep=saver(tmp_path / "new", "lab"), count=10, seconds=30, on_ready=ready.set)
         )
         await ready.wait()
         for i in range(10):
@@ -60,7 +60,9 @@ async def test_every_session_gets_its_folder(tmp_path: Path) -> None:
         Publisher(broker.spec, "a") as first,
         Publisher(broker.spec, "b") as second,
     ):
-        watching = asyncio.create_task(subscribe(broker.spec, "+", out_dir=tmp_path, count=2, on_ready=ready.set))
+        watching = asyncio.create_task(
+            subscribe(broker.spec, "+", keep=saver(tmp_path, "+"), count=2, on_ready=ready.set)
+        )
         await ready.wait()
         first.picture(picture(1), {"window_id": "w"})
         second.picture(picture(2), {"window_id": "w"})
@@ -88,7 +90,7 @@ async def test_no_broker_and_no_folder_are_errors(tmp_path: Path) -> None:
     async with EmbeddedBroker() as broker, Publisher(broker.spec, "lab") as publisher:
         publisher.picture(picture(1), {"window_id": "w"})
         with pytest.raises(AppError, match="cannot save pictures in"):
-            await subscribe(broker.spec, "lab", out_dir=tmp_path / "file" / "x", seconds=20)
+            await subscribe(broker.spec, "lab", keep=saver(tmp_path / "file" / "x", "lab"), seconds=20)
 
 
 @given(st.lists(st.integers(1, 30), unique=True, min_size=1))
@@ -110,27 +112,6 @@ def test_late_numbers_fill_their_hole_and_a_restart_is_none() -> None:
     assert account.lost == 2  # 7 of the first run, 3 of the second
 
 
-@given(st.text(min_size=1), st.text(min_size=1))
-def test_file_names_stay_in_their_folder_and_apart(one: str, other: str) -> None:
-    """Whatever a window is called, its file lies in the folder, and two windows never share one."""
-    assert Path(file_stem(one)).name == file_stem(one)
-    assert file_stem(one) not in {".", ".."}
-    assert (file_stem(one) == file_stem(other)) == (one == other)
-
-
 def test_percentiles_of_known_values() -> None:
     """Nearest rank: of 1 to 100, the 50th and the 99th."""
     assert percentiles([float(v) for v in range(100, 0, -1)]) == {"p50": 50.0, "p99": 99.0, "max": 100.0, "n": 100}
-
-
-def test_half_blocks_show_the_colours() -> None:
-    """A picture, red above and blue below, becomes red and blue characters of the asked width."""
-    image = Image.new("RGB", (4, 4), (255, 0, 0))
-    image.paste((0, 0, 255), (0, 2, 4, 4))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    text = half_blocks(buffer.getvalue(), columns=4)
-    assert text.plain == "▀▀▀▀\n▀▀▀▀\n"
-    first, last = text.spans[0].style, text.spans[-1].style
-    assert str(first) == "#ff0000 on #ff0000"
-    assert str(last) == "#0000ff on #0000ff"

@@ -2,7 +2,7 @@
 
 import { drawBars, drawHead, drawTrend, median, record, STEPS, steps } from "./charts.js";
 import { ago, Session } from "./sessions.js";
-import { connect } from "./wire.js";
+import { connect, fetchSession } from "./wire.js";
 
 const $ = (id) => document.getElementById(id);
 const sessions = new Map();
@@ -13,6 +13,7 @@ let chosen = null; // name of the session the operator looks at
 let held = null; // the window that is looked at while paused
 let withOriginal = false;
 let drawing = false;
+let fetching = false;
 
 connect({
   link: (connected, denied) => {
@@ -81,6 +82,7 @@ function drawBar() {
   }
   $("pause").setAttribute("aria-pressed", String(held !== null));
   $("save").disabled = !savable();
+  $("download").disabled = fetching || !of.windows.length;
   document.title = of.data ? `${words} · ${of.data} · minddiffuser` : "minddiffuser";
 }
 
@@ -331,6 +333,29 @@ function save() {
   download(`${name}.json`, new Blob([JSON.stringify(window.meta, null, 2)], { type: "application/json" }));
 }
 
+async function saveSession() {
+  const { name, windows } = current();
+  if (fetching || !windows.length) return;
+  fetching = true;
+  draw();
+  try {
+    download(`${name}.zip`, await fetchSession(name));
+  } catch (error) {
+    say(`The session could not be downloaded: ${error.message}`);
+  } finally {
+    fetching = false;
+    draw();
+  }
+}
+
+/** Say something that passes. */
+function say(words) {
+  text($("said"), words);
+  $("said").hidden = false;
+  clearTimeout(say.timer);
+  say.timer = setTimeout(() => { $("said").hidden = true; }, 8000);
+}
+
 function download(name, blob) {
   const anchor = Object.assign(document.createElement("a"), { download: name, href: URL.createObjectURL(blob) });
   anchor.click();
@@ -342,6 +367,7 @@ const keys = {
   v: () => setMode(document.body.dataset.mode === "view" ? "operate" : "view"),
   " ": toggle,
   s: save,
+  d: saveSession,
   o: () => { withOriginal = !withOriginal; draw(); },
   f: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
   "?": () => $("keys").showModal(),
@@ -362,6 +388,7 @@ document.addEventListener("keydown", (event) => {
 $("mode").onclick = keys.v;
 $("pause").onclick = toggle;
 $("save").onclick = save;
+$("download").onclick = saveSession;
 $("help").onclick = keys["?"];
 $("session").onchange = ({ target }) => { chosen = target.value; hold(null); };
 let quiet;

@@ -16,16 +16,25 @@ export function unpack(buffer) {
   return [header, pictures];
 }
 
+/** The secret of the page's own address, '' where none is asked for. */
+export const token = () => new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
+
+/** Fetch a session as a zip; raises with the server's words. */
+export async function fetchSession(name) {
+  const answer = await fetch(`/sessions/${encodeURIComponent(name)}.zip`, { headers: { Authorization: `Bearer ${token()}` } });
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return answer.blob();
+}
+
 /** Keep a connection to the server; `on.note(object)`, `on.frame(header, pictures)`, `on.link(connected, denied)`. */
 export function connect(on) {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`;
   let wait = 250;
   const open = () => {
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      socket.send(JSON.stringify({ token }));
+      socket.send(JSON.stringify({ token: token() }));
       wait = 250;
       on.link(true, false);
     };

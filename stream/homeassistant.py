@@ -1,0 +1,56 @@
+"""Home Assistant finds a session by itself: the retained messages of its MQTT discovery.
+
+Source: home-assistant.io, integrations 'MQTT' (discovery), 'MQTT Image' and 'MQTT Sensor'.
+"""
+
+from stream.messages import ROOT, to_json, topic
+
+ENDED = ("offline", "ended")
+"""States of a session in which Home Assistant shows its entities as unavailable."""
+
+
+def announcement(session: str, prefix: str, content_type: str) -> list[tuple[str, bytes]]:
+    """Describe a session's picture and its confidence as entities of one device.
+
+    Parameters
+    ----------
+    session : str
+    prefix : str
+        Home Assistant's discovery prefix, 'homeassistant' unless it was told otherwise.
+    content_type : str
+        Of the pictures, such as 'image/jpeg'.
+
+    Returns
+    -------
+    list of (str, bytes)
+        Topic and JSON payload, to be retained. An empty payload on the same topic removes the entity again.
+    """
+    unique = f"{ROOT}_{session}".replace(".", "_")
+    gone = " or ".join(f"value_json.state == '{state}'" for state in ENDED)
+    shared = {
+        "availability": [
+            {"topic": topic(session, "status"), "value_template": f"{{{{ 'offline' if {gone} else 'online' }}}}"}
+        ],
+        "device": {"identifiers": [unique], "name": f"minddiffuser {session}", "manufacturer": "minddiffuser"},
+        "origin": {"name": "minddiffuser"},
+    }
+    image = {
+        "name": "Picture",
+        "unique_id": f"{unique}_picture",
+        "image_topic": topic(session, "picture"),
+        "content_type": content_type,
+        "icon": "mdi:head-snowflake-outline",
+    }
+    confidence = {
+        "name": "Confidence",
+        "unique_id": f"{unique}_confidence",
+        "state_topic": topic(session, "meta"),
+        "value_template": "{{ value_json.confidence | default(None) }}",
+        "json_attributes_topic": topic(session, "meta"),
+        "state_class": "measurement",
+        "icon": "mdi:gauge",
+    }
+    return [
+        (f"{prefix}/{component}/{unique}/{name}/config", to_json({**entity, **shared}))
+        for component, name, entity in (("image", "picture", image), ("sensor", "confidence", confidence))
+    ]
