@@ -17,6 +17,7 @@ from decoder.features import Features
 from stream.windows import Channels, Window
 
 FORMAT = 1
+JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
 """Name of the model that was fitted on every picture."""
 FAMILIES = {"linear": "decoder.linear:LinearModel", "category": "decoder.category:CategoryModel"}
@@ -223,20 +224,23 @@ class Bundle:
         BundleError
             If a file is missing, unreadable, of another format, or was changed since it was saved.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
+            if (folder / "bundle.json").stat().st_size > JSON_LIMIT:
+                raise BundleError(f"{folder / 'bundle.json'} is larger than {JSON_LIMIT} bytes; this is not a bundle")
             content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
             weights = (folder / "weights.safetensors").read_bytes()
         except OSError as error:
             raise BundleError(f"no bundle at {folder} ({error.strerror}: {error.filename}); train one first") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{folder / 'bundle.json'} is not JSON ({error}); train the bundle again") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise BundleError(f"{folder} is not a bundle of format {FORMAT}; train it again with this version")
         if content.pop("sha256", None) != _digest(content):
             raise BundleError(f"{folder / 'bundle.json'} was changed since it was saved; train the bundle again")
-        if content["weights_sha256"] != hashlib.sha256(weights).hexdigest():
+        if content.get("weights_sha256") != hashlib.sha256(weights).hexdigest():
             raise BundleError(
                 f"{folder / 'weights.safetensors'} was changed since it was saved; train the bundle again"
             )
@@ -249,11 +253,12 @@ class Bundle:
                 models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
             channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
             rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(models, channels, **rest)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
             raise BundleError(
-                f"{folder} lacks {error} that this version needs; train the bundle again with this version"
+                f"{folder} lacks {reason} that this version needs; train the bundle again with this version"
             ) from None
-        return cls(models, channels, **rest)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

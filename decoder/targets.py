@@ -111,9 +111,13 @@ def _key(stimuli: StimulusTable, encoders: Encoders, names: Sequence[str]) -> st
 def _read(path: Path | None) -> dict[str, NDArray[Any]] | None:
     if path is None or not path.exists():
         return None
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return dict(load_file(path))
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError):  # a broken cache costs its time, and nothing else
+        return None
 
 
 def _write(arrays: dict[str, NDArray[Any]], path: Path | None) -> None:

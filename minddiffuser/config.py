@@ -151,9 +151,9 @@ def parse_config(raw: dict[str, Any], origin: str) -> Config:
 
 
 def _explain(error: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+    place = " ".join(".".join(str(part) for part in error["loc"]).split())[:200]
     if error["type"] != "extra_forbidden":
-        return f"{place}: {error['msg']}"
+        return f"{place}: {' '.join(error['msg'].split())}"
     known = _known_keys(error["loc"][:-1])
     close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddiffuser.config import load_config
+from minddiffuser.config import load_config, parse_config
 from minddiffuser.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
@@ -50,6 +50,56 @@ def test_a_missing_file_says_where_configs_are(tmp_path: Path) -> None:
     """A path that does not exist is one line."""
     with pytest.raises(ConfigError, match=r"nowhere.yaml: no such config"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    part=st.sampled_from(
+        ["name", "data", "source", "window", "filters", "decoder", "engine", "broker", "publish", "x"]
+    ),
+    value=VALUES,
+)
+def test_any_values_give_a_config_or_one_line(part: str, value: object) -> None:
+    """A good config with anything in the place of a part is valid or told in one line."""
+    raw = yaml.safe_load(CONFIGS[0].read_text("utf-8")) | {part: value}
+    message = ""
+    try:
+        parse_config(raw, "file")
+    except ConfigError as error:
+        message = str(error)
+    assert "\n" not in message
+    assert len(message) < 2000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(
+            [
+                "a: &a [x,x,x,x,x,x,x,x,x]",
+                *(f"{n}: &{n} [{','.join(['*' + p] * 9)}]" for p, n in zip("abcdefg", "bcdefgh", strict=True)),
+            ]
+        ),
+        "{" * 5000,
+        "a: &a [*a]",
+        "name: !!python/object/apply:os.system [id]",
+        '"x\\ny": 1',
+    ],
+    ids=["bomb", "deep", "endless", "code", "newline"],
+)
+def test_hostile_yaml_is_one_line(tmp_path: Path, text: str) -> None:
+    """Files that grow when they are read, never end, or ask for code are refused in one line."""
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "x.yaml")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
 
 
 @given(content=st.binary(max_size=400))

@@ -1,22 +1,30 @@
 """The display's server, over real sockets: who gets in, and that nobody waits for anybody."""
 
 import asyncio
+import contextlib
 import io
 import json
 import socket
 import struct
+import zipfile
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from minddiffuser.archive import Archive
+from minddiffuser.config import ArchiveSpec
 from minddiffuser.display.server import Display
-from minddiffuser.display.viewers import QUEUE
+from minddiffuser.display.viewers import QUEUE, Memory
 from minddiffuser.errors import AppError
 from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
+from stream.frames import Frame
 from stream.mqtt import Publisher
 
 
@@ -225,3 +233,89 @@ async def test_taken_port_and_missing_broker_are_one_line(broker: EmbeddedBroker
         assert display.port > 0
     ours = ("display", "viewer", "subscriber", "publisher")
     await until(lambda: not any(task.get_name().startswith(ours) for task in asyncio.all_tasks()))
+
+
+@given(hello=st.binary(max_size=200) | st.text(max_size=200), more=st.lists(st.binary(max_size=200), max_size=3))
+@settings(max_examples=30, deadline=None)
+def test_whatever_a_browser_sends_the_server_lives(hello: bytes | str, more: list[bytes]) -> None:
+    """Any first message and any after it, of text or bytes: that viewer is let in or closed, the next is served."""
+
+    async def attack() -> None:
+        async with EmbeddedBroker() as running, Display(running.spec) as display, aiohttp.ClientSession() as http:
+            client = await http.ws_connect(f"http://127.0.0.1:{display.port}/socket")
+            with contextlib.suppress(ConnectionError):
+                await (client.send_str(hello) if isinstance(hello, str) else client.send_bytes(hello))
+                for message in more:
+                    await client.send_bytes(message)
+            async with Page(display) as page:
+                await until(lambda: page.notes)
+            await client.close()
+
+    asyncio.run(attack())
+
+
+async def test_raw_rubbish_on_the_socket_ends_only_itself(broker: EmbeddedBroker) -> None:
+    """Frames that break the protocol and messages beyond the limit close their own connection."""
+    handshake = (
+        "GET /socket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    async with Display(broker.spec) as display:
+        for rubbish in (b"\xff" * 64, b"\x81\xff" + b"\x7f" * 16, b"\x82\xfe\xff\xff\0\0\0\0" + bytes(65535)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", display.port)
+            writer.write(handshake.encode() + rubbish)
+            async with asyncio.timeout(15):
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+            writer.close()
+        async with Page(display) as page:
+            await until(lambda: page.notes)
+
+
+async def test_download_holds_what_was_published(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    """The zip has each published file, from memory or from the archive; who lacks the token gets none of it."""
+    archive = Archive(ArchiveSpec(folder=tmp_path), "kept", {"data": "simulated EEG"})
+    async with (
+        Display(broker.spec, token="secret", archive=archive) as display,  # noqa: S106
+        Publisher(broker.spec, "lab") as one,
+        Publisher(broker.spec, "kept") as other,
+        Page(display) as page,
+        aiohttp.ClientSession() as http,
+    ):
+        one.picture(picture(1), {"window_id": "w1"})
+        other.picture(picture(2), {"window_id": "w2"})
+        await until(lambda: sorted(page.finals()) == ["w1", "w2"])
+        archive.add(Frame("kept", "w3", "picture", {"window_id": "w3"}, {"picture": picture(3)}))
+        address = f"http://127.0.0.1:{display.port}/sessions/%s.zip"
+        key = {"Authorization": "Bearer secret"}
+        for session, name, payload in (("lab", "w1", picture(1)), ("kept", "w3", picture(3))):
+            async with http.get(address % session, headers=key) as answer:
+                assert answer.status == 200
+                with zipfile.ZipFile(io.BytesIO(await answer.read())) as content:
+                    # Windows end in the picture's own running number, so their bytes are told apart.
+                    assert content.read(f"{session}/{name}.picture.png")[-4:] == payload[-4:]
+                    assert f"{session}/session.json" in content.namelist()
+        for headers, status in (
+            ({}, 401),
+            ({"Authorization": "Bearer wrong"}, 401),
+            ({**key, "Sec-Fetch-Site": "cross-site"}, 403),
+        ):
+            async with http.get(address % "lab", headers=headers) as answer:
+                assert answer.status == status
+        for nobody in ("other", "..%2flab", "%00"):
+            async with http.get(address % nobody, headers=key) as answer:
+                assert answer.status == 404
+
+
+def test_memory_forgets_the_oldest_and_says_so() -> None:
+    """What is remembered for downloads stays within its bytes, and the account in it says what is gone."""
+    memory = Memory(limit=10 * 5000)
+    for number in range(30):
+        memory.add(
+            Frame("lab", f"w{number:02d}", "picture", {"window_id": f"w{number:02d}"}, {"picture": picture(1, 62)})
+        )
+    files = dict(memory.entries("lab"))
+    kept = sorted(name for name in files if name.endswith(".png"))
+    assert kept[-1] == "w29.picture.png"
+    assert sum(len(files[name]) for name in kept) <= 50_000
+    assert json.loads(files["session.json"])["removed"] == 30 - len(kept) > 0
