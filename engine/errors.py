@@ -15,3 +15,11 @@ class FeatureError(EngineError):
 
 class BackendError(EngineError):
     """A backend that was asked for by name cannot run on this machine."""
+
+
+class CacheError(EngineError):
+    """The engine cache cannot be written, or the disk has no room for what is to be built."""
+
+
+class MemoryBudgetError(EngineError):
+    """The models do not fit into the memory that the configuration allows."""

@@ -60,6 +60,7 @@ class Models:
         self.scaling = float(vae.get("scaling_factor") or 1.0)
         self.shift = float(vae.get("shift_factor") or 0.0)
         self.context_dim = int(config["cross_attention_dim"])
+        self.tokens = _text_tokens(self.parts["text"])
         if vae["latent_channels"] != config["in_channels"]:
             msg = (
                 f"the UNet takes {config['in_channels']} latent channels and the VAE has {vae['latent_channels']}: "
@@ -270,6 +271,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         msg = f"{path} is not JSON ({error}): fetch the model anew"
         raise ModelError(msg) from error
     return config
+
+
+def _text_tokens(folder: Path) -> int:
+    """Tokens that a text encoder gives: the length of every caption, padded."""
+    if (folder / "open_clip_config.json").is_file():
+        return int(_read_config(folder / "open_clip_config.json")["model_cfg"]["text_cfg"].get("context_length", 77))
+    return int(_read_config(folder / "config.json").get("max_position_embeddings", 77))
 
 
 def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype, **options: bool) -> Any:

@@ -26,6 +26,8 @@ class Picture:
         The decoder's, carried through.
     note : str
         Why this is a stage-1 picture where stage 2 was asked for, or ''.
+    reused : str
+        The window for which this picture was made, where it is shown again for another that is all but the same.
     """
 
     window_id: str
@@ -36,3 +38,4 @@ class Picture:
     timings: dict[str, float] = field(default_factory=dict)
     confidence: float = 0.0
     note: str = ""
+    reused: str = ""

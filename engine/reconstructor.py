@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from decoder.features import Features
-from engine.backends import make_backend
-from engine.errors import FeatureError
+from engine.backends.choice import make_backend
+from engine.cache import EngineCache
+from engine.errors import FeatureError, ModelError
 from engine.gradient import load_gradient
+from engine.memory import budgeted
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
+from engine.reuse import Reuse
 from engine.sampling import (
     Predict,
     Schedule,
@@ -32,6 +37,10 @@ from engine.structure import Targets, make_targets, pull, pull_through, structur
 
 _log = logging.getLogger(__name__)
 
+MaskedPredict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""UNet with the mask of its caption's tokens: x, timesteps, c, mask (n, tokens) -> prediction."""
+_PUBLISHED_AHEAD = 3  # noised to step 37, decoded from the 35th, which is step 34 counted from 0
+
 
 @dataclass
 class _Group:
@@ -43,6 +52,7 @@ class _Group:
     seeds: list[int]
     z: Tensor | None
     c: Tensor
+    mask: Tensor
     noise: Tensor
     first: Tensor | None = None
     pixels: Tensor | None = None
@@ -57,21 +67,32 @@ class Reconstructor:
     spec : EngineSpec
     models : Models, optional
         Loaded models to share; loaded from `spec.models` otherwise.
+    cache : Path, optional
+        Folder for exported networks and built engines; without one backend 'auto' is torch.
+
+    Attributes
+    ----------
+    left : dict of str to str
+        Backends that 'auto' did not take, and why.
 
     Raises
     ------
     EngineError
-        If models or backend cannot be had.
+        If models or backend cannot be had, or do not fit into the memory that is allowed.
     """
 
-    def __init__(self, spec: EngineSpec, models: Models | None = None) -> None:
+    def __init__(self, spec: EngineSpec, models: Models | None = None, cache: Path | None = None) -> None:
         self.spec = spec
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.models = models or load_models(spec.models, spec.device)
-        self.backend = make_backend(spec.backend, self.models)
-        self._predict = self._with_guidance(self.backend.unet)
+        choice = make_backend(spec.backend, self.models, EngineCache(cache) if cache else None)
+        self.backend, self.left = choice.backend, choice.left
+        self._unet = self.backend.unet
+        self._reuse = Reuse(spec.reuse, spec.seed) if spec.reuse else None
+        self._decode = budgeted(self.backend.decode, self.models, spec.memory_gib)
         config = self.models.scheduler
+        self._exact = _exact_schedule(spec, config)
         self._from_z = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=spec.strength)
         self._from_noise = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=1.0)
         self._view: Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]] = self._true_view
@@ -100,7 +121,10 @@ class Reconstructor:
         self.reconstruct([Features(f"warm-up {i}", c, z, s) for i in range(batch)])
 
     def reconstruct(
-        self, features: Sequence[Features], on_preview: Callable[[list[Picture]], None] | None = None
+        self,
+        features: Sequence[Features],
+        on_preview: Callable[[list[Picture]], None] | None = None,
+        stream: str = "",
     ) -> list[Picture]:
         """Pictures of some windows, in their order.
 
@@ -111,6 +135,8 @@ class Reconstructor:
             so in its `note`.
         on_preview : callable, optional
             Called once with the stage-1 pictures of all windows, before stage 2 begins.
+        stream : str
+            Whose windows these are; windows are reused within a stream only.
 
         Returns
         -------
@@ -124,21 +150,41 @@ class Reconstructor:
         """
         if not features:
             return []
+        if self._reuse is None:
+            return self._both_stages(features, on_preview or (lambda _: None))
+        reuse = self._reuse
+        sources = [reuse.source(f, stream) for f in features]
+        new = [f for f, source in zip(features, sources, strict=True) if source is None]
+
+        def fill(made: list[Picture], stage: int) -> list[Picture]:
+            return reuse.fill(features, sources, made, stream=stream, stage=stage)
+
+        def preview(made: list[Picture]) -> None:
+            pictures = fill(made, 1)
+            if on_preview is not None:
+                on_preview(pictures)
+
+        try:
+            return fill(self._both_stages(new, preview), 2)
+        except Exception:
+            reuse.forget(stream)
+            raise
+
+    def _both_stages(self, features: Sequence[Features], on_preview: Callable[[list[Picture]], None]) -> list[Picture]:
         groups = self._groups(features)
         for group in groups:
             self._stage1(group)
-        if on_preview is not None:
-            on_preview(_in_order(groups, len(features)))
+        on_preview(_in_order(groups))
         if self.spec.structure.mode != "none":
             for group in groups:
                 self._stage2(group)
-        return _in_order(groups, len(features))
+        return _in_order(groups)
 
     def _groups(self, features: Sequence[Features]) -> list[_Group]:
         usable = [self._check(f) for f in features]
-        keys: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+        keys: dict[bool, list[int]] = {}
         for place, f in enumerate(usable):
-            keys.setdefault((f.c.shape, f.z is None), []).append(place)
+            keys.setdefault(f.z is None, []).append(place)
         return [self._group(places, [usable[p] for p in places]) for places in keys.values()]
 
     def _group(self, places: list[int], features: list[Features]) -> _Group:
@@ -148,13 +194,21 @@ class Reconstructor:
         seeds = [window_seed(self.spec.seed, f.window_id) for f in features]
         noise = window_noise(seeds, len(schedule.steps), self.models.latent_shape).to(device)
         z = torch.from_numpy(np.stack(with_z)).to(device) if with_z else None
-        c = torch.from_numpy(np.stack([f.c for f in features])).to(device)
-        return _Group(places, features, schedule, seeds, z, c, noise)
+        # all captions of one length, so that windows share a batch and nothing is compiled anew for a shorter one
+        c = torch.zeros(len(features), self.models.tokens, self.models.context_dim)
+        mask = torch.zeros(c.shape[:2], dtype=torch.bool)
+        for i, f in enumerate(features):
+            c[i, : len(f.c)] = torch.from_numpy(f.c)
+            mask[i, : len(f.c)] = True
+        return _Group(places, features, schedule, seeds, z, c.to(device), mask.to(device), noise)
 
     def _check(self, f: Features) -> Features:
         dim, shape = self.models.context_dim, self.models.latent_shape
-        if f.c.ndim != 2 or f.c.shape[1] != dim:
-            msg = f"window {f.window_id!r}: c has shape {f.c.shape} and the UNet takes (tokens, {dim})"
+        if f.c.ndim != 2 or f.c.shape[1] != dim or not 1 <= len(f.c) <= self.models.tokens:
+            msg = (
+                f"window {f.window_id!r}: c has shape {f.c.shape} and the UNet takes "
+                f"(1 to {self.models.tokens} tokens, {dim})"
+            )
             raise FeatureError(msg)
         if f.z is not None and f.z.shape != shape:
             msg = f"window {f.window_id!r}: z has shape {f.z.shape} and the UNet takes {shape}"
@@ -167,25 +221,28 @@ class Reconstructor:
             f = replace(f, c=self.models.encode_text([""])[0])
         return f
 
-    def _with_guidance(self, predict: Predict) -> Predict:
+    def _predict(self, group: _Group, unet: MaskedPredict) -> Predict:
+        """UNet of a group's own caption masks, with guidance where it is wanted."""
         if self.spec.guidance == 1:
-            return predict
+            return lambda x, t, c: unet(x, t, c, group.mask)
         null = torch.from_numpy(self.models.encode_text([""])).to(self.models.device)
-        return guided(predict, self.spec.guidance, null)
+        both = torch.cat([torch.ones_like(group.mask), group.mask])
+        return guided(lambda x, t, c: unet(x, t, c, both), self.spec.guidance, null)
 
     def _stage1(self, group: _Group) -> None:
         began = time.perf_counter()
         outputs: list[Tensor] = []
+        predict = self._predict(group, self._unet)
 
         def remembered(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-            outputs.append(self._predict(x, t, c))
+            outputs.append(predict(x, t, c))
             return outputs[-1]
 
         x = begin(group.schedule, group.z, group.noise[0])
         latents = sample(remembered, group.schedule, x, group.c, list(group.noise[1:]))
         group.first = outputs[0]
         sampled = time.perf_counter()
-        group.pixels = self.backend.decode(latents)
+        group.pixels = self._decode(latents)
         arrays = to_uint8(group.pixels).cpu().numpy()
         timings = {"stage1": sampled - began, "decode1": time.perf_counter() - sampled}
         group.pictures = [
@@ -202,7 +259,7 @@ class Reconstructor:
             return
         latents = self._pulled(group, targets)
         sampled = time.perf_counter()
-        pixels = self.backend.decode(latents)
+        pixels = self._decode(latents)
         arrays = to_uint8(pixels).cpu().numpy()
         decoded = time.perf_counter()
         notes = self._judge(group, pixels, targets)
@@ -215,9 +272,10 @@ class Reconstructor:
             numbers = count()
             assert group.first is not None
             first = group.first
+            later = self._predict(group, self._unet)
 
             def resumed(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-                return first if next(numbers) == 0 else self._predict(x, t, c)
+                return first if next(numbers) == 0 else later(x, t, c)
 
             x = begin(group.schedule, group.z, group.noise[0])
             return sample(
@@ -228,18 +286,18 @@ class Reconstructor:
                 list(group.noise[1:]),
                 refine=lambda _, x0: pull(x0, self._view, targets, structure, group.z),
             )
-        schedule = group.schedule
+        schedule = self._exact if self._exact is not None and group.z is not None else group.schedule
         if structure.mode == "onestep":
             strength = 1.0 if group.z is None else self.spec.strength
             schedule = make_schedule(self.models.scheduler, kind=self.spec.sampler, steps=1, strength=strength)
         unet = self.models.unet
         dtype = self.models.dtype
 
-        def differentiable(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-            out: Tensor = unet(x.to(dtype), t, c.to(dtype), return_dict=False)[0]
+        def differentiable(x: Tensor, t: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+            out: Tensor = unet(x.to(dtype), t, c.to(dtype), encoder_attention_mask=mask, return_dict=False)[0]
             return out.float()
 
-        predict = self._with_guidance(differentiable)
+        predict = self._predict(group, differentiable)
         return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
 
     def _true_view(self, latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
@@ -251,11 +309,14 @@ class Reconstructor:
         shallow = self.models.shallow
         assert group.pixels is not None
         with torch.no_grad():
-            both = [
-                structure_loss(shallow.features(shallow.patches(p), targets.blocks), targets).cpu()
-                for p in (group.pixels, pixels)
-            ]
-        closer = (both[1] < both[0]).tolist()
+            patches = shallow.patches(torch.cat([group.pixels, pixels]))
+            found = shallow.features(patches, targets.blocks)
+            n = len(pixels)
+            before, after = (
+                structure_loss({block: values[part] for block, values in found.items()}, targets)
+                for part in (slice(None, n), slice(n, None))
+            )
+        closer = (after < before).tolist()
         return [
             problem or ("" if better else "stage 2 came no closer to the decoded structure")
             for problem, better in zip(targets.problems, closer, strict=True)
@@ -275,6 +336,17 @@ class Reconstructor:
         group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
 
 
-def _in_order(groups: Sequence[_Group], total: int) -> list[Picture]:
+def _in_order(groups: Sequence[_Group]) -> list[Picture]:
     placed = {place: picture for g in groups for place, picture in zip(g.places, g.pictures, strict=True)}
-    return [placed[place] for place in range(total)]
+    return [placed[place] for place in range(len(placed))]
+
+
+def _exact_schedule(spec: EngineSpec, config: dict[str, Any]) -> Schedule | None:
+    """Schedule of an exact stage 2 with the published script's noise index; None where stage 1's own is meant."""
+    structure = spec.structure
+    if structure.noise_index == "consistent":
+        return None
+    if structure.mode != "exact" or spec.sampler != "ddim":
+        msg = "structure.noise_index 'published' goes with structure.mode 'exact' and sampler 'ddim' only"
+        raise ModelError(msg)
+    return make_schedule(config, kind="ddim", steps=spec.steps, strength=spec.strength, ahead=_PUBLISHED_AHEAD)

@@ -4,8 +4,9 @@ At timestep t a latent is x_t = a x_0 + b e, with a = sqrt(alpha_bar_t), b = sqr
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from engine.errors import ModelError
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """UNet: x (n, ch, h, w), timesteps (n,), c (n, tokens, dims) -> prediction (n, ch, h, w)."""
 
+Kind = Literal["lcm", "ddim", "dpm"]
+_LEAST_ALPHA = 2.0**-24  # where the schedule ends in pure noise, the solver's logarithm needs a little signal left
 _SIGMA_DATA = 0.5  # of consistency models (Song et al. 2023, appendix C), as diffusers' LCMScheduler has it
 
 
@@ -34,6 +37,8 @@ class Step:
         The same after the step; 1 and 0 after the last.
     c_skip, c_out : float
         Boundary scalings of a consistency model; 0 and 1 for others.
+    keep, take, change : float
+        dpm: the next latent is keep * x + take * x_0 + change * (x_0 - x_0 of the step before).
     """
 
     timestep: int
@@ -43,6 +48,9 @@ class Step:
     b_next: float
     c_skip: float = 0.0
     c_out: float = 1.0
+    keep: float = 0.0
+    take: float = 0.0
+    change: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +59,19 @@ class Schedule:
 
     Attributes
     ----------
-    kind : {'lcm', 'ddim'}
-        lcm re-noises with fresh noise, ddim with the noise that was predicted.
+    kind : {'lcm', 'ddim', 'dpm'}
+        lcm re-noises with fresh noise, ddim with the noise that was predicted; dpm is DPM-Solver++(2M).
     prediction : {'epsilon', 'v_prediction', 'sample'}
         What the UNet says.
     steps : tuple of Step
+    start : tuple of float
+        Signal and noise that z is mixed with to begin; those of the first step but for `ahead`.
     """
 
-    kind: Literal["lcm", "ddim"]
+    kind: Kind
     prediction: str
     steps: tuple[Step, ...]
+    start: tuple[float, float]
 
 
 def alphas_cumprod(config: dict[str, Any]) -> NDArray[np.float64]:
@@ -95,41 +106,81 @@ def alphas_cumprod(config: dict[str, Any]) -> NDArray[np.float64]:
 
 
 def make_schedule(
-    config: dict[str, Any], *, kind: Literal["auto", "lcm", "ddim"], steps: int, strength: float
+    config: dict[str, Any], *, kind: Literal["auto"] | Kind, steps: int, strength: float, ahead: int = 0
 ) -> Schedule:
     """Lay out `steps` UNet calls, beginning `strength` of the way to pure noise.
 
-    The timesteps are those of diffusers' LCMScheduler and DDIMScheduler; with strength < 1, ddim takes the given number
-    of steps from a proportionally finer schedule, so that the number of UNet calls does not depend on the strength.
+    The timesteps are those of diffusers' LCMScheduler, DDIMScheduler and DPMSolverMultistepScheduler; with
+    strength < 1, ddim and dpm take the given number of steps from a proportionally finer schedule, so that the number
+    of UNet calls does not depend on the strength.
+
+    Parameters
+    ----------
+    config : dict
+        Of a diffusers scheduler.
+    kind : {'auto', 'lcm', 'ddim', 'dpm'}
+        auto: lcm for an LCMScheduler, ddim for any other.
+    steps : int
+    strength : float
+        In (0, 1].
+    ahead : int
+        z is noised to the level so many steps of the finer schedule beyond the first step (ddim).
 
     Raises
     ------
     ModelError
         If the configuration is not understood, or cannot be cut into so many steps.
     """
-    chosen: Literal["lcm", "ddim"] = (
-        ("lcm" if config.get("_class_name") == "LCMScheduler" else "ddim") if kind == "auto" else kind
-    )
+    chosen: Kind = ("lcm" if config.get("_class_name") == "LCMScheduler" else "ddim") if kind == "auto" else kind
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in {"epsilon", "v_prediction", "sample"}:
         msg = f"scheduler configuration: prediction_type {prediction!r} is not epsilon, v_prediction or sample"
         raise ModelError(msg)
     bars = alphas_cumprod(config)
-    times = _lcm_times(config, steps, strength) if chosen == "lcm" else _ddim_times(config, steps, strength)
-    following = [bars[t] for t in times[1:]] + [1.0]
+    every = {"lcm": _lcm_times, "ddim": _ddim_times, "dpm": _dpm_times}[chosen](config, steps, strength)
+    times = every[-steps:]
+    place = len(every) - steps - ahead
+    if place < 0:
+        msg = f"{steps} steps at strength {strength}: there is no noise level {ahead} steps beyond the first"
+        raise ModelError(msg)
+    following = [float(bars[t]) for t in times[1:]] + [1.0]
     if chosen == "ddim" and not config.get("set_alpha_to_one", True):
-        following[-1] = bars[0]
+        following[-1] = float(bars[0])
     scaling = float(config.get("timestep_scaling", 10.0))
+    made = [_step(t, float(bars[t]), after) for t, after in zip(times, following, strict=True)]
+    if chosen == "lcm":
+        made = [_as_consistency(step, scaling) for step in made]
+    if chosen == "dpm":
+        made = _as_multistep([max(float(bars[t]), _LEAST_ALPHA) for t in times], made)
+    begun = float(bars[every[place]])
+    return Schedule(chosen, prediction, tuple(made), (begun**0.5, (1 - begun) ** 0.5))
+
+
+def _step(timestep: int, bar: float, after: float) -> Step:
+    return Step(timestep, bar**0.5, (1 - bar) ** 0.5, after**0.5, (1 - after) ** 0.5)
+
+
+def _as_consistency(step: Step, scaling: float) -> Step:
+    scaled = step.timestep * scaling
+    whole = scaled**2 + _SIGMA_DATA**2
+    return replace(step, c_skip=_SIGMA_DATA**2 / whole, c_out=scaled / whole**0.5)
+
+
+def _as_multistep(bars: Sequence[float], steps: Sequence[Step]) -> list[Step]:
+    """Coefficients of DPM-Solver++(2M), midpoint form (Lu et al. 2022, algorithm 2); first and last are first order."""
+    half_snr = [0.5 * math.log(bar / (1 - bar)) for bar in bars]
     made = []
-    for t, after in zip(times, following, strict=True):
-        skip, out = 0.0, 1.0
-        if chosen == "lcm":
-            scaled = t * scaling
-            skip = _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)
-            out = scaled / (scaled**2 + _SIGMA_DATA**2) ** 0.5
-        bar = float(bars[t])
-        made.append(Step(t, bar**0.5, (1 - bar) ** 0.5, float(after) ** 0.5, (1 - float(after)) ** 0.5, skip, out))
-    return Schedule(chosen, prediction, tuple(made))
+    for i, step in enumerate(steps):
+        if i == len(steps) - 1:
+            made.append(replace(step, take=1.0))
+            continue
+        h = half_snr[i + 1] - half_snr[i]
+        noise, noise_next = (1 - bars[i]) ** 0.5, (1 - bars[i + 1]) ** 0.5
+        take = -(bars[i + 1] ** 0.5) * math.expm1(-h)
+        ratio = (half_snr[i] - half_snr[i - 1]) / h if i else math.inf
+        a, b = bars[i] ** 0.5, noise
+        made.append(replace(step, a=a, b=b, keep=noise_next / noise, take=take, change=0.5 * take / ratio))
+    return made
 
 
 def _lcm_times(config: dict[str, Any], steps: int, strength: float) -> list[int]:
@@ -141,12 +192,21 @@ def _lcm_times(config: dict[str, Any], steps: int, strength: float) -> list[int]
     return [int(t) for t in origin[np.floor(np.linspace(0, len(origin), steps, endpoint=False)).astype(int)]]
 
 
-def _ddim_times(config: dict[str, Any], steps: int, strength: float) -> list[int]:
-    count, spacing = int(config.get("num_train_timesteps", 1000)), config.get("timestep_spacing", "leading")
+def _finer(count: int, steps: int, strength: float) -> int:
     whole = max(steps, round(steps / strength))
     if whole > count:
         msg = f"{steps} steps at strength {strength}: more than the {count} timesteps the model knows"
         raise ModelError(msg)
+    return whole
+
+
+def _unknown_spacing(spacing: object) -> ModelError:
+    return ModelError(f"scheduler configuration: timestep_spacing {spacing!r} is not trailing, leading or linspace")
+
+
+def _ddim_times(config: dict[str, Any], steps: int, strength: float) -> list[int]:
+    count, spacing = int(config.get("num_train_timesteps", 1000)), config.get("timestep_spacing", "leading")
+    whole = _finer(count, steps, strength)
     if spacing == "trailing":
         times = np.round(np.arange(count, 0, -count / whole)).astype(int) - 1
     elif spacing == "leading":
@@ -154,9 +214,22 @@ def _ddim_times(config: dict[str, Any], steps: int, strength: float) -> list[int
     elif spacing == "linspace":
         times = np.linspace(0, count - 1, whole).round()[::-1].astype(int)
     else:
-        msg = f"scheduler configuration: timestep_spacing {spacing!r} is not trailing, leading or linspace"
-        raise ModelError(msg)
-    return [int(t) for t in times[-steps:]]
+        raise _unknown_spacing(spacing)
+    return [int(t) for t in times]
+
+
+def _dpm_times(config: dict[str, Any], steps: int, strength: float) -> list[int]:
+    count, spacing = int(config.get("num_train_timesteps", 1000)), config.get("timestep_spacing", "linspace")
+    whole = _finer(count, steps, strength)
+    if spacing == "trailing":
+        times = np.arange(count, 0, -count / whole).round().astype(int) - 1
+    elif spacing == "leading":
+        times = (np.arange(whole + 1) * (count // (whole + 1)))[::-1][:-1] + int(config.get("steps_offset", 0))
+    elif spacing == "linspace":
+        times = np.linspace(0, count - 1, whole + 1).round()[::-1][:-1].astype(int)
+    else:
+        raise _unknown_spacing(spacing)
+    return [int(t) for t in times]
 
 
 def clean(schedule: Schedule, step: Step, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,10 +255,15 @@ def renoise(schedule: Schedule, step: Step, x0: Tensor, predicted: Tensor, fresh
     return step.a_next * x0 + step.b_next * (fresh if schedule.kind == "lcm" else predicted)
 
 
+def extrapolate(step: Step, x: Tensor, x0: Tensor, before: Tensor) -> Tensor:
+    """Latent at the next step's noise level, from this step's clean latent and the one before (dpm)."""
+    return step.keep * x + step.take * x0 + step.change * (x0 - before)
+
+
 def begin(schedule: Schedule, z: Tensor | None, noise: Tensor) -> Tensor:
     """Latent that sampling begins from: z noised to the first step, or pure noise."""
-    first = schedule.steps[0]
-    return noise if z is None else first.a * z + first.b * noise
+    signal, level = schedule.start
+    return noise if z is None else signal * z + level * noise
 
 
 def sample(
@@ -218,11 +296,16 @@ def sample(
     x0 = x
     last = len(schedule.steps) - 1
     for number, step in enumerate(schedule.steps):
+        before = x0
         t = torch.full((x.shape[0],), step.timestep, device=x.device, dtype=torch.long)
         x0, predicted = clean(schedule, step, x, predict(x, t, c))
         if refine is not None:
             x0 = refine(number, x0)
-        if number < last:
+        if number == last:
+            break
+        if schedule.kind == "dpm":
+            x = extrapolate(step, x, x0, before)
+        else:
             x = renoise(schedule, step, x0, predicted, noise[number])
     return x0
 

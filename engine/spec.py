@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+BackendName = Literal["torch", "torch-compile", "torch-graphs", "onnx", "onnx-tensorrt", "openvino", "tensorrt"]
+
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -58,6 +60,18 @@ class StructureSpec(_Spec):
     The paper takes six, (1.5, 1.2, 1, 1, 1, 1); the gradient network of the desk models carries the first three."""
     update: Literal["z", "c", "both"] = "both"
     """What exact and onestep change: the paper's algorithm both, its last published script only z."""
+    noise_index: Literal["consistent", "published"] = "consistent"
+    """exact with ddim: how far z is noised. consistent: to the first step that is taken; published: three steps of the
+    schedule further, as the paper's script does (it noises to step 37 of 50 and decodes from step 35)."""
+
+
+class ReuseSpec(_Spec):
+    """Show the last picture again for windows that are all but the same, and save the work."""
+
+    similarity: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """Cosine of two windows' decoded features above which the later may be skipped; the nearer to 1 the likelier."""
+    longest_run: Annotated[int, Field(ge=1, le=1000)] = 10
+    """So many windows in a row are skipped at most; the next is always reconstructed."""
 
 
 class EngineSpec(_Spec):
@@ -65,14 +79,15 @@ class EngineSpec(_Spec):
 
     models: ModelSpec = ModelSpec()
     """Which models to load."""
-    backend: Literal["auto", "torch", "torch-compile"] = "auto"
-    """What runs the UNet and the decoder."""
+    backend: Literal[BackendName, "auto"] = "auto"
+    """What runs the UNet and the decoder; auto: the fastest that works here (`minddiffuser doctor` says which can)."""
     device: str = "auto"
     """'cpu', 'cuda', 'cuda:1'; auto: the first GPU if there is one."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of torch on the CPU; 0 leaves torch's own choice."""
-    sampler: Literal["auto", "lcm", "ddim"] = "auto"
-    """lcm for few-step students, ddim for the rest (SD-Turbo too); auto: by the scheduler's configuration."""
+    sampler: Literal["auto", "lcm", "ddim", "dpm"] = "auto"
+    """lcm for few-step students, ddim for the rest (SD-Turbo too), dpm (DPM-Solver++, 2M) for 8 steps and more; auto:
+    lcm or ddim by the scheduler's configuration."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 2
     """UNet calls of a stage."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.7
@@ -81,5 +96,9 @@ class EngineSpec(_Spec):
     """Classifier-free guidance; 1 is none, and half the cost (students and Turbo want none)."""
     structure: StructureSpec = StructureSpec()
     """Stage 2."""
+    reuse: ReuseSpec | None = None
+    """Set: windows that are all but the same are not reconstructed again."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """What weights and working memory may take; pictures are decoded in slices or tiles to keep to it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """With a window's id it gives the window's own noise."""

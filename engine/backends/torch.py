@@ -1,13 +1,25 @@
-"""Torch, eager or compiled: channels-last convolutions, no autograd."""
+"""Torch: eager, compiled, or replayed as CUDA graphs; channels-last convolutions, no autograd."""
 
 import shutil
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from engine.errors import BackendError
 from engine.models import Models
+
+Mode = Literal["torch", "torch-compile", "torch-graphs"]
+_WARM = 3  # calls before a capture: cuDNN and cuBLAS choose their kernels and allocate in the first
+
+
+def missing(mode: Mode, device: torch.device) -> str | None:
+    """Say what a mode lacks on this machine and how to get it, or None."""
+    if mode == "torch-graphs" and device.type != "cuda":
+        return "CUDA graphs need an NVIDIA GPU; on a CPU use 'torch' or 'openvino'"
+    if mode == "torch-compile" and device.type == "cpu" and shutil.which("g++") is None:
+        return "no C++ compiler (g++) on this machine: install one, or use 'torch'"
+    return None
 
 
 class TorchBackend:
@@ -16,33 +28,84 @@ class TorchBackend:
     Parameters
     ----------
     models : Models
-    compiled : bool
-        torch.compile both; the first call of each batch size then takes up to minutes.
-
-    Raises
-    ------
-    BackendError
-        If compilation is asked for on a CPU without a C++ compiler.
+    mode : {'torch', 'torch-compile', 'torch-graphs'}
+        torch-compile: the first call of each batch size takes up to minutes. torch-graphs: the first call of each batch
+        size is captured, later ones replay it.
     """
 
-    def __init__(self, models: Models, *, compiled: bool = False) -> None:
-        self.name = "torch-compile" if compiled else "torch"
-        if compiled and models.device.type == "cpu" and shutil.which("g++") is None:
-            msg = "backend torch-compile: no C++ compiler (g++) on this machine; install one, or use backend 'torch'"
-            raise BackendError(msg)
+    def __init__(self, models: Models, mode: Mode = "torch") -> None:
+        self.name: str = mode
         self._dtype = models.dtype
-        unet: Any = models.unet
-        self._unet = torch.compile(unet, dynamic=False) if compiled else unet
-        self._decode = torch.compile(models.decode_pixels, dynamic=False) if compiled else models.decode_pixels
+        unet: Callable[..., Tensor] = _plain_unet(models)
+        decode: Callable[..., Tensor] = models.decode_pixels
+        if mode == "torch-compile":
+            # reduce-overhead hands out the same memory at every call; `_own` copies before the next one
+            kind = "reduce-overhead" if models.device.type == "cuda" else "default"
+            unet, decode = (torch.compile(f, dynamic=False, mode=kind) for f in (unet, decode))
+        elif mode == "torch-graphs":
+            unet, decode = Graphs(unet), Graphs(decode)
+        self._unet, self._decode = unet, decode
 
-    def unet(self, x: Tensor, timesteps: Tensor, c: Tensor) -> Tensor:
+    def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""
         with torch.no_grad():
             x = x.to(self._dtype, memory_format=torch.channels_last)
-            out: Tensor = self._unet(x, timesteps, c.to(self._dtype), return_dict=False)[0]
-        return out.float()
+            return _own(self._unet(x, timesteps, c.to(self._dtype), mask))
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Backend`."""
         with torch.no_grad():
-            return self._decode(latents.to(memory_format=torch.channels_last)).float()
+            return _own(self._decode(latents.to(memory_format=torch.channels_last)))
+
+
+def _plain_unet(models: Models) -> Callable[..., Tensor]:
+    network: Any = models.unet
+
+    def run(x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = network(x, timesteps, c, encoder_attention_mask=mask, return_dict=False)[0]
+        return out
+
+    return run
+
+
+def _own(out: Tensor) -> Tensor:
+    return out.to(torch.float32, copy=True)
+
+
+class Graphs:
+    """A function of tensors, captured as one CUDA graph for each set of input shapes.
+
+    Parameters
+    ----------
+    function : callable
+        Tensors on the GPU to one tensor, with no synchronisation inside.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self._function = function
+        self._captured: dict[tuple[tuple[int, ...], ...], tuple[Any, tuple[Tensor, ...], Tensor]] = {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Copy the inputs to where the graph reads them, and replay it; the output is overwritten by the next call."""
+        shapes = tuple(tuple(tensor.shape) for tensor in inputs)
+        if shapes not in self._captured:
+            self._captured[shapes] = self._capture(inputs)
+        graph, places, out = self._captured[shapes]
+        for place, tensor in zip(places, inputs, strict=True):
+            place.copy_(tensor)
+        graph.replay()
+        return out
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...], Tensor]:
+        places = tuple(tensor.clone() for tensor in inputs)
+        stream: Any = torch.cuda.Stream
+        aside = stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM):
+                self._function(*places)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = self._function(*places)
+        return graph, places, out

@@ -104,13 +104,13 @@ def test_fast_calls_the_unet_as_often_as_it_says(desk: Models, windows: list[Fea
     engine = Reconstructor(spec().model_copy(update={"steps": 3}), desk)
     predict = engine.backend.unet
 
-    def counted(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    def counted(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         assert not any(tensor.requires_grad for tensor in (x, c))
-        out = predict(x, t, c)
+        out = predict(x, t, c, mask)
         calls.append(out.requires_grad)
         return out
 
-    engine._predict = counted
+    engine._unet = counted
     engine.reconstruct(windows[:2])
     assert calls == [False] * 5
 

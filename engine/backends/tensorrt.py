@@ -1,0 +1,249 @@
+"""TensorRT, natively: strongly typed networks whose precision is that of the ONNX file, run from fixed addresses.
+
+An engine is built once for an architecture, its shapes and a GPU; where only the weights are others it is refitted.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.errors import BackendError
+from engine.export import INPUTS, OUTPUT, PARTS, Part, architecture_hash, example, exported, weights_hash
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import tensorrt as trt
+    from torch import Tensor
+
+    from engine.cache import EngineCache, Key
+    from engine.models import Models
+
+_log = logging.getLogger(__name__)
+
+BATCHES = (1, 1, 16)
+"""Smallest, best tuned and largest batch of an engine (guidance takes two a picture)."""
+_PLAN, _WEIGHTS = "plan.engine", "weights.sha256"
+_ATTENTION, _GROUP_NORM = (10, 14), (10, 9)  # TensorRT versions that read them as one operator (opsets 23 and 21)
+_ROOM = 6  # times the weights: plan, refit copy, timing cache
+
+
+def missing(device: torch.device) -> str | None:
+    """Say what the backend lacks on this machine and how to get it, or None."""
+    if device.type != "cuda":
+        return f"it needs an NVIDIA GPU and the device is {device.type!r}; on a CPU use 'openvino' or 'onnx'"
+    if find_spec("tensorrt") is None:
+        return "TensorRT is not installed: pip install 'minddiffuser[tensorrt]'"
+    return None
+
+
+def opset(version: str) -> int:
+    """Highest ONNX opset that a TensorRT version reads well."""
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers >= _ATTENTION:
+        return 23
+    return 21 if numbers >= _GROUP_NORM else 20
+
+
+def plan_key(models: Models, part: Part, version: str) -> Key:
+    """Give what an engine depends on; not the weights, which are refitted."""
+    return {
+        "kind": "tensorrt",
+        "part": part,
+        "architecture": architecture_hash(models, part),
+        "shapes": f"{'x'.join(map(str, models.latent_shape))}, {models.tokens} x {models.context_dim}",
+        "batches": "/".join(map(str, BATCHES)),
+        "dtype": str(models.dtype),
+        "opset": opset(version),
+        "tensorrt": version,
+        "device": torch.cuda.get_device_name(models.device),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(models.device))),
+    }
+
+
+def built(models: Models, cache: EngineCache) -> bool:
+    """Whether the engines of both networks are there."""
+    import tensorrt as trt
+
+    return all(cache.find(plan_key(models, part, trt.__version__)) for part in PARTS)
+
+
+def open_runner(models: Models, part: Part, cache: EngineCache) -> TensorRtRunner:
+    """Network of `models` in TensorRT; built where the cache lacks it (minutes), refitted where its weights are others.
+
+    Raises
+    ------
+    BackendError
+        If TensorRT cannot read, build or refit the network.
+    CacheError
+        If there is no room on the disk.
+    """
+    import tensorrt as trt
+
+    key = plan_key(models, part, trt.__version__)
+    file = exported(models, part, cache, opset(trt.__version__))
+    wanted = weights_hash(models, part)
+
+    def build(folder: Path) -> None:
+        _log.info("building the %s for TensorRT %s; this takes minutes, once", part, trt.__version__)
+        (folder / _PLAN).write_bytes(build_plan(file, example(models, part, 1)))
+        (folder / _WEIGHTS).write_text(wanted, encoding="utf-8")
+
+    entry = cache.get(key, build, room=_ROOM * file.stat().st_size)
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine((entry / _PLAN).read_bytes())
+    if engine is None:
+        msg = f"backend tensorrt: the engine of the {part} cannot be read back; remove {entry} and build again"
+        raise BackendError(msg)
+    if (entry / _WEIGHTS).read_text(encoding="utf-8") != wanted:
+        refit(engine, file)
+    return TensorRtRunner(engine, INPUTS[part], models.device)
+
+
+def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
+    """Build an engine from an ONNX file for the batches of `BATCHES`; `inputs` give the other dimensions.
+
+    Raises
+    ------
+    BackendError
+        With TensorRT's own first error.
+    """
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # from 11 on there is no other way
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(file)):
+        first = parser.get_error(0).desc() if parser.num_errors else "no reason given"
+        msg = f"backend tensorrt: {file.name} cannot be read ({first})"
+        raise BackendError(msg)
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.REFIT)
+    profile = builder.create_optimization_profile()
+    for number, tensor in enumerate(inputs):
+        least, best, most = (trt.Dims((batch, *tensor.shape[1:])) for batch in BATCHES)
+        profile.set_shape(network.get_input(number).name, least, best, most)
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        msg = f"backend tensorrt: no engine can be built from {file.name}; TensorRT's log says why"
+        raise BackendError(msg)
+    return bytes(plan)
+
+
+def refit(engine: trt.ICudaEngine, file: Path) -> None:
+    """Put the weights of an ONNX file into an engine of the same architecture.
+
+    Raises
+    ------
+    BackendError
+        If they do not fit.
+    """
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.WARNING)
+    refitter = trt.Refitter(engine, logger)
+    if not (trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(file)) and refitter.refit_cuda_engine()):
+        msg = f"backend tensorrt: the engine does not take the weights of {file.name}: build it again"
+        raise BackendError(msg)
+
+
+class TensorRtRunner:
+    """One engine, its buffers at fixed addresses, and one CUDA graph for each batch size.
+
+    Parameters
+    ----------
+    engine : tensorrt.ICudaEngine
+    inputs : sequence of str
+        Names of the inputs, in the order in which `run` takes them.
+    device : torch.device
+
+    Raises
+    ------
+    BackendError
+        If the engine has other inputs.
+    """
+
+    def __init__(self, engine: trt.ICudaEngine, inputs: tuple[str, ...], device: torch.device) -> None:
+        import tensorrt as trt
+
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        if sorted(names) != sorted((*inputs, OUTPUT)):
+            msg = f"backend tensorrt: the engine has {', '.join(names)} and not {', '.join((*inputs, OUTPUT))}"
+            raise BackendError(msg)
+        context = engine.create_execution_context()
+        if context is None:
+            msg = "backend tensorrt: no memory on the GPU for the engine's working space"
+            raise BackendError(msg)
+        self._context, self._engine = context, engine
+        self._names = inputs
+        self._device = device
+        self._largest = _largest(engine, inputs[0])[0]
+        types = {
+            trt.DataType.FLOAT: torch.float32,
+            trt.DataType.HALF: torch.float16,
+            trt.DataType.BF16: torch.bfloat16,
+            trt.DataType.INT64: torch.int64,
+            trt.DataType.BOOL: torch.bool,
+        }
+        self._types = {name: types[engine.get_tensor_dtype(name)] for name in names}
+        self._buffers: dict[str, Tensor] = {}
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        for name in inputs:
+            self._allocate(name, _largest(engine, name))
+
+    def _allocate(self, name: str, shape: tuple[int, ...]) -> None:
+        buffer = torch.zeros(shape, dtype=self._types[name], device=self._device)
+        self._buffers[name] = buffer
+        if not self._context.set_tensor_address(name, buffer.data_ptr()):
+            msg = f"backend tensorrt: TensorRT refuses the address of {name}"
+            raise BackendError(msg)
+
+    def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
+        """See `engine.backends.choice.Runner`."""
+        batch = shape[0]
+        if batch > self._largest:
+            msg = f"backend tensorrt: a batch of {batch}, and the engine was built for {self._largest} at most"
+            raise BackendError(msg)
+        if OUTPUT not in self._buffers:
+            self._allocate(OUTPUT, (self._largest, *shape[1:]))
+        for name, tensor in zip(self._names, inputs, strict=True):
+            self._buffers[name][:batch].copy_(tensor)
+        if batch in self._graphs:
+            self._graphs[batch].replay()
+        else:
+            self._first(batch)
+        return self._buffers[OUTPUT][:batch].clone()
+
+    def _first(self, batch: int) -> None:
+        """Run a batch size for the first time: TensorRT allocates then, so only the next run can be captured."""
+        for name in self._names:
+            wanted = (batch, *self._buffers[name].shape[1:])
+            if not self._context.set_input_shape(name, wanted):
+                msg = f"backend tensorrt: the engine does not take {name} of shape {wanted}"
+                raise BackendError(msg)
+        self._enqueue()
+        if self._device.type == "cuda":
+            graph = torch.cuda.CUDAGraph()
+            torch.cuda.current_stream().synchronize()
+            with torch.cuda.graph(graph):
+                self._enqueue()
+            self._graphs[batch] = graph
+            graph.replay()
+
+    def _enqueue(self) -> None:
+        stream = torch.cuda.current_stream().cuda_stream if self._device.type == "cuda" else 0
+        if not self._context.execute_async_v3(stream):
+            msg = "backend tensorrt: the engine did not run; TensorRT's log says why"
+            raise BackendError(msg)
+
+
+def _largest(engine: trt.ICudaEngine, name: str) -> tuple[int, ...]:
+    """Shape of an input at the largest batch."""
+    dims = engine.get_tensor_profile_shape(name, 0)[2]
+    return tuple(dims[i] for i in range(len(dims)))

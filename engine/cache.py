@@ -1,0 +1,141 @@
+"""Files that take long to make and can be made again: exported networks and built engines.
+
+Each entry is a folder named by the hash of everything it depends on. It is written beside its place and moved there
+whole; a manifest holds the hash of every file, and a file that does not match is made again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from engine.errors import CacheError
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+_CHUNK = 1 << 22
+_GIB = 1024**3
+
+Key = Mapping[str, str | int]
+"""What an entry depends on, by name; any difference makes another entry."""
+
+
+class EngineCache:
+    """A folder of entries, readable by its owner only.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first entry is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: Key) -> Path:
+        """Where the entry of a key is, or would be."""
+        digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:32]
+        return self.folder / f"{key.get('kind', 'entry')}-{digest}"
+
+    def find(self, key: Key) -> Path | None:
+        """Folder of an entry whose files are all as they were written, or None."""
+        entry = self.path(key)
+        return entry if entry.is_dir() and _fault(entry, key) is None else None
+
+    def get(self, key: Key, build: Callable[[Path], None], *, room: int) -> Path:
+        """Folder of an entry; built where it is missing or damaged.
+
+        Of several processes that want the same entry one builds it and the others wait.
+
+        Parameters
+        ----------
+        key : mapping of str to str or int
+        build : callable
+            Writes the entry's files into the empty folder it is given.
+        room : int
+            Bytes that must be free on the disk before anything is built.
+
+        Raises
+        ------
+        CacheError
+            If there is no room, or the folder cannot be written or belongs to somebody else.
+        """
+        self._prepare()
+        entry = self.path(key)
+        with FileLock(entry.with_name(f".{entry.name}.lock"), mode=0o600):
+            if entry.exists():
+                fault = _fault(entry, key)
+                if fault is None:
+                    return entry
+                _log.warning("engine cache: %s %s; it is made again", entry.name, fault)
+                shutil.rmtree(entry)
+            self._check_room(room)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=self.folder))
+            try:
+                build(scratch)
+                _seal(scratch, key)
+                scratch.rename(entry)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return entry
+
+    def _prepare(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self.folder.stat().st_uid != os.getuid():
+                msg = f"engine cache {self.folder} belongs to another user: name another with MINDDIFFUSER_CACHE"
+                raise CacheError(msg)
+            self.folder.chmod(0o700)
+        except OSError as error:
+            msg = f"engine cache {self.folder}: {error.strerror}; name another with MINDDIFFUSER_CACHE"
+            raise CacheError(msg) from error
+
+    def _check_room(self, room: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < room:
+            msg = (
+                f"engine cache {self.folder}: {room / _GIB:.1f} GiB are needed and {free / _GIB:.1f} GiB are free; "
+                "make room, or name another disk with MINDDIFFUSER_CACHE"
+            )
+            raise CacheError(msg)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _seal(folder: Path, key: Key) -> None:
+    """Take everybody else's rights away, and write the manifest last: without one an entry counts as damaged."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        path.chmod(0o600)
+    manifest = {"key": dict(key), "files": {str(path.relative_to(folder)): file_hash(path) for path in files}}
+    target = folder / _MANIFEST
+    target.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    target.chmod(0o600)
+
+
+def _fault(entry: Path, key: Key) -> str | None:
+    """Say what is wrong with an entry, or None."""
+    try:
+        manifest: dict[str, Any] = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["key"] != dict(key):
+            return "was made for something else"
+        for name, digest in manifest["files"].items():
+            if file_hash(entry / name) != digest:
+                return f"is damaged ({name})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return None

@@ -1,0 +1,171 @@
+"""Networks in ONNX: what other runtimes than torch read."""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from engine.cache import EngineCache, Key
+from engine.errors import BackendError
+from engine.folders import hash_folders
+from engine.models import Models
+
+_log = logging.getLogger(__name__)
+
+Part = Literal["unet", "decoder"]
+PARTS: tuple[Part, ...] = ("unet", "decoder")
+OPSETS = (23, 20)
+"""Best first: 23 has attention as one operator, 21 group normalisation, 20 is read by every runtime still in use."""
+FILE = "model.onnx"
+INPUTS: dict[Part, tuple[str, ...]] = {"unet": ("x", "timesteps", "c", "mask"), "decoder": ("latents",)}
+OUTPUT = "out"
+_NEEDED = ("onnx", "onnxscript")
+_ROOM = 3  # times the weights: the file, its copy while it is written, and something over
+_MOST = 63  # from 64 on, diffusers copies before it upsamples: another program
+
+
+class _Unet(nn.Module):
+    def __init__(self, models: Models) -> None:
+        super().__init__()
+        self.network = models.unet
+
+    def forward(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.network(x, timesteps, c, encoder_attention_mask=mask, return_dict=False)[0]
+        return out
+
+
+class _Decoder(nn.Module):
+    def __init__(self, models: Models) -> None:
+        super().__init__()
+        self.network = models.vae
+        self._models = models
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self._models.decode_pixels(latents)
+
+
+def missing() -> str | None:
+    """Say which package exporting lacks, or None."""
+    lacking = [name for name in _NEEDED if find_spec(name) is None]
+    return f"{' and '.join(lacking)} not installed" if lacking else None
+
+
+def example(models: Models, part: Part, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    """Random inputs of a network, in the order of `INPUTS`, on the models' device."""
+    x = torch.randn((batch, *models.latent_shape), generator=generator).to(models.device, models.dtype)
+    if part == "decoder":
+        return (x,)
+    c = torch.randn((batch, models.tokens, models.context_dim), generator=generator).to(models.device, models.dtype)
+    timesteps = torch.full((batch,), 500, device=models.device)
+    return x, timesteps, c, torch.ones(batch, models.tokens, dtype=torch.bool, device=models.device)
+
+
+def onnx_key(models: Models, part: Part, opset: int) -> Key:
+    """Give what an exported network depends on."""
+    shape = "x".join(str(n) for n in models.latent_shape)
+    return {
+        "kind": "onnx",
+        "part": part,
+        "weights": weights_hash(models, part),
+        "architecture": architecture_hash(models, part),
+        "shapes": f"latent n x {shape}, c n x {models.tokens} x {models.context_dim}",
+        "dtype": str(models.dtype),
+        "scaling": f"{models.scaling} {models.shift}",
+        "opset": opset,
+    } | {package: _version(package) for package in ("torch", "diffusers", *_NEEDED)}
+
+
+def weights_hash(models: Models, part: Part) -> str:
+    """sha256 of a network's weights and configuration."""
+    return hash_folders([_folder(models, part)])
+
+
+def architecture_hash(models: Models, part: Part) -> str:
+    """sha256 of a network's configuration alone: the same for all weights of one shape."""
+    config = json.loads((_folder(models, part) / "config.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in config.items() if not name.startswith("_") or name == "_class_name"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def exported(
+    models: Models, part: Part, cache: EngineCache, opset: int, verify: Callable[[Path], None] | None = None
+) -> Path:
+    """ONNX file of a network, exported where the cache does not have it; the batch is the one dimension left open.
+
+    Parameters
+    ----------
+    models : Models
+    part : {'unet', 'decoder'}
+    cache : EngineCache
+    opset : int
+    verify : callable, optional
+        Given a fresh export before it is kept; raises a BackendError where it is of no use.
+
+    Raises
+    ------
+    BackendError
+        If a package is missing, or the network cannot be exported.
+    CacheError
+        If there is no room on the disk.
+    """
+    key = onnx_key(models, part, opset)
+    if entry := cache.find(key):
+        return entry / FILE
+    if reason := missing():
+        msg = f"the {part} cannot be exported: {reason}; pip install 'minddiffuser[onnx]'"
+        raise BackendError(msg)
+    room = _ROOM * sum(file.stat().st_size for file in _folder(models, part).glob("*.safetensors"))
+    _log.info("exporting the %s to ONNX (opset %d); this is done once", part, opset)
+
+    def build(folder: Path) -> None:
+        write_onnx(models, part, folder, opset)
+        if verify is not None:
+            verify(folder / FILE)
+
+    try:
+        return cache.get(key, build, room=room) / FILE
+    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [""])[0][:160]
+        msg = f"the {part} cannot be exported at opset {opset} ({type(error).__name__}: {first}): use backend 'torch'"
+        raise BackendError(msg) from error
+
+
+def write_onnx(models: Models, part: Part, folder: Path, opset: int) -> None:
+    """Export one network to `folder`/model.onnx; weights over 2 GB go to a file beside it."""
+    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models)
+    batch = torch.export.Dim("n", min=1, max=_MOST)
+    names = INPUTS[part]
+    logging.getLogger("onnxscript").setLevel(logging.WARNING)
+    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program: Any = torch.onnx.export(
+            network.eval(),
+            example(models, part, 2),
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(names),
+            output_names=[OUTPUT],
+            dynamic_shapes={name: {0: batch} for name in names},
+            verbose=False,
+        )
+        program.save(folder / FILE)
+
+
+def _folder(models: Models, part: Part) -> Path:
+    return models.parts["unet" if part == "unet" else "vae"]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

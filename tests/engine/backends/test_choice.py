@@ -1,0 +1,128 @@
+import re
+from typing import get_args
+
+import pytest
+import torch
+
+from engine.backends.choice import Backend, check, make_backend, missing
+from engine.backends.torch import TorchBackend
+from engine.cache import EngineCache
+from engine.errors import BackendError
+from engine.export import FILE, example, exported
+from engine.models import Models
+from engine.spec import BackendName
+
+CPU = torch.device("cpu")
+PRESENT = [
+    name for name in get_args(BackendName) if name not in {"torch", "torch-compile"} and missing(name, CPU) is None
+]
+
+
+def outputs(backend: Backend, models: Models, batch: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give what a backend makes of the same random inputs, with captions of `tokens` tokens."""
+    x, timesteps, c, mask = example(models, "unet", batch, torch.Generator().manual_seed(batch))
+    mask[:, tokens:] = False
+    return backend.unet(x, timesteps, c, mask), backend.decode(x)
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_backends_agree_with_eager(name: BackendName, desk: Models, cache: EngineCache) -> None:
+    """UNet and decoder differ by 1e-4 at most, at any batch size, also where captions are filled up."""
+    backend = make_backend(name, desk, cache).backend
+    eager = TorchBackend(desk)
+    assert backend.name == name
+    for batch, tokens in ((1, desk.tokens), (3, 5)):
+        found, expected = (outputs(one, desk, batch, tokens) for one in (backend, eager))
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_the_cpu_has_backends_to_compare() -> None:
+    """ONNX Runtime and OpenVINO come with the development install, so the comparison above is not empty."""
+    assert {"onnx", "openvino"} <= set(PRESENT)
+
+
+def test_outputs_are_the_caller_s_own(desk: Models, cache: EngineCache) -> None:
+    """A later call does not write into what an earlier one gave out."""
+    for name in ("torch", "onnx", "openvino"):
+        backend = make_backend(name, desk, cache).backend
+        first = outputs(backend, desk, 1, 16)
+        kept = [tensor.clone() for tensor in first]
+        x, timesteps, c, mask = example(desk, "unet", 1, torch.Generator().manual_seed(9))
+        backend.unet(x, timesteps, c, mask)
+        backend.decode(x)
+        assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+def test_auto_takes_the_fastest_and_says_why_not_the_others(desk: Models, cache: EngineCache) -> None:
+    """On a CPU that is OpenVINO; every other backend is named with its reason."""
+    choice = make_backend("auto", desk, cache)
+    assert choice.backend.name == "openvino"
+    assert set(choice.left) == set(get_args(BackendName)) - {"openvino"}
+    assert all(choice.left.values())
+    assert "NVIDIA" in choice.left["tensorrt"]
+
+
+def test_auto_falls_back_to_torch_without_a_cache(desk: Models) -> None:
+    """With nowhere to keep an export, torch runs, and the reason is given."""
+    choice = make_backend("auto", desk)
+    assert choice.backend.name == "torch"
+    assert "cache" in choice.left["openvino"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tensorrt", "needs an NVIDIA GPU"),
+        ("onnx-tensorrt", "needs an NVIDIA GPU"),
+        ("torch-graphs", "need an NVIDIA GPU"),
+    ],
+)
+def test_a_backend_asked_for_by_name_is_not_replaced(
+    name: BackendName, words: str, desk: Models, cache: EngineCache
+) -> None:
+    """Where it cannot run, one line says what is missing and what to use."""
+    with pytest.raises(BackendError, match=words) as caught:
+        make_backend(name, desk, cache)
+    assert str(caught.value).startswith(f"backend {name}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason says how to install it."""
+    monkeypatch.setattr("engine.backends.openvino.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.backends.onnx.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.backends.tensorrt.find_spec", lambda _: None)
+    assert "minddiffuser[openvino]" in (missing("openvino", CPU) or "")
+    assert "minddiffuser[onnx]" in (missing("onnx", CPU) or "")
+    assert "minddiffuser[onnx-gpu]" in (missing("onnx", torch.device("cuda")) or "")
+    assert "minddiffuser[tensorrt]" in (missing("tensorrt", torch.device("cuda")) or "")
+
+
+def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache) -> None:
+    """A network whose output is not torch's is an error before it comes into the cache."""
+    other = EngineCache(cache.folder / "other")
+
+    def twice_wrong(_: object) -> None:
+        class Wrong:
+            def run(self, inputs: tuple[torch.Tensor, ...], shape: tuple[int, ...]) -> torch.Tensor:
+                return torch.zeros(shape)
+
+        check(Wrong(), desk, "decoder", desk.dtype)
+
+    with pytest.raises(BackendError, match=re.escape("differs from torch by")):
+        exported(desk, "decoder", other, 23, twice_wrong)
+    assert not list(other.folder.glob(f"onnx-*/{FILE}"))
+
+
+def test_nothing_is_compiled_anew_after_warm_up(desk: Models, cache: EngineCache) -> None:
+    """OpenVINO compiles a batch size once, and keeps the last few."""
+    backend = make_backend("openvino", desk, cache).backend
+    runner = backend._decoder  # type: ignore[attr-defined]
+    compiled: list[object] = []
+    compile_ = runner._compile
+    runner._compile = lambda shapes: (compiled.append(shapes), compile_(shapes))[1]
+    for _ in range(3):
+        for batch in (1, 2):
+            backend.decode(torch.zeros(batch, *desk.latent_shape))
+    assert len(compiled) == 2
