@@ -1,171 +1,22 @@
-"""A decoder of categories: which of a few kinds of picture is seen, told from covariances.
-
-Xdawn (Rivet et al. 2009) finds, for each category, the spatial filters in which its mean response stands out. The
-covariance of a trial, filtered so, with those mean responses carries both the size and the shape of its response
-(Barachant & Congedo 2014). Covariances are mapped to the tangent space at their geometric mean (Barachant et al. 2012)
-and classified by logistic regression.
-"""
+"""A decoder of categories: which of a few kinds of picture is seen, and how evidence for it adds up."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
+from decoder.classifiers import CLASSIFIERS, CategorySpec, Classifier, Trials, best_factor, fit_classifier, softmax
 from decoder.confidence import Typicality, fit_typicality
 from decoder.errors import TrainingError
 from decoder.features import Features
+from decoder.metrics import chance_interval, mean_auc
+from decoder.preprocess import PreprocessSpec
+from decoder.splits import leave_one_out, stretches
 from stream.windows import Window
 
 Floats = NDArray[np.float64]
-
-MEAN_STEPS = 30
-"""Of the fixed-point iteration of the geometric mean; a handful suffices."""
-
-
-class CategorySpec(BaseModel):
-    """How a decoder of categories is trained; every stimulus is a category."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    components: Annotated[int, Field(ge=1)] = 2
-    """Spatial filters a category."""
-    shrinkage: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Share of the identity in each trial's covariance."""
-    penalty: Annotated[float, Field(gt=0)] = 3.0
-    """Of the squared weights of the logistic regression (scikit-learn's 1 / C)."""
-    cv_folds: Annotated[int, Field(ge=2)] = 5
-    """Stretches of time, one after the other, by which the probabilities are calibrated and scored."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    """Trials of one label whose evidence is added up; then it starts anew. 1: every trial stands alone."""
-    forget_after: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds after which earlier evidence for a label no longer counts."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CovarianceClassifier:
-    """Fitted Xdawn filters, mean responses, tangent point and logistic weights of k categories.
-
-    Attributes
-    ----------
-    filters : ndarray, shape (n_filters, n_channels), float64
-    prototypes : ndarray, shape (n_filters, n_times), float64
-        Each category's mean response through its own filters.
-    whitener : ndarray, shape (2 n_filters, 2 n_filters), float64
-        Inverse square root of the geometric mean of the training covariances.
-    weights : ndarray, shape (k, n_tangent), float64
-    intercept : ndarray, shape (k,), float64
-    shrinkage : ndarray, shape (1,), float64
-    """
-
-    filters: Floats
-    prototypes: Floats
-    whitener: Floats
-    weights: Floats
-    intercept: Floats
-    shrinkage: Floats
-
-    def __call__(self, data: NDArray[np.floating[Any]]) -> Floats:
-        """Give log-probabilities but for a constant, shape (n, k), of windows (n, n_channels, n_times)."""
-        tangent = tangent_space(
-            augmented_covariances(data, self.filters, self.prototypes, self.shrinkage[0]), self.whitener
-        )
-        return np.asarray(tangent @ self.weights.T + self.intercept)
-
-
-def fit_classifier(data: NDArray[np.floating[Any]], rows: NDArray[np.intp], spec: CategorySpec) -> CovarianceClassifier:
-    """Train on windows.
-
-    Parameters
-    ----------
-    data : ndarray, shape (n, n_channels, n_times)
-    rows : ndarray of int, shape (n,)
-        Category of each window, 0 .. k - 1, every one of them there.
-    spec : CategorySpec
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    filters, prototypes = xdawn(data, rows, spec.components)
-    covariances = augmented_covariances(data, filters, prototypes, spec.shrinkage)
-    whitener = _matrix_function(geometric_mean(covariances), lambda values: values**-0.5)
-    model = LogisticRegression(C=1 / spec.penalty, max_iter=5000).fit(tangent_space(covariances, whitener), rows)
-    weights, intercept = model.coef_, model.intercept_
-    if len(weights) == 1:  # of two categories scikit-learn keeps the difference
-        weights, intercept = np.concatenate([-weights, weights]) / 2, np.concatenate([-intercept, intercept]) / 2
-    return CovarianceClassifier(filters, prototypes, whitener, weights, intercept, np.array([spec.shrinkage]))
-
-
-def xdawn(data: NDArray[np.floating[Any]], rows: NDArray[np.intp], n_components: int) -> tuple[Floats, Floats]:
-    """Spatial filters that raise each category's mean response over everything else.
-
-    Maximises w' S_k w / w' S w, with S_k the covariance of category k's mean response and S that of the signal.
-
-    Parameters
-    ----------
-    data : ndarray, shape (n, n_channels, n_times)
-    rows : ndarray of int, shape (n,)
-    n_components : int
-        At most the number of channels is taken.
-
-    Returns
-    -------
-    filters : ndarray, shape (n_filters, n_channels)
-        Categories one after the other.
-    prototypes : ndarray, shape (n_filters, n_times)
-    """
-    from scipy.linalg import eigh
-
-    data = np.asarray(data, np.float64)
-    signal = np.cov(data.transpose(1, 0, 2).reshape(data.shape[1], -1))
-    filters, prototypes = [], []
-    for category in range(int(rows.max()) + 1):
-        response = data[rows == category].mean(axis=0)
-        _, vectors = eigh(np.cov(response), signal)
-        chosen = vectors[:, ::-1][:, :n_components].T
-        filters.append(chosen)
-        prototypes.append(chosen @ response)
-    return np.concatenate(filters), np.concatenate(prototypes)
-
-
-def augmented_covariances(
-    data: NDArray[np.floating[Any]], filters: Floats, prototypes: Floats, shrinkage: float
-) -> Floats:
-    """Covariances of [prototypes; filtered trial], shape (n, 2 n_filters, 2 n_filters), shrunk toward the identity."""
-    filtered = filters @ np.asarray(data, np.float64)
-    stacked = np.concatenate([np.broadcast_to(prototypes, (len(data), *prototypes.shape)), filtered], axis=1)
-    stacked = stacked - stacked.mean(axis=2, keepdims=True)
-    covariances = stacked @ stacked.transpose(0, 2, 1) / stacked.shape[2]
-    size = covariances.shape[1]
-    level = np.trace(covariances, axis1=1, axis2=2) / size
-    return np.asarray((1 - shrinkage) * covariances + shrinkage * level[:, None, None] * np.eye(size))
-
-
-def _matrix_function(matrices: Floats, function: Any) -> Floats:
-    """Apply a function to the eigenvalues of symmetric matrices, shape (..., m, m)."""
-    values, vectors = np.linalg.eigh(matrices)
-    return np.asarray((vectors * function(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2))
-
-
-def geometric_mean(covariances: Floats) -> Floats:
-    """Riemannian mean of positive definite matrices (n, m, m), by fixed-point iteration (Moakher 2005)."""
-    mean: Floats = covariances.mean(axis=0)
-    for _ in range(MEAN_STEPS):
-        root = _matrix_function(mean, np.sqrt)
-        whitener = _matrix_function(mean, lambda values: values**-0.5)
-        step = _matrix_function(whitener @ covariances @ whitener, np.log).mean(axis=0)
-        mean = root @ _matrix_function(step, np.exp) @ root
-        if np.linalg.norm(step) < 1e-8:
-            break
-    return mean
-
-
-def tangent_space(covariances: Floats, whitener: Floats) -> Floats:
-    """Map covariances to vectors (n, m (m + 1) / 2) whose Euclidean norm is the Riemannian distance to the mean."""
-    logs = _matrix_function(whitener @ covariances @ whitener, np.log)
-    rows, columns = np.triu_indices(logs.shape[1])
-    return np.asarray(logs[:, rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0)))
 
 
 @dataclass(slots=True)
@@ -193,12 +44,6 @@ class Evidence:
         self._sums.clear()
 
 
-def softmax(logits: Floats) -> Floats:
-    """Probabilities of log-probabilities, along the last axis."""
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
-
-
 class CategoryModel:
     """A classifier, and the text conditioning and latent of each category, mixed by its probabilities.
 
@@ -207,7 +52,7 @@ class CategoryModel:
 
     Parameters
     ----------
-    classifier : CovarianceClassifier
+    classifier : Classifier
     names : sequence of str
         The categories.
     temperature : float
@@ -224,7 +69,7 @@ class CategoryModel:
 
     def __init__(
         self,
-        classifier: CovarianceClassifier,
+        classifier: Classifier,
         names: Sequence[str],
         *,
         temperature: float,
@@ -276,7 +121,8 @@ class CategoryModel:
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Give everything that was fitted, by name."""
         out: dict[str, NDArray[np.generic]] = {"prior": self.prior}
-        out |= {f"classifier.{name}": getattr(self.classifier, name) for name in CovarianceClassifier.__slots__}
+        slots = CLASSIFIERS[self.spec.method].__slots__
+        out |= {f"classifier.{name}": getattr(self.classifier, name) for name in slots}
         out |= {f"typicality.{name}": getattr(self.typicality, name) for name in Typicality.__slots__}
         return out | {f"template.{name}": template for name, template in self.templates.items()}
 
@@ -287,84 +133,107 @@ class CategoryModel:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "CategoryModel":
         """Rebuild a model from `tensors()` and `settings()`."""
+        spec = CategorySpec(**settings["spec"])
+        kind = CLASSIFIERS[spec.method]
         return cls(
-            CovarianceClassifier(**{name: tensors[f"classifier.{name}"] for name in CovarianceClassifier.__slots__}),
+            kind(**{name: tensors[f"classifier.{name}"] for name in kind.__slots__}),
             settings["names"],
             temperature=settings["temperature"],
             prior=tensors["prior"],
             templates={n.removeprefix("template."): t for n, t in tensors.items() if n.startswith("template.")},
             typicality=Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),
-            spec=CategorySpec(**settings["spec"]),
+            spec=spec,
         )
 
 
 def fit_category(
-    data: NDArray[np.float32],
-    rows: NDArray[np.intp],
-    names: Sequence[str],
+    trials: Trials,
     templates: Mapping[str, NDArray[np.float32]],
     spec: CategorySpec,
+    preprocess: PreprocessSpec | None = None,
 ) -> tuple[CategoryModel, dict[str, Any]]:
     """Train a decoder of categories.
 
     Parameters
     ----------
-    data : ndarray, shape (n, n_channels, n_times), float32
-        In the order in which they were recorded: they are held out in stretches of time, so that slow drift cannot
-        tell the category.
-    rows : ndarray of int, shape (n,)
-        Category of each window.
-    names : sequence of str, k of them
+    trials : Trials
     templates : mapping of str to ndarray
         'c' and perhaps 'z', one row a category.
     spec : CategorySpec
+    preprocess : PreprocessSpec, optional
+        Of method 'pattern'.
 
     Returns
     -------
     model : CategoryModel
     scores : dict
-        From held-out stretches: 'auc' (mean over categories, one against the rest) and 'accuracy', beside 'chance'.
+        As `category_scores`, from held-out runs, or of a single run from held-out stretches.
 
     Raises
     ------
     TrainingError
-        If there are fewer than two categories, one is missing from a stretch's training windows, or `c` is not given.
+        If there are fewer than two categories, one is missing from the training windows of a fold, or `c` is not
+        given.
     """
-    if len(names) < 2 or "c" not in templates:
-        raise TrainingError(f"categories {tuple(names)} with features {tuple(templates)}: give two or more, with 'c'")
-    held_out = np.empty((len(rows), len(names)))
-    for test in np.array_split(np.arange(len(rows)), spec.cv_folds):
-        train = np.setdiff1d(np.arange(len(rows)), test)
-        if len(np.unique(rows[train])) < len(names):
-            raise TrainingError(f"a category is shown in one stretch of the recording only; mix {tuple(names)} in time")
-        held_out[test] = fit_classifier(data[train], rows[train], spec)(data[test])
+    if len(trials.names) < 2 or "c" not in templates:
+        raise TrainingError(f"categories {trials.names} with features {tuple(templates)}: give two or more, with 'c'")
+    logits = held_out_logits(trials, spec, preprocess)
     model = CategoryModel(
-        fit_classifier(data, rows, spec),
-        names,
-        temperature=_temperature(held_out, rows),
-        prior=np.bincount(rows, minlength=len(names)) / len(rows),
+        fit_classifier(trials, spec, preprocess),
+        trials.names,
+        temperature=best_factor(logits, trials.rows, 2.0),
+        prior=np.bincount(trials.rows, minlength=len(trials.names)) / len(trials.rows),
         templates=templates,
-        typicality=fit_typicality(data),
+        typicality=fit_typicality(trials.data),
         spec=spec,
     )
-    return model, _scores(held_out, rows)
+    return model, category_scores(logits, trials)
 
 
-def _temperature(logits: Floats, rows: NDArray[np.intp]) -> float:
-    """Factor in [0, 2] on held-out log-probabilities under which the truth is most likely (Guo et al. 2017)."""
-    from scipy.optimize import minimize_scalar
+def held_out_logits(trials: Trials, spec: CategorySpec, preprocess: PreprocessSpec | None = None) -> Floats:
+    """Decode every window by a classifier that never saw its run (of a single run: its stretch); shape (n, k)."""
+    logits = np.empty((len(trials.rows), len(trials.names)))
+    several = len(np.unique(trials.runs)) > 1
+    folds = leave_one_out(trials.runs) if several else stretches(len(trials.rows), spec.cv_folds)
+    for train, test in folds:
+        if len(np.unique(trials.rows[train])) < len(trials.names):
+            raise TrainingError(f"a category is shown in one stretch of the recording only; mix {trials.names} in time")
+        logits[test] = fit_classifier(trials.take(train), spec, preprocess)(trials.data[test])
+    return logits
 
-    def surprise(factor: float) -> float:
-        return float(-np.log(softmax(factor * logits)[np.arange(len(rows)), rows] + 1e-300).mean())
 
-    return float(minimize_scalar(surprise, bounds=(0.0, 2.0), method="bounded").x)
+def category_scores(logits: Floats, trials: Trials) -> dict[str, Any]:
+    """Score held-out log-probabilities.
+
+    Returns
+    -------
+    scores : dict
+        'auc' (mean over categories, one against the rest) and 'accuracy'; 'auc_chance' and 'accuracy_chance', each
+        [low, high]: what 95 % of labels permuted within runs reach; 'baseline': accuracy of always naming the most
+        frequent category; 'runs': accuracy by run; 'n'.
+    """
+    rng = np.random.default_rng(0)
+    posterior, rows = softmax(logits), trials.rows
+
+    def accuracy(truth: NDArray[np.intp]) -> float:
+        return float((logits.argmax(axis=1) == truth).mean())
+
+    def auc(truth: NDArray[np.intp]) -> float:
+        return mean_auc(posterior, truth)
+
+    baseline = np.bincount(rows).max() / len(rows)
+    by_run = dict(_by_run(logits, trials))
+    return {
+        "auc": round(auc(rows), 4),
+        "auc_chance": chance_interval(auc, rows, trials.runs, rng),
+        "accuracy": round(accuracy(rows), 4),
+        "accuracy_chance": chance_interval(accuracy, rows, trials.runs, rng),
+        "baseline": round(float(baseline), 4),
+        "runs": by_run,
+        "n": len(rows),
+    }
 
 
-def _scores(logits: Floats, rows: NDArray[np.intp]) -> dict[str, Any]:
-    from sklearn.metrics import roc_auc_score
-
-    posterior = softmax(logits)
-    areas = [roc_auc_score(rows == k, posterior[:, k]) for k in np.unique(rows)]
-    accuracy = float((posterior.argmax(axis=1) == rows).mean())
-    chance = float(np.bincount(rows).max() / len(rows))
-    return {"auc": round(float(np.mean(areas)), 4), "accuracy": round(accuracy, 4), "chance": round(chance, 4)}
+def _by_run(logits: Floats, trials: Trials) -> list[tuple[str, float]]:
+    hits = logits.argmax(axis=1) == trials.rows
+    return [(name, round(float(hits[trials.runs == name].mean()), 4)) for name in np.unique(trials.runs).tolist()]

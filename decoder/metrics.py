@@ -208,3 +208,59 @@ def permutation_p(
     observed = score(r).mean()
     null = [score(r[rng.permutation(len(r))]).mean() for _ in range(n_permutations)]
     return float((1 + np.sum(np.asarray(null) >= observed)) / (1 + n_permutations))
+
+
+def mean_auc(scores: Floats, rows: NDArray[np.intp]) -> float:
+    """Area under the ROC curve of each category against the rest, averaged over categories.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n, k)
+        Higher is more like the category.
+    rows : ndarray of int, shape (n,)
+        True category.
+    """
+    from scipy.stats import rankdata
+
+    areas = []
+    for k in np.unique(rows):
+        own = rows == k
+        n_own, n_rest = own.sum(), (~own).sum()
+        areas.append((rankdata(scores[:, k])[own].sum() - n_own * (n_own + 1) / 2) / (n_own * n_rest))
+    return float(np.mean(areas))
+
+
+def chance_interval(
+    score: Callable[[NDArray[np.intp]], float],
+    rows: NDArray[np.intp],
+    runs: NDArray[np.str_],
+    rng: np.random.Generator,
+    *,
+    n_permutations: int = 200,
+    level: float = 0.95,
+) -> list[float]:
+    """Range in which a score of labels lies by chance: labels are permuted within runs, as drift stays with its run.
+
+    Parameters
+    ----------
+    score : callable
+        Of labels, shape (n,).
+    rows : ndarray of int, shape (n,)
+    runs : ndarray of str, shape (n,)
+    rng : numpy.random.Generator
+    n_permutations : int
+    level : float
+
+    Returns
+    -------
+    interval : [low, high]
+    """
+    members = [np.flatnonzero(runs == name) for name in np.unique(runs)]
+    null = []
+    for _ in range(n_permutations):
+        permuted = rows.copy()
+        for own in members:
+            permuted[own] = rng.permutation(rows[own])
+        null.append(score(permuted))
+    low, high = np.quantile(null, [(1 - level) / 2, (1 + level) / 2])
+    return [round(float(low), 4), round(float(high), 4)]

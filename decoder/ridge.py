@@ -3,13 +3,11 @@
 The penalty is added to the eigenvalues of the centred inputs' scatter matrix, so the intercept goes unpenalised.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from decoder.errors import TrainingError
 
 Array = NDArray[np.float32]
 
@@ -95,36 +93,6 @@ def make_fold(X_train: Array, X_test: Array, train: NDArray[np.intp], test: NDAr
     """Prepare a split; both design matrices come from what was fitted on `train` alone."""
     spectrum = decompose(X_train)
     return Fold(train, test, spectrum, np.asarray((X_test - spectrum.mean) @ spectrum.axes, np.float32))
-
-
-def group_folds(
-    groups: Sequence[str], n_folds: int, rng: np.random.Generator
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Split samples so that no group has samples on both sides.
-
-    Parameters
-    ----------
-    groups : sequence of str
-        One a sample, such as the picture that was shown.
-    n_folds : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    folds : list of (train, test)
-        Row numbers; every row is held out once.
-
-    Raises
-    ------
-    TrainingError
-        If there are fewer groups than folds.
-    """
-    names, of_sample = np.unique(np.asarray(groups), return_inverse=True)
-    if not 2 <= n_folds <= len(names):
-        raise TrainingError(f"{n_folds} folds of {len(names)} groups of pictures; choose 2 to {len(names)} folds")
-    fold_of_group = rng.permutation(np.arange(len(names)) % n_folds)
-    of_sample = fold_of_group[of_sample]
-    return [(np.flatnonzero(of_sample != fold), np.flatnonzero(of_sample == fold)) for fold in range(n_folds)]
 
 
 def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64]) -> CrossValidation:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from decoder.category import CategorySpec
+from decoder.classifiers import CategorySpec
 from decoder.preprocess import PreprocessSpec
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
+from decoder.classifiers import Trials
 from decoder.confidence import Calibration, fit_calibration, fit_typicality, window_statistics
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
@@ -25,10 +26,10 @@ from decoder.ridge import (
     cross_validate,
     decompose,
     fit_ridge,
-    group_folds,
     make_fold,
 )
 from decoder.spec import DecoderSpec
+from decoder.splits import group_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
 from stream.windows import Window
@@ -59,16 +60,19 @@ class Samples:
         Of the targets.
     groups : ndarray of str, shape (n,)
         Never on both sides of a split.
+    runs : ndarray of str, shape (n,)
+        The recording that each window is from.
     """
 
     data: Array
     times: NDArray[np.float64]
     rows: NDArray[np.intp]
     groups: NDArray[np.str_]
+    runs: NDArray[np.str_]
 
     def take(self, chosen: NDArray[np.intp]) -> "Samples":
         """Give the samples of some rows."""
-        return Samples(self.data[chosen], self.times, self.rows[chosen], self.groups[chosen])
+        return Samples(self.data[chosen], self.times, self.rows[chosen], self.groups[chosen], self.runs[chosen])
 
 
 def fit(
@@ -78,10 +82,11 @@ def fit(
     spec: DecoderSpec,
     progress: Progress = no_progress,
     *,
+    runs: Sequence[str] | None = None,
     cache: Path | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Train a ridge decoder.
+    """Train a decoder.
 
     Parameters
     ----------
@@ -93,6 +98,8 @@ def fit(
     spec : DecoderSpec
     progress : callable
         Called with (what, done, total).
+    runs : sequence of str, optional
+        The recording that each window is from; left out, all are from one.
     cache : Path or None
         Folder that keeps targets between runs.
     meta : mapping or None
@@ -109,7 +116,10 @@ def fit(
         shown, encoders, features=spec.features, blocks=spec.blocks, cache=cache, progress=progress
     )
     facts = {"feature_space": encoders.feature_space, "left_out": left_out, **(meta or {})}
-    return fit_targets([window for window, _ in used], shown, targets, spec, progress, meta=facts)
+    kept = {id(window) for window, _ in used}
+    if runs is not None:
+        runs = [run for run, window in zip(runs, windows, strict=True) if id(window) in kept]
+    return fit_targets([window for window, _ in used], shown, targets, spec, progress, runs=runs, meta=facts)
 
 
 def fit_targets(
@@ -119,18 +129,20 @@ def fit_targets(
     spec: DecoderSpec,
     progress: Progress = no_progress,
     *,
+    runs: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Train on targets computed already, one row a stimulus; as `fit` otherwise.
 
     Every window's label must be a stimulus.
     """
-    samples = _samples(windows, stimuli)
+    samples = _samples(windows, stimuli, runs)
     folds = _held_out_folds(samples, spec) if spec.category is None else []
     models: dict[str, Model] = {}
     if spec.category is not None:
         templates = {name: value for name, value in (("c", targets.c), ("z", targets.z)) if value is not None}
-        models[WHOLE], scores = fit_category(samples.data, samples.rows, stimuli.ids, templates, spec.category)
+        trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
+        models[WHOLE], scores = fit_category(trials, templates, spec.category, spec.preprocess)
     else:
         models[WHOLE], scores = fit_model(samples, targets, spec, progress)
     held_out: dict[str, str] = {}
@@ -199,7 +211,7 @@ def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Wi
     return used, left_out
 
 
-def _samples(windows: Sequence[Window], stimuli: StimulusTable) -> Samples:
+def _samples(windows: Sequence[Window], stimuli: StimulusTable, runs: Sequence[str] | None) -> Samples:
     first = windows[0]
     for window in windows:
         if window.data.shape != first.data.shape or window.channels != first.channels or window.sfreq != first.sfreq:
@@ -209,7 +221,8 @@ def _samples(windows: Sequence[Window], stimuli: StimulusTable) -> Samples:
             )
     rows = stimuli.rows(window.event.label if window.event is not None else "" for window in windows)
     times = first.tmin + np.arange(first.data.shape[1]) / (first.sfreq or 1)
-    return Samples(np.stack([w.data for w in windows]), times, rows, np.asarray(stimuli.groups)[rows])
+    names = np.asarray(["only"] * len(windows) if runs is None else runs)
+    return Samples(np.stack([w.data for w in windows]), times, rows, np.asarray(stimuli.groups)[rows], names)
 
 
 def _held_out_folds(samples: Samples, spec: DecoderSpec) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -6,19 +6,17 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
 from decoder.bundle import Bundle
-from decoder.category import (
-    CategoryModel,
+from decoder.category import CategoryModel, Evidence, fit_category
+from decoder.classifiers import (
     CategorySpec,
-    Evidence,
+    Trials,
     augmented_covariances,
-    fit_category,
     fit_classifier,
-    geometric_mean,
     softmax,
-    tangent_space,
     xdawn,
 )
 from decoder.errors import TrainingError
+from decoder.riemann import geometric_mean, tangent_space
 from stream.events import Event
 from stream.windows import Channels, Quality, Window
 
@@ -43,6 +41,14 @@ def trials(n: int, strength: float, seed: int = 0) -> tuple[NDArray[np.float32],
     return (data * 1e-6).astype(np.float32), rows.astype(np.intp)
 
 
+def labelled(
+    data: NDArray[np.float32], rows: NDArray[np.intp], names: tuple[str, ...] = NAMES, runs: int = 1
+) -> Trials:
+    """Trials of so many runs, one after the other."""
+    of_trial = np.sort(np.arange(len(rows)) % runs).astype(str)
+    return Trials(data, np.arange(data.shape[2]) / SFREQ, rows, names, of_trial)
+
+
 def templates() -> dict[str, NDArray[np.float32]]:
     """Features of two categories that are easy to tell."""
     return {"c": np.stack([np.zeros((3, 5)), np.ones((3, 5))]).astype(np.float32)}
@@ -57,7 +63,7 @@ def window(data: NDArray[np.float32], name: str, onset: float = 0.0, rejected: s
 def trained(accumulate: int = 1, strength: float = 1.0) -> CategoryModel:
     """Train on separable trials."""
     data, rows = trials(200, strength)
-    return fit_category(data, rows, NAMES, templates(), CategorySpec(accumulate=accumulate))[0]
+    return fit_category(labelled(data, rows), templates(), CategorySpec(accumulate=accumulate))[0]
 
 
 def test_geometric_mean_of_diagonal_matrices_is_the_mean_of_their_logarithms() -> None:
@@ -107,15 +113,15 @@ def test_the_first_filter_finds_where_the_response_comes_from() -> None:
 def test_held_out_trials_are_told_apart_where_there_is_a_difference_and_only_there() -> None:
     """The held-out AUC is high for separable trials and within chance for noise."""
     data, rows = trials(300, 1.0)
-    assert fit_category(data, rows, NAMES, templates(), CategorySpec())[1]["auc"] > 0.9
+    assert fit_category(labelled(data, rows), templates(), CategorySpec())[1]["auc"] > 0.9
     noise, labels = trials(300, 0.0)
-    assert 0.4 < fit_category(noise, labels, NAMES, templates(), CategorySpec())[1]["auc"] < 0.6
+    assert 0.4 < fit_category(labelled(noise, labels), templates(), CategorySpec())[1]["auc"] < 0.6
 
 
 def test_probabilities_of_noise_stay_near_even() -> None:
     """Calibration on held-out trials takes the confidence out of a classifier that knows nothing."""
     noise, labels = trials(300, 0.0)
-    model = fit_category(noise, labels, NAMES, templates(), CategorySpec())[0]
+    model = fit_category(labelled(noise, labels), templates(), CategorySpec())[0]
     fresh = trials(100, 0.0, seed=9)[0]
     features = model.predict([window(one, f"w{i}") for i, one in enumerate(fresh)], fresh)
     assert np.mean([max(each.categories.values()) for each in features]) < 0.65
@@ -128,7 +134,7 @@ def test_three_categories_work_as_two_do() -> None:
     data = data.copy()
     data[rows == 1, 0, 20:40] += 2e-6
     data[rows == 2, 3, 20:40] += 2e-6
-    logits = fit_classifier(data, rows, CategorySpec())(data)
+    logits = fit_classifier(labelled(data, rows, ("a", "b", "c")), CategorySpec())(data)
     assert logits.shape == (300, 3)
     assert (logits.argmax(axis=1) == rows).mean() > 0.8
 
@@ -176,8 +182,8 @@ def test_accumulation_sharpens_the_picture_and_leaves_single_trials_as_they_are(
     """Over trials of weak evidence c moves to the truth; `categories` stays each trial's own."""
     data, rows = trials(300, 0.6)
     spec = CategorySpec(accumulate=10)
-    adding = fit_category(data, rows, NAMES, templates(), spec)[0]
-    single = fit_category(data, rows, NAMES, templates(), CategorySpec())[0]
+    adding = fit_category(labelled(data, rows), templates(), spec)[0]
+    single = fit_category(labelled(data, rows), templates(), CategorySpec())[0]
     fresh, truth = trials(100, 0.6, seed=8)
     fresh = fresh[truth == 1]
     windows = [window(one, "house", onset=float(i)) for i, one in enumerate(fresh)]
@@ -223,7 +229,7 @@ def test_one_category_is_refused() -> None:
     """There is nothing to tell apart."""
     data, rows = trials(40, 1.0)
     with pytest.raises(TrainingError, match="two or more"):
-        fit_category(data, rows * 0, ("face",), templates(), CategorySpec())
+        fit_category(labelled(data, rows * 0, ("face",)), templates(), CategorySpec())
 
 
 def test_a_category_shown_in_one_stretch_only_is_refused() -> None:
@@ -231,7 +237,7 @@ def test_a_category_shown_in_one_stretch_only_is_refused() -> None:
     data, _ = trials(40, 1.0)
     rows = (np.arange(40) >= 36).astype(np.intp)
     with pytest.raises(TrainingError, match="one stretch"):
-        fit_category(data, rows, NAMES, templates(), CategorySpec(cv_folds=5))
+        fit_category(labelled(data, rows), templates(), CategorySpec(cv_folds=5))
 
 
 def test_softmax_takes_large_numbers() -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 
 from decoder.errors import TrainingError
-from decoder.ridge import cross_validate, decompose, fit_ridge, group_folds, make_fold
+from decoder.ridge import cross_validate, decompose, fit_ridge, make_fold
+from decoder.splits import group_folds
 
 ALPHAS = np.logspace(-2, 4, 13)
 
