@@ -56,6 +56,9 @@ class SampleClock:
     against the line first. Scalar recursion: a stream gives bit-equal times in any chunking. The gains are those of a
     growing-memory filter (Brookner, Tracking and Kalman Filtering Made Easy, 1998, eq. 1.3-4) until `MEMORY_S`.
 
+    In the first second of a stream a hole shorter than 50 ms passes as jitter: it is not counted, and the line takes
+    the time of the samples before and after it to be off by its length. Nothing told by then sets the two apart.
+
     Parameters
     ----------
     sfreq : float

@@ -1,5 +1,7 @@
-"""Online steps on samples: re-reference, causal filters, decimation, and what makes a window unfit."""
+"""Online steps on samples, in one chain, and what makes a window unfit."""
 
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, Self
 
 import numpy as np
@@ -7,13 +9,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import StreamError
+from stream.interpolate import InterpolateSpec, Interpolator
+from stream.resample import Resampler, ratio
+from stream.running import Drift, PercentSignal, RunningZScore
 from stream.windows import Channels
 
 NYQUIST_SHARE = 0.4  # where the automatic anti-alias filter sits, as a share of the rate after decimation
 
 
 class FilterSpec(BaseModel):
-    """What is done to samples before windows are cut. Everything is causal and keeps its state between chunks."""
+    """What is done to samples before windows are cut.
+
+    In this order: highpass, lowpass, notch, decimate or resample, interpolate, reference, percent_signal, drift,
+    zscore. Everything is causal, keeps its state between chunks and begins anew after a gap.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -33,6 +42,17 @@ class FilterSpec(BaseModel):
     """Centre over width of a notch."""
     decimate: int = Field(1, ge=1)
     """Keep one sample in so many; a low-pass at 0.4 of the new rate is added where none is set."""
+    resample: float | None = Field(None, gt=0)
+    """New rate in Hz, by a polyphase filter that stops what would alias; samples come out 10 samples of the slower
+    rate later, stamped with their own time. Instead of `decimate`."""
+    interpolate: InterpolateSpec | None = None
+    """Bad EEG channels, replaced by spherical splines."""
+    percent_signal: float | None = Field(None, gt=0)
+    """fMRI: percent change against the running mean, which forgets over so many seconds."""
+    drift: float | None = Field(None, gt=0)
+    """Slow streams (fMRI): take out the straight line that fits the past best, which forgets over so many seconds."""
+    zscore: float | None = Field(None, gt=0)
+    """Running z-score, channel by channel; mean and deviation forget over so many seconds."""
     reject_peak_to_peak: dict[str, float] = Field(default_factory=dict)
     """Largest peak-to-peak in a window by channel kind, in SI units; above it the window is rejected."""
     flat: dict[str, float] = Field(default_factory=dict)
@@ -42,6 +62,8 @@ class FilterSpec(BaseModel):
     def _edges_in_order(self) -> Self:
         if self.highpass and self.lowpass and self.highpass >= self.lowpass:
             raise ValueError(f"highpass {self.highpass:g} Hz must be below lowpass {self.lowpass:g} Hz")
+        if self.resample and self.decimate > 1:
+            raise ValueError("set resample or decimate, not both")
         return self
 
 
@@ -82,6 +104,30 @@ def design(spec: FilterSpec, sfreq: float) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """What came out of the chain for some samples.
+
+    Attributes
+    ----------
+    data : ndarray, shape (n_kept, n_channels_out), float32
+    newest : slice or ndarray of int
+        For each row, which of the samples that went in completed it.
+    ahead : float or ndarray, shape (n_kept,)
+        Each row's own time minus that sample's, in seconds of the source (resampling: mostly negative).
+    known : ndarray, shape (n_kept,), bool
+        False where a row stands for samples that were not there.
+    interpolated : tuple of (int, tuple of str)
+        From which row on which channels were interpolated, where that changed.
+    """
+
+    data: NDArray[np.float32]
+    newest: slice | NDArray[np.intp]
+    ahead: float | NDArray[np.float64]
+    known: NDArray[np.bool_]
+    interpolated: tuple[tuple[int, tuple[str, ...]], ...] = ()
+
+
 class FilterChain:
     """The spec's steps on one stream, with their state.
 
@@ -99,7 +145,13 @@ class FilterChain:
     channels : Channels
         Of the samples that go out.
     sfreq : float
-        After decimation.
+        After decimation or resampling.
+    factor : Fraction
+        `sfreq` over the rate that comes in.
+    delay : float
+        Seconds of the source by which rows come out after their own time.
+    interpolated : tuple of str
+        Channels that are interpolated from the start.
 
     Raises
     ------
@@ -108,23 +160,35 @@ class FilterChain:
     """
 
     def __init__(self, spec: FilterSpec, channels: Channels, sfreq: float) -> None:
-        self._picks = _pick(spec.channels, channels)
-        self.channels = Channels(
-            tuple(channels.names[i] for i in self._picks),
-            tuple(channels.kinds[i] for i in self._picks),
-            tuple(channels.units[i] for i in self._picks),
-        )
-        self._reference, self._referenced = _reference(spec.reference, channels)
+        picks, reference, eeg = _pick(spec.channels, channels), _reference(spec.reference, channels), _eeg(channels)
+        # Filters come before the mixing of channels (both are linear), so that only what is needed is mixed, and late.
+        needed = sorted({*picks, *(reference or ()), *(eeg if spec.interpolate else ())})
+        place = {channel: i for i, channel in enumerate(needed)}
+        here = channels.subset(needed)
+        self._needed = None if len(needed) == len(channels) else needed
+        self._picks = None if picks == needed else [place[i] for i in picks]
+        self._reference = None if reference is None else [place[i] for i in reference]
+        self._referenced = np.array([float(kind == "eeg") for kind in here.kinds])
         self._sos = design(spec, sfreq)
-        self._decimate = spec.decimate
         self._state: NDArray[np.float64] | None = None
-        self.sfreq = sfreq / spec.decimate
+        self.factor = ratio(sfreq, spec.resample) if spec.resample else Fraction(1, spec.decimate)
+        self.sfreq = sfreq * float(self.factor) if spec.resample else sfreq / spec.decimate
+        self._period = 1.0 / sfreq if sfreq else 0.0
+        self._resampler = Resampler(self.factor, len(needed)) if spec.resample and self.factor != 1 else None
+        self.delay = self._resampler.delay * self._period if self._resampler else 0.0
+        self._interpolator = Interpolator(spec.interpolate, here, self.sfreq) if spec.interpolate else None
+        self.interpolated = self._interpolator.names if self._interpolator else ()
+        self._running = _running(spec, self.sfreq)
+        self.channels = _units(channels.subset(picks), spec)
 
     def reset(self) -> None:
         """Forget the signal so far: the next sample is taken for the level it always had."""
         self._state = None
+        for step in (self._resampler, self._interpolator, *self._running):
+            if step:
+                step.reset()
 
-    def feed(self, data: NDArray[np.float64], index: int) -> tuple[NDArray[np.float32], slice]:
+    def feed(self, data: NDArray[np.float64], index: int, bad: NDArray[np.bool_] | None = None) -> Filtered:
         """Pass samples through.
 
         Parameters
@@ -133,20 +197,29 @@ class FilterChain:
             Finite; consecutive to the last call's, unless `reset` was called.
         index : int
             Grid place of the first: decimation keeps the places that divide.
-
-        Returns
-        -------
-        data : ndarray, shape (n_kept, n_channels_out), float32
-        kept : slice
-            Which of the n samples were kept.
+        bad : ndarray, shape (n,), bool, optional
+            Samples that stand in for unknown ones.
         """
-        if self._reference is not None:
-            data = data - data[:, self._reference].mean(axis=1, keepdims=True) * self._referenced
-        data = data[:, self._picks]
+        bad = np.zeros(len(data), np.bool_) if bad is None else bad
+        if self._needed is not None:
+            data = data[:, self._needed]
         if len(self._sos) and len(data):
             data = self._filter(data)
-        kept = slice(-index % self._decimate, None, self._decimate)
-        return data[kept].astype(np.float32), kept
+        newest: slice | NDArray[np.intp]
+        ahead: float | NDArray[np.float64] = 0.0
+        if self._resampler:
+            data, newest, ahead, known = self._resampler.feed(data, index, bad)
+            ahead = ahead * self._period
+        else:
+            newest = slice(-index % self.factor.denominator, None, self.factor.denominator)
+            data, known = data[newest], ~bad[newest]
+        changes: tuple[tuple[int, tuple[str, ...]], ...] = ()
+        if self._interpolator:
+            data, changes = self._interpolator.feed(data)
+        data = self._mix(data)
+        for step in self._running:
+            data = step.feed(data)
+        return Filtered(data.astype(np.float32), newest, ahead, known, changes)
 
     def _filter(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
         from scipy import signal
@@ -157,6 +230,30 @@ class FilterChain:
         filtered, self._state = signal.sosfilt(self._sos, np.ascontiguousarray(data.T), axis=1, zi=self._state)
         result: NDArray[np.float64] = filtered.T
         return result
+
+    def _mix(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Subtract the reference and pick the channels that go out."""
+        if self._reference is not None:
+            # Contiguous rows: the order of summation must not hang on the chunk.
+            reference = np.ascontiguousarray(data[:, self._reference])
+            data = data - reference.mean(axis=1, keepdims=True) * self._referenced
+        return data if self._picks is None else data[:, self._picks]
+
+
+def _running(spec: FilterSpec, sfreq: float) -> list[PercentSignal | Drift | RunningZScore]:
+    wanted = ((PercentSignal, spec.percent_signal), (Drift, spec.drift), (RunningZScore, spec.zscore))
+    if not sfreq and any(seconds for _, seconds in wanted):
+        raise StreamError("an irregular stream has no running statistics; leave percent_signal, drift and zscore out")
+    return [step(max(1.0, seconds * sfreq)) for step, seconds in wanted if seconds]
+
+
+def _units(channels: Channels, spec: FilterSpec) -> Channels:
+    unit = "z" if spec.zscore else "percent" if spec.percent_signal else None
+    return channels if unit is None else Channels(channels.names, channels.kinds, (unit,) * len(channels))
+
+
+def _eeg(channels: Channels) -> list[int]:
+    return [i for i, kind in enumerate(channels.kinds) if kind == "eeg"]
 
 
 def _pick(wanted: tuple[str, ...] | None, channels: Channels) -> list[int]:
@@ -170,19 +267,15 @@ def _pick(wanted: tuple[str, ...] | None, channels: Channels) -> list[int]:
     ]
 
 
-def _reference(
-    wanted: Literal["average"] | tuple[str, ...] | None, channels: Channels
-) -> tuple[list[int] | None, NDArray[np.float64]]:
-    eeg = [i for i, kind in enumerate(channels.kinds) if kind == "eeg"]
-    mask = np.zeros(len(channels))
-    mask[eeg] = 1.0
+def _reference(wanted: Literal["average"] | tuple[str, ...] | None, channels: Channels) -> list[int] | None:
     if wanted is None:
-        return None, mask
+        return None
+    eeg = _eeg(channels)
     if not eeg:
         raise StreamError(
             f"reference {wanted!r} needs EEG channels; the stream has {', '.join(sorted(set(channels.kinds)))}"
         )
-    return (eeg if wanted == "average" else _pick(wanted, channels)), mask
+    return eeg if wanted == "average" else _pick(wanted, channels)
 
 
 def unfit(data: NDArray[np.float32], channels: Channels, spec: FilterSpec) -> str | None:

@@ -6,11 +6,10 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream.clock import Gap, SampleClock, Stamped
 from stream.errors import StreamError
@@ -18,52 +17,12 @@ from stream.events import Event
 from stream.filters import FilterChain, FilterSpec, unfit
 from stream.recordings import Recording, choose_stream
 from stream.ring import Ring
+from stream.window_spec import SLACK, WindowSpec, line, trend
 from stream.windows import Channels, Quality, Window
 
 __all__ = ["FilterSpec", "Ingest", "IngestStats", "WindowSpec", "windows_of"]
 
-SLACK = 1e-3  # of a sample, or of a second for irregular streams: two clocks that agree still differ in the last digits
 RECENT_EVENTS = 4096  # remembered, to know a doubled marker
-
-
-class WindowSpec(BaseModel):
-    """Which stretches of the stream are decoded. Times are in seconds of the source, whatever the replay's speed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    mode: Literal["event", "sliding", "sample"] = "event"
-    """'event': locked to markers. 'sliding': every `step`. 'sample': the first sample in [tmin, tmax] of a marker."""
-    tmin: float = -0.1
-    """Start relative to the event (sliding: only tmax - tmin counts)."""
-    tmax: float = 0.8
-    """End relative to the event; the sample at tmax itself is not part of the window."""
-    step: float = Field(0.5, gt=0)
-    """Seconds between sliding windows."""
-    baseline: tuple[float, float] | None = None
-    """Stretch whose mean is subtracted channel by channel; may begin before tmin, must end by tmax."""
-    events: str = ".*"
-    """Regular expression that a marker's whole label must match."""
-    repeats: int = Field(1, ge=1)
-    """Average up to so many presentations of one label: the k-th gives the mean of k, then a new mean begins."""
-    rejected: Literal["flag", "drop"] = "flag"
-    """Windows over a gap or past an amplitude limit: handed on with the reason, or left out (and counted)."""
-
-    @field_validator("events")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"events {value!r} is not a regular expression: {error}") from None
-        return value
-
-    @model_validator(mode="after")
-    def _times_in_order(self) -> Self:
-        if self.tmax <= self.tmin:
-            raise ValueError(f"tmax {self.tmax:g} must lie after tmin {self.tmin:g}")
-        if self.baseline and not self.baseline[0] < self.baseline[1] <= self.tmax:
-            raise ValueError(f"baseline {self.baseline} must be (start, end) with start < end <= tmax {self.tmax:g}")
-        return self
 
 
 @dataclass(slots=True)
@@ -150,12 +109,13 @@ class Ingest:
         self._chain = FilterChain(filters, channels, sfreq)
         self.channels, self.sfreq = self._chain.channels, self._chain.sfreq
         self._first = round(window.tmin * self.sfreq)
-        self._length = 1 if window.mode == "sample" else max(1, round((window.tmax - window.tmin) * self.sfreq))
+        self._length = window.samples(self.sfreq)
         self._step = max(1, round(window.step * self.sfreq))
         begin = min(window.tmin, window.baseline[0]) if window.baseline else window.tmin
         seconds = max(buffer_s, 3 * (max(window.tmax, 0.0) - min(begin, 0.0)))
         self._ring = Ring(max(1024, round(seconds * (self.sfreq or 10.0))), len(self.channels))
         self._line = 0  # since when the ring's times increase: a source's clock may step back
+        self._interpolated = [(0, self._chain.interpolated)]  # from which row on which channels
         self._last_row: NDArray[np.float64] | None = None
         self._pending: list[Event] = []
         self._recent: dict[tuple[str, int], None] = {}
@@ -222,14 +182,15 @@ class Ingest:
         bad: NDArray[np.bool_] = np.logical_not(np.isfinite(data).all(axis=1))
         if bad.any():
             data = self._hold(data, bad)
-        rows, kept = self._chain.feed(data, int(stamped.index[start]) if stop > start else 0)
-        times = stamped.times[start:stop][kept]
-        bad = bad[kept]
+        filtered = self._chain.feed(data, int(stamped.index[start]) if stop > start else 0, bad)
+        rows, known = filtered.data, filtered.known
+        times = stamped.times[start:stop][filtered.newest] + filtered.ahead / self._speed
+        self._interpolated += [(self._ring.stop + at, names) for at, names in filtered.interpolated]
         # One write a run of equal presence; without bad samples that is the whole chunk.
-        edges = [0, *(np.flatnonzero(np.diff(bad)) + 1).tolist(), len(rows)]
+        edges = [0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(rows)]
         for first, last in itertools.pairwise(edges):
             if last > first:
-                self._ring.write(rows[first:last], times[first:last], present=not bad[first])
+                self._ring.write(rows[first:last], times[first:last], present=bool(known[first]))
         if len(data):
             self._last_row = data[-1]
 
@@ -250,12 +211,12 @@ class Ingest:
         self._chain.reset()
         if gap.length < 0:
             self._line = self._ring.stop
-        d = self._filters.decimate
+        factor, delay = self._chain.factor, self._chain.delay / self._speed
         # A third of the ring is a window at least; with it and a chunk's quarter, no window is written over uncut.
-        places = min(-(-index // d) + (-(index - gap.lost) // d), self._ring.capacity // 3)
+        places = min(math.ceil(index * factor) - math.ceil((index - gap.lost) * factor), self._ring.capacity // 3)
         if places > 0 and self._ring.stop:
             last = self._ring.row(self._ring.stop - 1)
-            times = np.linspace(gap.start, resumed, places + 2)[1:-1]
+            times = np.linspace(gap.start, resumed, places + 2)[1:-1] - delay
             self._ring.write(np.repeat(last[None], places, axis=0), times, present=False)
 
     def _windows(self) -> list[Window]:
@@ -291,7 +252,7 @@ class Ingest:
 
     def _row(self, time: float) -> int | None:
         """First row of the window of an event; None while the stream has not got there."""
-        if self._spec.mode == "sample":
+        if self._spec.mode in {"sample", "mean"}:
             position = self._ring.position(time + (self._spec.tmin - SLACK) / self._speed, self._line)
             return None if position == math.inf else math.ceil(max(position, self._ring.start, self._line))
         position = self._ring.position(time, self._line)
@@ -313,17 +274,17 @@ class Ingest:
     def _cut(self, row: int, name: str, event: Event | None) -> Window | None:
         """Copy one window out of the ring; None (counted) where it is not, or no longer, all there."""
         early = max(self._ring.start, self._line)
-        late = event and self._spec.mode == "sample" and self._too_late(row, event)
+        late = event and self._spec.mode in {"sample", "mean"} and self._too_late(row, event)
         stretch = self._ring.read(row, row + self._length) if row >= early and not late else None
-        baseline = self._level(row) if stretch is not None else None
+        baseline = self._baseline(row) if stretch is not None else None
         if stretch is None or (self._spec.baseline and baseline is None):
             self.stats.unmade += 1
             return None
-        data = np.ascontiguousarray(stretch.data.T)
-        if baseline is not None:
-            data = (data - baseline[:, None]).astype(np.float32)
-        lost = int((~stretch.present).sum()) * self._filters.decimate
+        data = self._corrected(np.ascontiguousarray(stretch.data.T), row, baseline)
+        lost = round(int((~stretch.present).sum()) / self._chain.factor)
         reason = f"{lost} samples lost" if lost else unfit(data, self.channels, self._filters)
+        if self._spec.mode == "mean":
+            data = data.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
         onset = event.time if event else float(stretch.times[0])
         acquired = float(stretch.times[-1])
         return Window(
@@ -336,19 +297,47 @@ class Ingest:
             event=event,
             acquired=acquired,
             ready=self._clock_now() if self._clock_now else acquired,
-            quality=Quality(samples_lost=lost, rejected=reason),
+            quality=Quality(samples_lost=lost, interpolated=self._interpolated_in(row), rejected=reason),
         )
 
     def _too_late(self, row: int, event: Event) -> bool:
         return self._ring.time(row) > event.time + (self._spec.tmax + SLACK) / self._speed
 
-    def _level(self, row: int) -> NDArray[np.float64] | None:
-        """Mean of the baseline of a window that starts at `row`, by channel."""
+    def _baseline(self, row: int) -> tuple[int, NDArray[np.float64]] | None:
+        """Where the baseline of a window that starts at `row` begins, and its samples, shape (n_channels, n)."""
         if self._spec.baseline is None:
             return None
         start, stop = (row - self._first + round(edge * self.sfreq) for edge in self._spec.baseline)
         stretch = self._ring.read(start, max(stop, start + 1)) if start >= max(self._ring.start, self._line) else None
-        return None if stretch is None else stretch.data.mean(axis=0, dtype=np.float64)
+        return None if stretch is None else (start, stretch.data.T.astype(np.float64))
+
+    def _corrected(
+        self, data: NDArray[np.float32], row: int, baseline: tuple[int, NDArray[np.float64]] | None
+    ) -> NDArray[np.float32]:
+        """Take the trend, then the baseline's mean, from a window that starts at `row`."""
+        if self._spec.detrend and data.shape[1] > 1:
+            level, slope = trend(data)
+            data = (data - line(level, slope, 0, data.shape[1])).astype(np.float32)
+            if baseline is not None:
+                start, samples = baseline
+                baseline = (start, samples - line(level, slope, start - row, samples.shape[1]))
+        if baseline is not None:
+            data = (data - baseline[1].mean(axis=1, keepdims=True)).astype(np.float32)
+        return data
+
+    def _interpolated_in(self, row: int) -> tuple[str, ...]:
+        """Channels that were interpolated anywhere in the window that starts at `row`."""
+        since = self._interpolated
+        while len(since) > 1 and since[1][0] <= self._ring.start:
+            del since[0]
+        ends = [start for start, _ in since[1:]] + [row + self._length]
+        names = {
+            name
+            for (start, some), end in zip(since, ends, strict=True)
+            if start < row + self._length and end > row
+            for name in some
+        }
+        return tuple(name for name in self.channels.names if name in names)
 
     def _averaged(self, window: Window, label: str) -> Window:
         """Average over this label's presentations so far; an unfit one stays out and is handed on as it is."""

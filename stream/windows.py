@@ -1,5 +1,6 @@
 """Windows of brain data: what the decoder takes in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +45,14 @@ class Channels:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def subset(self, places: Sequence[int]) -> "Channels":
+        """Choose some channels by their places, in that order."""
+        return Channels(
+            tuple(self.names[i] for i in places),
+            tuple(self.kinds[i] for i in places),
+            tuple(self.units[i] for i in places),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ EEG = Channels(("a", "b", "c", "aux"), ("eeg", "eeg", "eeg", "misc"), ("V", "V",
 def test_band_pass_is_scipys() -> None:
     """A band-pass from the settled state equals scipy's sosfilt with its steady-state start."""
     x = np.random.default_rng(0).normal(5, 1, (2000, 4))
-    out, _ = FilterChain(FilterSpec(highpass=1, lowpass=30), EEG, 250).feed(x, 0)
+    out = FilterChain(FilterSpec(highpass=1, lowpass=30), EEG, 250).feed(x, 0).data
     sos = np.concatenate(
         [signal.butter(4, 1, "highpass", fs=250, output="sos"), signal.butter(4, 30, "lowpass", fs=250, output="sos")]
     )
@@ -33,18 +33,19 @@ def test_chunking_changes_nothing(cuts: list[int], decimate: int, index: int) ->
     """Reference, filters and decimation give bit-equal samples however the signal is chunked."""
     x = np.random.default_rng(3).normal(0, 1, (400, 4))
     spec = FilterSpec(reference="average", highpass=0.5, lowpass=20, notch=(50,), decimate=decimate)
-    whole, kept = FilterChain(spec, EEG, 250).feed(x, index)
-    assert [(index + i) % decimate for i in range(400)[kept]] == [0] * len(whole)
+    filtered = FilterChain(spec, EEG, 250).feed(x, index)
+    assert isinstance(filtered.newest, slice)
+    assert [(index + i) % decimate for i in range(400)[filtered.newest]] == [0] * len(filtered.data)
     chain, edges = FilterChain(spec, EEG, 250), sorted({0, 400, *cuts})
-    pieces = [chain.feed(x[a:b], index + a)[0] for a, b in pairwise(edges)]
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    pieces = [chain.feed(x[a:b], index + a).data for a, b in pairwise(edges)]
+    np.testing.assert_array_equal(np.concatenate(pieces), filtered.data)
 
 
 def test_notch_takes_out_mains_and_nothing_else() -> None:
     """50 Hz falls by more than 40 dB, 20 Hz stays within 1 %."""
     t = np.arange(5000) / 500
     x = np.stack([np.sin(2 * np.pi * 50 * t), np.sin(2 * np.pi * 20 * t)] * 2, axis=1)
-    out, _ = FilterChain(FilterSpec(notch=(50,)), EEG, 500).feed(x, 0)
+    out = FilterChain(FilterSpec(notch=(50,)), EEG, 500).feed(x, 0).data
     levels = out[2500:].std(axis=0) / x[2500:].std(axis=0)
     assert levels[0] < 0.01
     assert levels[1] == pytest.approx(1, abs=0.01)
@@ -52,7 +53,7 @@ def test_notch_takes_out_mains_and_nothing_else() -> None:
 
 def test_average_reference_is_over_eeg_only() -> None:
     """The EEG mean is taken from EEG channels and from nothing else."""
-    out, _ = FilterChain(FilterSpec(reference="average"), EEG, 250).feed(np.array([[1.0, 2.0, 6.0, 100.0]]), 0)
+    out = FilterChain(FilterSpec(reference="average"), EEG, 250).feed(np.array([[1.0, 2.0, 6.0, 100.0]]), 0).data
     np.testing.assert_allclose(out, [[-2, -1, 3, 100]])
 
 
@@ -60,7 +61,7 @@ def test_decimation_keeps_what_passes_and_stops_what_would_alias() -> None:
     """The low-pass comes by itself: 5 Hz stays, 45 Hz (5 Hz after decimation to 50 Hz) is gone."""
     t = np.arange(4000) / 500
     x = np.stack([np.sin(2 * np.pi * 5 * t), np.sin(2 * np.pi * 45 * t)] * 2, axis=1)
-    out, _ = FilterChain(FilterSpec(decimate=10), EEG, 500).feed(x, 0)
+    out = FilterChain(FilterSpec(decimate=10), EEG, 500).feed(x, 0).data
     levels = out[200:].std(axis=0) / x.std(axis=0)
     assert levels[0] == pytest.approx(1, abs=0.01)
     assert levels[1] < 0.05
@@ -69,9 +70,9 @@ def test_decimation_keeps_what_passes_and_stops_what_would_alias() -> None:
 def test_offset_does_not_ring() -> None:
     """A large electrode offset gives no transient, at the start and after a reset."""
     chain = FilterChain(FilterSpec(highpass=0.5), EEG, 250)
-    assert np.abs(chain.feed(np.full((500, 4), 0.3), 0)[0]).max() < 1e-6
+    assert np.abs(chain.feed(np.full((500, 4), 0.3), 0).data).max() < 1e-6
     chain.reset()
-    assert np.abs(chain.feed(np.full((500, 4), -0.2), 0)[0]).max() < 1e-6
+    assert np.abs(chain.feed(np.full((500, 4), -0.2), 0).data).max() < 1e-6
 
 
 def test_channels_by_name_or_kind() -> None:
