@@ -96,10 +96,11 @@ def run(channels: int, rate: int, seconds: float, delay_s: float) -> dict[str, A
     for _, pipe in receivers.values():
         pipe.send("sent")
     answers = {name: expect(pipe, seconds + CONNECT_S, name) for name, (_, pipe) in receivers.items()}
-    sending.send("end")
-    for process in (sender, *(process for process, _ in receivers.values())):
+    for process, _ in receivers.values():
         process.join(10)
         process.kill()
+    sending.send("end")
+    sender.join(10)
     figures = {name: account(answer, stream.samples, pushed) for name, answer in answers.items()}
     return {"channels": channels, "rate": rate, "seconds": seconds, **figures}
 
@@ -143,7 +144,9 @@ def main() -> None:
     if options.json:
         print(json.dumps({**(rows[0] if one else {"cases": rows}), **about(options.delay)}))
         return
-    print(f"{'channels':>8} {'Hz':>5} {'':<8} {'sent':>7} {'lost':>6} {'doubled':>7} {'p50 ms':>7} {'p99 ms':>8} cpu% MB")
+    print(
+        f"{'channels':>8} {'Hz':>5} {'':<8} {'sent':>7} {'lost':>6} {'doubled':>7} {'p50 ms':>7} {'p99 ms':>8} cpu% MB"
+    )
     for row in rows:
         for name in ("ours", "mne_lsl"):
             r = row[name]

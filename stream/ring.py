@@ -41,7 +41,9 @@ class Ring:
             raise ValueError(f"a ring of {capacity} samples cannot hold anything; ask for 1 or more")
         self.capacity = capacity
         self.overruns = 0
-        self._data = np.zeros((capacity, n_channels), dtype=np.float32)
+        # Written to once: memory that is only promised would grow, and cost page faults, while the ring fills.
+        self._data = np.empty((capacity, n_channels), dtype=np.float32)
+        self._data.fill(0.0)
         self._times = np.zeros(capacity)
         self._present = np.zeros(capacity, dtype=np.bool_)
         self._claimed = 0  # samples begun, ahead of `stop` while a write is under way

@@ -1,0 +1,98 @@
+"""Real processes, killed, stopped and started again at random moments."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.soak.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[2]
+DOWN_S = (0.1, 3.0)
+STALL_S = (0.3, 4.0)
+PAUSE_S = (3.0, 9.0)
+
+
+def start(module: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Run a module of ours in a process of its own, with pipes for stdin and stdout."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+
+
+@dataclass(slots=True)
+class Source:
+    """A plan and the processes that carry it out."""
+
+    plan: Plan
+    path: Path
+    begin: float = 0.0
+    incarnation: int = 0
+    sender: subprocess.Popen[str] = field(init=False)
+    receiver: subprocess.Popen[str] = field(init=False)
+
+    def start(self) -> None:
+        """Start a sender that waits, and a receiver."""
+        self.sender = start("tests.soak.sender", str(self.path), "0", "0")
+        self.receiver = start("tests.soak.receiver", str(self.path))
+
+    def go(self, begin: float) -> None:
+        """Let the sender begin."""
+        self.begin = begin
+        assert self.sender.stdin
+        self.sender.stdin.write(f"{begin!r}\n")
+        self.sender.stdin.flush()
+
+    def kill_sender(self, down_s: float) -> None:
+        """Kill the sender as a power cut would, and start it again a while later under the same source id."""
+        end(self.sender)
+        time.sleep(down_s)
+        self.incarnation += 1
+        self.sender = start("tests.soak.sender", str(self.path), repr(self.begin), str(self.incarnation))
+
+
+def stall(process: subprocess.Popen[str], seconds: float) -> None:
+    """Stop a process for a while; it and its sockets stay."""
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and take leave of its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
+
+
+def torment(
+    sources: list[Source], others: list[subprocess.Popen[str]], seconds: float, rng: np.random.Generator
+) -> dict[str, int]:
+    """Kill and stall at random until the time is up; return how often each."""
+    done = {"sender killed": 0, "sender stalled": 0, "receiver stalled": 0}
+    over = time.monotonic() + seconds
+    while True:
+        pause = rng.uniform(*PAUSE_S)
+        if time.monotonic() + pause > over:
+            time.sleep(max(0.0, over - time.monotonic()))
+            return done
+        time.sleep(pause)
+        source = sources[rng.integers(len(sources))]
+        kind = str(rng.choice(list(done)))
+        if kind == "sender killed":
+            source.kill_sender(rng.uniform(*DOWN_S))
+        elif kind == "sender stalled":
+            stall(source.sender, rng.uniform(*STALL_S))
+        else:
+            receivers = [source.receiver for source in sources] + others
+            stall(receivers[rng.integers(len(receivers))], rng.uniform(*STALL_S))
+        done[kind] += 1
