@@ -106,7 +106,7 @@ def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache
     def twice_wrong(_: object) -> None:
         class Wrong:
             def run(self, inputs: tuple[torch.Tensor, ...], shape: tuple[int, ...]) -> torch.Tensor:
-                return torch.zeros(shape)
+                return inputs[0].new_zeros(shape)
 
         check(Wrong(), desk, "decoder", desk.dtype)
 
