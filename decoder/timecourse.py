@@ -1,0 +1,179 @@
+"""When, and where, each feature can be decoded: cross-validated ridge on parts of the window, beside chance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.errors import TrainingError
+from decoder.ridge import cross_validate, group_folds, make_fold
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+ALPHAS = (0.5, 5.0, 50.0)
+"""Candidate penalties, in units of the inputs' mean eigenvalue: few, as every permutation chooses among them too."""
+COLUMNS = 2000
+"""Targets regressed at a time: bounds memory whatever the number of permutations."""
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decodability:
+    """How well features are decoded from each of several parts of the window.
+
+    Attributes
+    ----------
+    features : tuple of str
+    score : ndarray, shape (n_features, n_parts)
+        Held-out correlation, averaged over a feature's principal components by their variance; chance is 0.
+    low, high : ndarray, shape (n_features, n_parts)
+        Where 95 % of the scores lie when pictures are permuted: each part alone.
+    threshold : float
+        What the best of all parts and features stays below in 95 % of permutations: family-wise error 5 %.
+    n_permutations : int
+    """
+
+    features: tuple[str, ...]
+    score: Floats
+    low: Floats
+    high: Floats
+    threshold: float
+    n_permutations: int
+
+    @property
+    def significant(self) -> NDArray[np.bool_]:
+        """Where a score passes the family-wise threshold, shape (n_features, n_parts)."""
+        return np.asarray(self.score > self.threshold)
+
+
+def sliding(times: Floats, *, width: float = 0.04, step: float = 0.02) -> tuple[Floats, Array]:
+    """Lay windows of `width` seconds every `step` seconds.
+
+    Parameters
+    ----------
+    times : ndarray, shape (n_times,)
+        Seconds from the event, evenly spaced.
+    width, step : float
+        Rounded to whole samples, one at least.
+
+    Returns
+    -------
+    centres : ndarray, shape (n_windows,)
+        Mean time of each.
+    binning : ndarray, shape (n_times, n_windows)
+        Averages over each.
+
+    Raises
+    ------
+    TrainingError
+        If the times are shorter than one window.
+    """
+    period = times[1] - times[0] if len(times) > 1 else width
+    n_width, n_step = max(1, round(width / period)), max(1, round(step / period))
+    starts = np.arange(0, len(times) - n_width + 1, n_step)
+    if not len(starts):
+        raise TrainingError(f"{len(times)} samples {period:g} s apart hold no window of {width:g} s; give longer ones")
+    binning = np.zeros((len(times), len(starts)), np.float32)
+    for column, start in enumerate(starts):
+        binning[start : start + n_width, column] = 1 / n_width
+    return times @ binning, binning
+
+
+def stretches(n: int, n_folds: int) -> list[Split]:
+    """Split samples into stretches of time, each held out once: for categories, which every split must share."""
+    return [(np.setdiff1d(np.arange(n), test), test) for test in np.array_split(np.arange(n), n_folds)]
+
+
+def decodability(
+    parts: Sequence[Array],
+    targets: Mapping[str, NDArray[np.floating[Any]]],
+    rows: NDArray[np.intp],
+    rng: np.random.Generator,
+    *,
+    splits: Sequence[Split] | None = None,
+    n_folds: int = 5,
+    n_components: int = 8,
+    n_permutations: int = 100,
+) -> Decodability:
+    """Decode every feature from every part, and from as many sets of permuted pictures.
+
+    A permutation gives each picture the features of another, the same in all parts and features, and goes through the
+    same folds and the same choice of penalty; repeats of a picture stay together.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray, shape (n_samples, n_inputs)
+        Inputs: the channels at one latency, or the voxels of one region.
+    targets : mapping of str to ndarray, shape (n_pictures, ...)
+        Features. Their leading principal components, over pictures, are decoded.
+    rows : ndarray of int, shape (n_samples,)
+        Picture of each sample.
+    rng : numpy.random.Generator
+    splits : sequence of (train, test) or None
+        None: `n_folds` folds of pictures. Given splits may share pictures (categories); then labels are permuted
+        sample by sample.
+    n_folds, n_components, n_permutations : int
+
+    Raises
+    ------
+    TrainingError
+        If a feature is the same for all pictures, or there are fewer pictures than folds.
+    """
+    by_sample = splits is not None
+    splits = splits or group_folds([str(row) for row in rows], n_folds, rng)
+    reduced = {name: _components(name, value, rows, n_components) for name, value in targets.items()}
+    orders = _orders(rows, rng, n_permutations, by_sample=by_sample)
+    scores = np.empty((1 + n_permutations, len(reduced), len(parts)))
+    for column, part in enumerate(parts):
+        folds = [make_fold(*_scaled(part[train], part[test]), train, test) for train, test in splits]
+        eigenvalue = np.mean([fold.spectrum.eigenvalues.mean() for fold in folds])
+        for place, (components, weights) in enumerate(reduced.values()):
+            per_pass = max(1, COLUMNS // components.shape[1])
+            for start in range(0, len(orders), per_pass):
+                chunk = orders[start : start + per_pass]
+                Y = np.concatenate([components[order] for order in chunk], axis=1)
+                found = cross_validate(folds, Y, np.asarray(ALPHAS) * eigenvalue)
+                scores[start : start + len(chunk), place, column] = found.r.reshape(len(chunk), -1) @ weights
+    null = scores[1:]
+    low, high = np.quantile(null, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    threshold = float(np.quantile(null.max(axis=(1, 2)), 1 - LEVEL, method="higher"))
+    return Decodability(tuple(reduced), scores[0], low, high, threshold, n_permutations)
+
+
+def rise(course: NDArray[np.bool_], times: Floats) -> float | None:
+    """Give the first time at which a feature is decoded twice in a row; None if it never is."""
+    twice = np.flatnonzero(course[:-1] & course[1:])
+    return float(times[twice[0]]) if len(twice) else None
+
+
+def _orders(rows: NDArray[np.intp], rng: np.random.Generator, n: int, *, by_sample: bool) -> list[NDArray[np.intp]]:
+    """Give the picture of each sample, as it was and permuted n times."""
+    if by_sample:
+        return [rows, *(rng.permutation(rows) for _ in range(n))]
+    shown, place = np.unique(rows, return_inverse=True)
+    return [rows, *(rng.permutation(shown)[place] for _ in range(n))]
+
+
+def _components(
+    name: str, values: NDArray[np.floating[Any]], rows: NDArray[np.intp], n_components: int
+) -> tuple[Array, Floats]:
+    """Project a feature on its principal axes over the pictures shown; gives them and their shares of variance."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    flat = flat - flat[np.unique(rows)].mean(axis=0)
+    left, spread, _ = np.linalg.svd(flat, full_matrices=False)
+    if not spread[0] > 0:
+        raise TrainingError(f"feature {name!r} is the same for all {len(flat)} pictures; there is nothing to decode")
+    n_kept = min(n_components, int((spread > 1e-6 * spread[0]).sum()))
+    weights = spread[:n_kept] ** 2
+    return (left[:, :n_kept] * spread[:n_kept]).astype(np.float32), weights / weights.sum()
+
+
+def _scaled(train: Array, test: Array) -> tuple[Array, Array]:
+    """Standardise by the training side."""
+    mean, spread = train.mean(axis=0), train.std(axis=0)
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6 * spread.max(initial=0))
+    return (train - mean) * scale, (test - mean) * scale
