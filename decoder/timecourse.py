@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
-from decoder.ridge import cross_validate, group_folds, make_fold
+from decoder.ridge import cross_validate, make_fold
+from decoder.splits import Split, group_folds
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
-Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 ALPHAS = (0.5, 5.0, 50.0)
 """Candidate penalties, in units of the inputs' mean eigenvalue: few, as every permutation chooses among them too."""
