@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 Protocol = Literal["auto", "5", "3.1.1"]
 _BAD_VERSION = {1, 132}  # CONNACK: unacceptable (3.1.1) or unsupported (5) protocol version
+NEWER_S = 2.0
+"""Seconds that a broker has to answer in MQTT 5, before 3.1.1 is tried."""
 _BAD_CREDENTIALS = {4, 5, 134, 135}
 
 
@@ -249,7 +251,7 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
             identifier=f"minddiffuser-{uuid.uuid4().hex[:12]}",
             protocol=aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311,
             will=will,
-            timeout=answer_s,
+            timeout=min(answer_s, NEWER_S) if versions else answer_s,
             keepalive=broker.keepalive,
             tls_context=context,
             logger=logging.getLogger("stream.broker.paho"),
@@ -267,9 +269,14 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
 
 
 def _may_speak_older(error: aiomqtt.MqttError) -> bool:
-    """Tell whether an older MQTT version is worth a try: wrong version, or hung up on the CONNECT it did not know."""
+    """Tell whether an older MQTT version is worth a try: wrong version, hung up on a CONNECT it did not know, or mute.
+
+    amqtt takes the properties of an MQTT 5 will for the length of a text, and waits for the rest of it.
+    """
     code = _code_of(error)
-    return code in _BAD_VERSION or (code is None and "before accepting" in str(error))
+    return code in _BAD_VERSION or (
+        code is None and any(word in str(error) for word in ("before accepting", "timed out"))
+    )
 
 
 def _code_of(error: aiomqtt.MqttError) -> int | None:

@@ -135,6 +135,14 @@ async def test_a_version_the_broker_does_not_speak_costs_one_attempt_and_no_slot
             assert client.version in ("5", "3.1.1")
 
 
+async def test_a_publisher_that_tries_mqtt5_first_gets_in(broker: BrokerSpec) -> None:
+    """With a last will too, which an old broker cannot read in MQTT 5, a publisher falls back and publishes."""
+    async with Publisher(broker.model_copy(update={"protocol": "auto"}), "lab") as publisher:
+        publisher.picture(picture(1), {"window_id": "w"})
+        await publisher.flush()
+        assert publisher.counts["picture"].published == 1
+
+
 async def test_what_is_too_large_is_refused_at_both_ends(broker: BrokerSpec) -> None:
     """A picture beyond the limit is an error where it is given; a foreign message beyond it is counted and let go."""
     async with (
