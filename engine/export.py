@@ -147,14 +147,16 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int) -> None:
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        # exported by hand, because torch.onnx.export would hide the error of a first attempt behind that of a second
+        traced = torch.export.export(
+            network.eval(), example(models, part, 2), dynamic_shapes={name: {0: batch} for name in names}, strict=False
+        )
         program: Any = torch.onnx.export(
-            network.eval(),
-            example(models, part, 2),
+            traced,
             dynamo=True,
             opset_version=opset,
             input_names=list(names),
             output_names=[OUTPUT],
-            dynamic_shapes={name: {0: batch} for name in names},
             verbose=False,
         )
         program.save(folder / FILE)

@@ -89,8 +89,9 @@ def similarity(a: Features, b: Features) -> float:
     for one, other in pairs:
         x, y = one.ravel().astype(np.float64), other.ravel().astype(np.float64)
         norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-        cosine = float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y))
-        cosines.append(cosine if np.isfinite(cosine) else -1.0)
+        if not np.isfinite(norms):
+            return -1.0
+        cosines.append(float(x @ y) / norms if norms > 0 else float(np.array_equal(x, y)))
     return min(cosines)
 
 

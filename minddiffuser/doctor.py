@@ -25,10 +25,6 @@ PACKAGES = (
     "amqtt",
     "aiohttp",
 )
-OPTIONAL = {
-    "openvino": "faster UNet on Intel CPUs: pip install 'minddiffuser[openvino]'",
-    "tensorrt": "fastest UNet on NVIDIA GPUs: pip install 'minddiffuser[tensorrt]'",
-}
 DISK_NEEDED = 2 * 1024**3
 """Bytes for the demo's recordings, targets and bundle, with room to spare."""
 
@@ -48,7 +44,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything a session needs; each check is quick and changes nothing."""
-    checks: tuple[Callable[[], list[Finding]], ...] = (_python, _packages, _lsl, _models, _gpu, _optional, _disk, _port)
+    checks: tuple[Callable[[], list[Finding]], ...] = (_python, _packages, _lsl, _models, _gpu, _backends, _disk, _port)
     return [finding for check in checks for finding in check()]
 
 
@@ -105,10 +101,19 @@ def _gpu() -> list[Finding]:
     return [Finding(True, f"GPU {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})", False)]
 
 
-def _optional() -> list[Finding]:
+def _backends() -> list[Finding]:
+    """Say which backends of the engine can run here, and what the others lack."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    from engine.backends.choice import NAMES, missing
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lacking = {name: missing(name, device) for name in NAMES}
     return [
-        Finding(importlib.util.find_spec(name) is not None, f"{name} ({hint})", needed=False)
-        for name, hint in OPTIONAL.items()
+        Finding(reason is None, f"backend {name}" + (f": {reason}" if reason else ""), needed=False)
+        for name, reason in lacking.items()
     ]
 
 

@@ -13,6 +13,7 @@ from decoder.stimuli import read_stimuli
 from engine.models import Models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
+from minddiffuser.cache import cache_dir
 from minddiffuser.config import load_config
 from minddiffuser.console import console
 from minddiffuser.data import originals
@@ -63,7 +64,7 @@ def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None)
     decoder.errors.BundleError
         The bundle was trained for other models.
     """
-    reconstructor = Reconstructor(spec, models)
+    reconstructor = Reconstructor(spec, models, cache_dir() / "engines")
     bundle.check_feature_space(reconstructor.models.feature_space)
     reconstructor.warm_up()
     return reconstructor

@@ -226,6 +226,7 @@ class Session:
             "seed": str(picture.seed),  # 63 bits: more than a number in a browser holds
             "backend": picture.backend,
             "note": picture.note,
+            "reused": picture.reused,
             "steps_ms": steps,
             "times": dict(times),
         }
@@ -248,7 +249,8 @@ class Session:
 
     def _say(self, state: str) -> None:
         self._state = state
-        self._publisher.status({"state": state, "config": self._config.name})
+        backend = {"name": self._reconstructor.backend.name, "left": self._reconstructor.left}
+        self._publisher.status({"state": state, "config": self._config.name, "backend": backend})
 
     async def _watch(self, ingest: LiveIngest) -> None:
         """Publish metrics once a second, and the state of the source when it changes."""

@@ -171,7 +171,7 @@ def _open(name: BackendName, models: Models, cache: EngineCache | None, *, quick
         raise BackendError(msg)
     if name == "tensorrt":
         if quick and not tensorrt.built(models, cache):
-            msg = f"backend {name}: no engine is built for these models; minddiffuser engine build --backend tensorrt"
+            msg = f"backend {name}: no engine is built for these models; backend 'tensorrt', by name, builds one"
             raise BackendError(msg)
         runners: list[Runner] = [tensorrt.open_runner(models, part, cache) for part in PARTS]
     else:

@@ -57,16 +57,16 @@ def test_shallow_features_of_the_desk_clip(desk: Models, pictures: Pictures) -> 
 
 
 def test_shallow_features_of_a_vit_b_32() -> None:
-    """With ViT-B/32's shape a block has 38,400 numbers, and pictures of other sizes are resized to 224."""
+    """With ViT-B/32's shape each of six blocks has 38,400 numbers, and pictures of other sizes are resized to 224."""
     from open_clip.transformer import VisionTransformer
 
     torch.manual_seed(0)
-    visual = VisionTransformer(224, 32, 768, 2, 12, 4.0, output_dim=512).eval().requires_grad_(False)
+    visual = VisionTransformer(224, 32, 768, 6, 12, 4.0, output_dim=512).eval().requires_grad_(False)
     shallow = ShallowClip(visual)
     pixels = torch.rand(1, 3, 224, 224)
-    found = shallow.features(shallow.patches(pixels), (1, 2))
-    expected = plain_mlp_outputs(dict(visual.state_dict()), shallow.preprocess(pixels), heads=12, count=2)
-    for block in (1, 2):
+    found = shallow.features(shallow.patches(pixels), range(1, 7))
+    expected = plain_mlp_outputs(dict(visual.state_dict()), shallow.preprocess(pixels), heads=12, count=6)
+    for block in range(1, 7):
         assert found[block].shape == (1, 38_400)
         torch.testing.assert_close(found[block], expected[block - 1], atol=1e-4, rtol=1e-4)
     assert shallow.patches(torch.rand(1, 3, 64, 64)).shape == (1, 768, 7, 7)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from decoder.features import Features, LayerTarget
-from engine.errors import FeatureError
+from engine.errors import FeatureError, ModelError
 from engine.models import Models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
-from engine.spec import EngineSpec, ModelSpec, StructureSpec
+from engine.spec import EngineSpec, ModelSpec, ReuseSpec, StructureSpec
 
 CAPTIONS = ("a goat", "a hot dog", "a glass of milk", "a fire extinguisher")
 
@@ -113,6 +114,66 @@ def test_fast_calls_the_unet_as_often_as_it_says(desk: Models, windows: list[Fea
     engine._unet = counted
     engine.reconstruct(windows[:2])
     assert calls == [False] * 5
+
+
+def test_fast_never_differentiates_the_unet(desk: Models, windows: list[Features]) -> None:
+    """With a UNet that cannot be differentiated stage 2 still moves the picture."""
+
+    class NoGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(_: object, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(*_: object) -> torch.Tensor:
+            raise AssertionError("a gradient reached the UNet")
+
+    engine = Reconstructor(spec().model_copy(update={"steps": 2}), desk)
+    predict = engine.backend.unet
+    engine._unet = lambda x, t, c, mask: predict(x, t, c, mask) + 0 * NoGradient.apply(x)
+    previews: list[Picture] = []
+    finals = engine.reconstruct(windows[:2], previews.extend)
+    assert any(not np.array_equal(a.pixels, b.pixels) for a, b in zip(previews, finals, strict=True))
+
+
+def test_captions_of_any_length_share_a_batch(desk: Models, windows: list[Features]) -> None:
+    """Captions of 1 to 16 tokens, filled up and masked, give the pictures that each gives alone, unmasked."""
+    engine = Reconstructor(spec(mode="none"), desk)
+    short = [replace(w, c=w.c[:n]) for w, n in zip(windows, (1, 5, 11, 16), strict=True)]
+    together = engine.reconstruct(short)
+
+    def unmasked(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            out: torch.Tensor = desk.unet(x, t, c[:, : int(mask.sum())], return_dict=False)[0]
+        return out
+
+    engine._unet = unmasked
+    for f, found in zip(short, together, strict=True):
+        alone = engine.reconstruct([f])[0]
+        assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
+
+
+def test_reuse_shows_the_last_picture_again(desk: Models, windows: list[Features]) -> None:
+    """In one batch and across calls, previews and pictures of skipped windows are those of their source."""
+    engine = Reconstructor(spec().model_copy(update={"reuse": ReuseSpec(longest_run=2)}), desk)
+    first, second = windows[:2]
+    again = [replace(first, window_id=f"again {i}") for i in range(3)]
+    previews: list[Picture] = []
+    made = engine.reconstruct([first, again[0]], previews.extend)
+    made += engine.reconstruct([again[1], second, again[2]], previews.extend)
+    assert [p.window_id for p in made] == [p.window_id for p in previews]
+    assert [p.reused for p in made] == ["", "w0", "w0", "", ""]
+    for pictures in (previews, made):
+        assert all(np.array_equal(pictures[i].pixels, pictures[0].pixels) for i in (1, 2))
+        assert not np.array_equal(pictures[3].pixels, pictures[0].pixels)
+
+
+def test_the_published_noise_index_is_for_exact_ddim_only(desk: Models) -> None:
+    """Elsewhere it is refused rather than left unheeded."""
+    with pytest.raises(ModelError, match="noise_index"):
+        Reconstructor(spec(noise_index="published"), desk)
+    chosen = spec(mode="exact", noise_index="published").model_copy(update={"sampler": "ddim", "steps": 7})
+    Reconstructor(chosen, desk)
 
 
 def test_missing_and_broken_features(engine: Reconstructor, windows: list[Features]) -> None:

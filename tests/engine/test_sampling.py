@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, LCMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler
 from torch import Tensor
 
 from engine.errors import ModelError
@@ -76,6 +76,35 @@ def test_ddim_agrees_with_diffusers(prediction: str, spacing: str, steps: int) -
         x = theirs.step(smooth(x, t.expand(2), C), t, x).prev_sample
     schedule = make_schedule(config, kind="ddim", steps=steps, strength=1.0)
     torch.testing.assert_close(sample(smooth, schedule, noise, C, [noise] * steps), x, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+@pytest.mark.parametrize("steps", [1, 2, 8, 20])
+def test_dpm_agrees_with_diffusers(prediction: str, spacing: str, steps: int) -> None:
+    """DPM-Solver++(2M) from pure noise ends where diffusers' DPMSolverMultistepScheduler ends."""
+    config: dict[str, Any] = {"prediction_type": prediction, "beta_schedule": "scaled_linear"}
+    config |= {"timestep_spacing": spacing, "beta_start": 0.00085, "beta_end": 0.012}
+    theirs = DPMSolverMultistepScheduler(**config)
+    theirs.set_timesteps(steps)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = noise
+    for t in theirs.timesteps:
+        x = theirs.step(smooth(x, t.expand(2), C), t, x).prev_sample
+    schedule = make_schedule(config, kind="dpm", steps=steps, strength=1.0)
+    assert [step.timestep for step in schedule.steps] == theirs.timesteps.tolist()
+    torch.testing.assert_close(sample(smooth, schedule, noise, C, [noise] * steps), x, atol=1e-4, rtol=1e-4)
+
+
+def test_published_noise_index_is_three_steps_ahead() -> None:
+    """At the paper's settings z is noised to step 37 of 50 while 35 steps are decoded, from step 34."""
+    config = {"beta_schedule": "scaled_linear", "steps_offset": 1}
+    bars = alphas_cumprod(config)
+    consistent, published = (make_schedule(config, kind="ddim", steps=35, strength=0.7, ahead=n) for n in (0, 3))
+    assert published.steps == consistent.steps
+    assert consistent.steps[0].timestep == 34 * 20 + 1
+    assert consistent.start[0] ** 2 == pytest.approx(bars[34 * 20 + 1])
+    assert published.start[0] ** 2 == pytest.approx(bars[37 * 20 + 1])
 
 
 def test_strength_keeps_the_number_of_calls() -> None:

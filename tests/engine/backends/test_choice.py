@@ -106,7 +106,7 @@ def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache
     def twice_wrong(_: object) -> None:
         class Wrong:
             def run(self, inputs: tuple[torch.Tensor, ...], shape: tuple[int, ...]) -> torch.Tensor:
-                return inputs[0].new_zeros(shape)
+                return torch.zeros(shape, dtype=inputs[0].dtype)
 
         check(Wrong(), desk, "decoder", desk.dtype)
 
