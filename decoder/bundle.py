@@ -19,7 +19,11 @@ from stream.windows import Channels, Window
 FORMAT = 1
 WHOLE = "all"
 """Name of the model that was fitted on every picture."""
-FAMILIES = {"linear": "decoder.linear:LinearModel", "category": "decoder.category:CategoryModel"}
+FAMILIES = {
+    "linear": "decoder.linear:LinearModel",
+    "category": "decoder.category:CategoryModel",
+    "embedding": "decoder.embedding:EmbeddingModel",
+}
 
 
 class Model(Protocol):
