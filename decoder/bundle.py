@@ -20,7 +20,11 @@ FORMAT = 1
 JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
 """Name of the model that was fitted on every picture."""
-FAMILIES = {"linear": "decoder.linear:LinearModel", "category": "decoder.category:CategoryModel"}
+FAMILIES = {
+    "linear": "decoder.linear:LinearModel",
+    "category": "decoder.category:CategoryModel",
+    "embedding": "decoder.embedding:EmbeddingModel",
+}
 
 
 class Model(Protocol):

@@ -40,6 +40,8 @@ class Features:
     categories : dict of str to float
         Category decoders only: posterior probability of each category from this window alone
         (what accumulated over earlier windows is in `c` and `z`).
+    e : ndarray, shape (d,), float32, or None
+        Pooled CLIP embedding of the picture; not of unit length, as what is decoded shrinks toward the mean picture's.
     """
 
     window_id: str
@@ -48,3 +50,4 @@ class Features:
     s: dict[int, LayerTarget] = field(default_factory=dict)
     confidence: float = 0.0
     categories: dict[str, float] = field(default_factory=dict)
+    e: NDArray[np.float32] | None = None

@@ -15,6 +15,9 @@ from stream.windows import Window
 
 Array = NDArray[np.float32]
 
+BELIEVED = ("c", "z", "e")
+"""Features whose decoded size tells how far to believe them."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
@@ -23,7 +26,7 @@ class Head:
     Attributes
     ----------
     name : str
-        'c', 'z', or 's1', 's2', ... by CLIP block.
+        'c', 'z', 'e', or 's1', 's2', ... by CLIP block.
     shape : tuple of int
         Of the feature.
     active : ndarray of int32, shape (n_active,)
@@ -79,19 +82,24 @@ class LinearModel:
         -------
         features : list of Features
         """
-        finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))
-        if not finite.all():
-            data = np.where(finite[:, None, None], data, self.typicality.mean[:, None])
+        data, finite = self.silenced(data)
         inputs = self.preprocessor(data)
         deviations = inputs @ self._weights
         believed = [
-            deviations[:, part] for head, part in zip(self.heads, self._columns, strict=True) if head.name in "cz"
+            deviations[:, part] for head, part in zip(self.heads, self._columns, strict=True) if head.name in BELIEVED
         ]
         confidence = self.calibration(window_statistics(inputs, believed)) * self.typicality(data) * finite
         return [
             self._features(window, row, 0.0 if window.quality.rejected else float(sure))
             for window, row, sure in zip(windows, deviations, confidence, strict=True)
         ]
+
+    def silenced(self, data: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Put the training mean in place of windows that hold a number that is not finite, and say which are good."""
+        finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))
+        if not finite.all():
+            data = np.where(finite[:, None, None], data, self.typicality.mean[:, None])
+        return data, finite
 
     def _features(self, window: Window, deviations: Array, confidence: float) -> Features:
         values = {}
@@ -101,7 +109,7 @@ class LinearModel:
             values[head.name] = flat.reshape(head.shape)
         c = values.get("c", np.zeros((0, 0), np.float32))
         s = {int(name[1:]): LayerTarget(values[name], mask) for name, mask in self._masks.items()}
-        return Features(window.id, c, values.get("z"), s, confidence)
+        return Features(window.id, c, values.get("z"), s, confidence, e=values.get("e"))
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Give everything that was fitted, by name."""

@@ -87,9 +87,9 @@ def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSp
     """
     data = _compress(data, spec.compress)
     n, n_channels, _ = data.shape
-    binning = _time_bins(times, spec)
+    binning = time_bins(times, spec)
     binned = data @ binning
-    whitening = _whitening(binned) if spec.whiten else np.eye(n_channels, dtype=np.float32)
+    whitening = noise_whitener(binned) if spec.whiten else np.eye(n_channels, dtype=np.float32)
     inputs = np.einsum("kc,nct->nkt", whitening, binned, optimize=True).reshape(n, -1)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
     # A dead channel has nothing to say; dividing by its zero spread would make it shout.
@@ -108,7 +108,7 @@ def _compress(data: Array, how: str) -> Array:
     return np.asarray(np.sign(data) * np.sqrt(np.abs(data))) if how == "sqrt" else data
 
 
-def _time_bins(times: NDArray[np.float64], spec: PreprocessSpec) -> Array:
+def time_bins(times: NDArray[np.float64], spec: PreprocessSpec) -> Array:
     """Give the (n_times, n_bins) matrix that picks times and averages them."""
     slack = 1e-6
     low = times[0] if spec.tmin is None else spec.tmin
@@ -126,7 +126,7 @@ def _time_bins(times: NDArray[np.float64], spec: PreprocessSpec) -> Array:
     return binning
 
 
-def _whitening(data: Array) -> Array:
+def noise_whitener(data: Array) -> Array:
     """Inverse square root of the Ledoit-Wolf covariance between channels about the mean response.
 
     Guggenmos et al. 2018, NeuroImage 173: the estimate is averaged over time points.

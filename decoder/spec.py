@@ -1,20 +1,63 @@
 """Settings of a decoder, as a config gives them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decoder.classifiers import CategorySpec
 from decoder.preprocess import PreprocessSpec
 
 
-class DecoderSpec(BaseModel):
-    """How a ridge decoder is trained."""
+class ConvSpec(BaseModel):
+    """A convolutional encoder in the family of NICE (Song et al. 2024) and ATM (Li et al. 2024), and its training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    features: Annotated[tuple[Literal["c", "z", "s"], ...], Field(min_length=1)] = ("c", "z", "s")
-    """Which features are decoded."""
+    filters: Annotated[int, Field(ge=1)] = 32
+    """Temporal filters, and as many spatial ones."""
+    kernel: Annotated[float, Field(gt=0)] = 0.08
+    """Length of the temporal filters, in seconds."""
+    pool: Annotated[float, Field(gt=0)] = 0.06
+    """Length over which their outputs are averaged, in seconds; neighbours overlap by half."""
+    attention: bool = False
+    """Let channels attend to each other first."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of activations left out in training."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of noise added to whitened windows in training."""
+    mse: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the mean squared error in the loss; the rest is InfoNCE."""
+    average: Annotated[int, Field(ge=1)] = 1
+    """So many repeats of a picture are averaged in training, put together anew each epoch."""
+    epochs: Annotated[int, Field(ge=1)] = 40
+    """At most."""
+    patience: Annotated[int, Field(ge=1)] = 8
+    """Epochs without a better validation loss after which training stops; the best weights are kept."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the training pictures that tell when to stop."""
+    batch: Annotated[int, Field(ge=2)] = 256
+    """Windows a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Of AdamW; falls to 0 as a cosine."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Of AdamW."""
+    cv_folds: Annotated[int, Field(ge=2)] = 3
+    """Folds of pictures by which it is compared with ridge, scaled, and its confidence learned."""
+
+
+class DecoderSpec(BaseModel):
+    """How a decoder is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    features: Annotated[tuple[Literal["c", "z", "s", "e"], ...], Field(min_length=1)] = ("c", "z", "s")
+    """Which features are decoded; e is the picture's pooled CLIP embedding."""
+    family: Literal["ridge", "conv", "auto"] = "ridge"
+    """What decodes e (all else is ridge); auto: what tells held-out training pictures apart better."""
+    conv: ConvSpec = ConvSpec()
+    """The convolutional encoder, of family 'conv' or 'auto'."""
+    c_from: Literal["tokens", "embedding", "auto"] = "tokens"
+    """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family."""
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3, 4, 5, 6)
     """CLIP blocks of 's', counted from 1."""
     unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -37,3 +80,11 @@ class DecoderSpec(BaseModel):
     """Of the splits."""
     category: CategorySpec | None = None
     """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""
+
+    @model_validator(mode="after")
+    def _needs_embedding(self) -> Self:
+        if self.category is None and (self.family != "ridge" or self.c_from != "tokens") and "e" not in self.features:
+            raise ValueError(
+                f"family {self.family!r} with c_from {self.c_from!r} decodes the pooled embedding: add e to features"
+            )
+        return self

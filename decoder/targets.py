@@ -37,6 +37,9 @@ class Encoders(Protocol):
     def structure(self, images: NDArray[np.uint8], /) -> dict[int, NDArray[np.float32]]:
         """Give {block: (n, units)}: CLIP's MLP outputs before the residual add, blocks counted from 1."""
 
+    def embed_images(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """Give (n, d): pooled CLIP embeddings, of unit length."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
@@ -49,11 +52,14 @@ class Targets:
     z : ndarray, shape (n, channels, height, width), float32, or None
     s : dict of int to ndarray, shape (n, units), float16
         By CLIP block, counted from 1. Half precision: 75,000 units a picture add up.
+    e : ndarray, shape (n, d), float32, or None
+        Pooled CLIP embeddings of the pictures.
     """
 
     c: NDArray[np.float32] | None = None
     z: NDArray[np.float32] | None = None
     s: dict[int, NDArray[np.float16]] = field(default_factory=dict)
+    e: NDArray[np.float32] | None = None
 
 
 def compute_targets(
@@ -72,7 +78,7 @@ def compute_targets(
     ----------
     stimuli : StimulusTable
     encoders : Encoders
-    features : sequence of {'c', 'z', 's'}
+    features : sequence of {'c', 'z', 's', 'e'}
     blocks : sequence of int
         CLIP blocks of `s`.
     cache : Path or None
@@ -97,10 +103,13 @@ def compute_targets(
             arrays["c"] = _mean_captions(stimuli.captions, encoders, batch, progress)
         if "z" in features:
             arrays["z"] = _in_batches("latents", encoders.encode_latents, stimuli.images, batch, progress)
+        if "e" in features:
+            arrays["e"] = _in_batches("embeddings", encoders.embed_images, stimuli.images, batch, progress)
         if "s" in features:
             arrays |= _structure(encoders, stimuli.images, blocks, batch, progress)
         _write(arrays, path)
-    return Targets(c=arrays.get("c"), z=arrays.get("z"), s={b: arrays[f"s{b}"] for b in blocks if f"s{b}" in arrays})
+    s = {b: arrays[f"s{b}"] for b in blocks if f"s{b}" in arrays}
+    return Targets(arrays.get("c"), arrays.get("z"), s, arrays.get("e"))
 
 
 def _key(stimuli: StimulusTable, encoders: Encoders, names: Sequence[str]) -> str:

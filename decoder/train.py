@@ -20,7 +20,6 @@ from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, two_way
 from decoder.preprocess import fit_preprocessor
 from decoder.ridge import (
-    CrossValidation,
     Fold,
     Spectrum,
     cross_validate,
@@ -233,18 +232,40 @@ def _held_out_folds(samples: Samples, spec: DecoderSpec) -> list[tuple[NDArray[n
     return group_folds(samples.groups.tolist(), n_folds, np.random.default_rng(spec.seed))
 
 
-def fit_model(
-    samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress
-) -> tuple[LinearModel, dict[str, Any]]:
-    """Fit one linear model: penalties, units and confidence by cross-validation, weights on all samples.
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A linear model, and what its features look like from folds that did not see the picture.
 
-    Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
-
-    Returns
-    -------
+    Attributes
+    ----------
     model : LinearModel
     scores : dict
         By feature, from held-out predictions: mean correlation over its numbers, and two-way identification.
+    held_out : dict of str to ndarray, shape (n_samples, n_numbers), float32
+        Of c and e, all of their numbers.
+    """
+
+    model: LinearModel
+    scores: dict[str, Any]
+    held_out: dict[str, Array]
+
+
+def fit_model(
+    samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress
+) -> tuple[Model, dict[str, Any]]:
+    """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
+    if spec.family == "ridge" and spec.c_from == "tokens":
+        fitted = fit_linear(samples, targets, spec, progress)
+        return fitted.model, fitted.scores
+    from decoder.embedding import fit_embedding
+
+    return fit_embedding(samples, targets, spec, progress)
+
+
+def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress) -> Fitted:
+    """Fit one linear model: penalties, units and confidence by cross-validation, weights on all samples.
+
+    Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
     """
     designs = _designs(samples, spec, progress)
     folds = [design.fold for design in designs]
@@ -255,7 +276,8 @@ def fit_model(
     scores: dict[str, Any] = {}
     deviations: list[list[Array]] = [[] for _ in designs]
     correct = []
-    for name, value in (("c", targets.c), ("z", targets.z)):
+    held_out: dict[str, Array] = {}
+    for name, value in (("c", targets.c), ("z", targets.z), ("e", targets.e)):
         if value is None:
             continue
         flat = value.reshape(len(value), -1)
@@ -263,11 +285,14 @@ def fit_model(
         Y = flat[samples.rows][:, active]
         found = cross_validate(folds, Y, grid)
         weights, intercept = fit_ridge(spectrum, Y, found.alpha)
-        gain = _gain(Y, found, spec.z_gain if name == "z" else spec.c_gain)
+        gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])
         constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
+        if name != "z":
+            held_out[name] = np.repeat(constant.reshape(1, -1), len(Y), axis=0)
+            held_out[name][:, active] = found.predictions
         heads.append(Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant))
-        correct.append(_identified(flat[:, active], found.predictions, samples.rows, intercept))
-        scores[name] = {"r": _mean(found.r), "two_way": _mean(correct[-1])}
+        correct.append(identified(flat[:, active], found.predictions, samples.rows, intercept))
+        scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
         for design, known in zip(designs, deviations, strict=True):
             known.append(gain * _deviations(design, Y, found.alpha))
     for done, (block, units) in enumerate(targets.s.items()):
@@ -277,7 +302,7 @@ def fit_model(
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
     calibration = _calibration(designs, deviations, correct)
-    return LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores
+    return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,14 +322,14 @@ def _designs(samples: Samples, spec: DecoderSpec, progress: Progress) -> list[_D
         progress("cross-validation", number, n_folds)
         preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
         held_out = preprocess(samples.data[test])
-        surrogates = preprocess(_turn(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
+        surrogates = preprocess(turned(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
         fold = make_fold(preprocess(samples.data[train]), held_out, train, test)
         out.append(_Design(fold, np.concatenate([held_out, surrogates]), len(surrogates)))
     progress("cross-validation", n_folds, n_folds)
     return out
 
 
-def _turn(data: Array, rng: np.random.Generator) -> Array:
+def turned(data: Array, rng: np.random.Generator) -> Array:
     """Turn each window round in time by its own random amount, all channels together."""
     n_times = data.shape[2]
     low, high = (round(share * n_times) for share in SHIFT_RANGE)
@@ -330,14 +355,14 @@ def _calibration(
     return fit_calibration(np.concatenate(statistics), np.concatenate(truth))
 
 
-def _identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:
+def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:
     """Two-way identification of each sample's picture among all pictures, by correlation about the mean."""
     return two_way(correlation_matrix(features - mean, predictions - mean), rows)
 
 
-def _gain(Y: Array, found: CrossValidation, strength: float) -> float:
+def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
     """Undo shrinkage in part: the ratio of true to held-out decoded spread, to the power `strength`."""
-    spread = float(np.sqrt(found.predictions.var(axis=0).mean()))
+    spread = float(np.sqrt(predictions.var(axis=0).mean()))
     return float(np.sqrt(Y.var(axis=0).mean()) / spread) ** strength if spread > 0 else 1.0
 
 
@@ -358,16 +383,17 @@ def _structure_head(
         Y = units[:, part].astype(np.float32)
         found = cross_validate(folds, Y, grid)
         alpha[part], r[part] = found.alpha, found.r
-        gain[part] = _gain(Y, found, spec.s_gain)
+        gain[part] = undo_shrinkage(Y, found.predictions, spec.s_gain)
     n_kept = max(1, round(spec.unit_fraction * n_units))
     kept = np.sort(np.argpartition(-r, n_kept - 1)[:n_kept])
     weights, intercept = fit_ridge(spectrum, units[:, kept].astype(np.float32), alpha[kept])
     constant = np.zeros(n_units, np.float32)
     head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
-    return head, _mean(r[kept])
+    return head, rounded_mean(r[kept])
 
 
-def _mean(values: NDArray[Any]) -> float:
+def rounded_mean(values: NDArray[Any]) -> float:
+    """Give a mean to four digits."""
     return round(float(np.mean(values)), 4)
 
 
