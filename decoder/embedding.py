@@ -12,8 +12,9 @@ from decoder.conv import ConvEncoder
 from decoder.features import Features
 from decoder.linear import LinearModel
 from decoder.prior import Prior, fit_prior
-from decoder.ridge import column_correlations, group_folds
+from decoder.ridge import column_correlations
 from decoder.spec import DecoderSpec
+from decoder.splits import group_folds
 from decoder.targets import Progress, Targets, no_progress
 from decoder.train import Samples, fit_linear, identified, rounded_mean, turned, undo_shrinkage
 from decoder.train_conv import Lesson, fit_encoder

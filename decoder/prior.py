@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.ridge import cross_validate, decompose, fit_ridge, group_folds, make_fold
+from decoder.ridge import cross_validate, decompose, fit_ridge, make_fold
+from decoder.splits import group_folds
 
 Array = NDArray[np.float32]
 
