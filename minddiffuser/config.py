@@ -34,7 +34,16 @@ class DataSpec(Strict):
     """Where training pictures and recordings come from."""
 
     dataset: Literal[
-        "simulated-eeg", "simulated-meg", "simulated-fmri", "muse-faces", "v4-photos", "miyawaki", "recording"
+        "simulated-eeg",
+        "simulated-meg",
+        "simulated-fmri",
+        "muse-faces",
+        "muse-sides",
+        "ssvep-exo",
+        "haxby",
+        "v4-photos",
+        "miyawaki",
+        "recording",
     ]
     """A simulated participant, one of the data sets with a reader, or your own recording."""
     preset: Literal["demo", "thingslike"] = "demo"

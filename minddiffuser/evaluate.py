@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from decoder.bundle import Bundle
 from decoder.datasets import Dataset
 from decoder.features import Features
+from decoder.metrics import mean_auc
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
@@ -171,17 +172,21 @@ def figures(received: Sequence[Received], dataset: Dataset) -> dict[str, Any]:
     """Give the figure that fits the data: AUC for categories, scores of the pictures where each was one's own."""
     categories = [one.meta["categories"] for one in received]
     if received and all(categories):
-        return {"n": len(received), "auc": round(category_auc(received), 4), "chance": 0.5}
+        return {"n": len(received), **category_figures(received)}
     return picture_quality(received, dataset.stimuli, mean_training_image(dataset))
 
 
-def category_auc(received: Sequence[Received]) -> float:
-    """Area under the ROC curve of single windows, for the last category in alphabetical order."""
-    from sklearn.metrics import roc_auc_score
-
-    positive = max(received[0].meta["categories"])
-    truth = np.array([one.label == positive for one in received])
-    return float(roc_auc_score(truth, [one.meta["categories"][positive] for one in received]))
+def category_figures(received: Sequence[Received]) -> dict[str, float]:
+    """AUC (mean over categories, one against the rest; chance 0.5) and accuracy of single windows, beside chance."""
+    names = sorted(received[0].meta["categories"])
+    scores = np.array([[one.meta["categories"][name] for name in names] for one in received])
+    rows = np.array([names.index(one.label) for one in received], dtype=np.intp)
+    figures_of = {
+        "auc": mean_auc(scores, rows),
+        "accuracy": float((scores.argmax(axis=1) == rows).mean()),
+        "accuracy_chance": float(np.bincount(rows).max() / len(rows)),
+    }
+    return {"chance": 0.5} | {name: round(value, 4) for name, value in figures_of.items()}
 
 
 def picture_quality(

@@ -43,9 +43,12 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
 
     meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
     with progress() as report:
-        windows = cut(dataset.train, config, report)
+        by_run = [(run.name, cut([run], config, report)) for run in dataset.train]
+        windows = [window for _, cut_from in by_run for window in cut_from]
+        runs = [name for name, cut_from in by_run for _ in cut_from]
         stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
-        return fit(windows, stimuli, models, config.decoder, report, cache=cache_dir() / "targets", meta=meta)
+        cache = cache_dir() / "targets"
+        return fit(windows, stimuli, models, config.decoder, report, runs=runs, cache=cache, meta=meta)
 
 
 def train_from_file(config_file: Path, data_dir: Path | None, out: Path | None) -> dict[str, Any]:

@@ -39,9 +39,12 @@ class Dataset:
 
 
 READERS = {
-    "muse-faces": "decoder.datasets.muse",
-    "v4-photos": "decoder.datasets.v4",
-    "miyawaki": "decoder.datasets.miyawaki",
+    "muse-faces": "decoder.datasets.muse:load",
+    "muse-sides": "decoder.datasets.muse:load_sides",
+    "ssvep-exo": "decoder.datasets.exo:load",
+    "haxby": "decoder.datasets.haxby:load",
+    "v4-photos": "decoder.datasets.v4:load",
+    "miyawaki": "decoder.datasets.miyawaki:load",
 }
 
 
@@ -64,7 +67,8 @@ def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
     """
     if name not in READERS:
         raise DatasetError(f"no data set is called {name!r}; known are {', '.join(READERS)}")
-    reader: Callable[[Path, int], Dataset] = import_module(READERS[name]).load
+    module, function = READERS[name].split(":")
+    reader: Callable[[Path, int], Dataset] = getattr(import_module(module), function)
     return reader(data_dir, seed)
 
 

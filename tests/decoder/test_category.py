@@ -11,11 +11,13 @@ from decoder.classifiers import (
     CategorySpec,
     Trials,
     augmented_covariances,
+    canonical_correlations,
     fit_classifier,
     softmax,
     xdawn,
 )
 from decoder.errors import TrainingError
+from decoder.preprocess import PreprocessSpec
 from decoder.riemann import geometric_mean, tangent_space
 from stream.events import Event
 from stream.windows import Channels, Quality, Window
@@ -243,3 +245,65 @@ def test_a_category_shown_in_one_stretch_only_is_refused() -> None:
 def test_softmax_takes_large_numbers() -> None:
     """Log-probabilities of a thousand do not overflow."""
     np.testing.assert_allclose(softmax(np.array([1000.0, 1000.0])), [0.5, 0.5])
+
+
+def test_canonical_correlation_equals_the_regressions_on_one_channel() -> None:
+    """Of one channel it is the multiple correlation of that channel with the references."""
+    rng = np.random.default_rng(4)
+    data, waves = rng.normal(size=(3, 1, 50)), rng.normal(size=(4, 50))
+    waves -= waves.mean(axis=1, keepdims=True)
+    references = np.linalg.qr(waves.T)[0].T[None]
+    for one, found in zip(data, canonical_correlations(data, references)[:, 0], strict=True):
+        centred = one[0] - one[0].mean()
+        fitted = waves.T @ np.linalg.lstsq(waves.T, centred, rcond=None)[0]
+        assert found == pytest.approx(np.linalg.norm(fitted) / np.linalg.norm(centred))
+
+
+def test_flicker_is_recognised_whatever_its_phase_and_place() -> None:
+    """A weak sine of any phase and topography in noise is told from another frequency, and a bundle keeps it so."""
+    rng = np.random.default_rng(5)
+    rows, times = np.arange(60, dtype=np.intp) % 2, np.arange(256) / SFREQ
+    waves = np.sin(2 * np.pi * np.array([9.0, 13.0])[rows, None] * times + rng.uniform(0, 6, (60, 1)))
+    data = (rng.normal(size=(60, 4, 256)) + 0.5 * rng.normal(size=(60, 4, 1)) * waves[:, None]).astype(np.float32)
+    spec = CategorySpec(method="frequency", frequencies={"face": 9.0, "house": 13.0})
+    model, scores = fit_category(Trials(data, times, rows, NAMES, np.full(60, "a")), templates(), spec)
+    assert scores["accuracy"] > 0.9
+    again = CategoryModel.from_tensors(model.tensors(), model.settings())
+    np.testing.assert_array_equal(again.classifier(data), model.classifier(data))
+
+
+def test_a_category_without_a_frequency_is_refused() -> None:
+    """The message names the category."""
+    data, rows = trials(40, 1.0)
+    spec = CategorySpec(method="frequency", frequencies={"face": 9.0})
+    with pytest.raises(TrainingError, match="'house' has no frequency"):
+        fit_classifier(labelled(data, rows), spec)
+
+
+@pytest.mark.parametrize("n_categories", [2, 3])
+def test_pattern_weights_equal_scikit_learns_discriminants(n_categories: int) -> None:
+    """Folding the preprocessing into the weights leaves the decisions of scikit-learn's shrunk discriminants."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    rng = np.random.default_rng(6)
+    rows = np.arange(60, dtype=np.intp) % n_categories
+    data = (rng.normal(size=(60, 5, 4)) + rows[:, None, None] * rng.normal(size=(5, 1))).astype(np.float32)
+    given = Trials(data, np.arange(4.0), rows, NAMES[:2] + ("cat",) * (n_categories - 2), np.full(60, "a"))
+    spec = PreprocessSpec(decimate=4, components=None)
+    logits = fit_classifier(given, CategorySpec(method="pattern"), spec)(data)
+    mean = data.mean(axis=2)
+    scaled = (mean - mean.mean(axis=0)) / mean.std(axis=0)
+    expected = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(scaled, rows)
+    np.testing.assert_allclose(softmax(logits), expected.predict_proba(scaled), atol=1e-4)
+
+
+def test_a_run_whose_drift_tells_the_category_scores_by_chance() -> None:
+    """Block-designed data without a signal: each run has its own level, and held-out runs stay within chance."""
+    rng = np.random.default_rng(7)
+    runs = np.repeat(np.arange(8), 10)
+    rows = np.tile(np.repeat([0, 1], 5), 8).astype(np.intp)
+    data = (rng.normal(size=(80, 4, 2)) + 5 * rng.normal(size=(8, 4, 1))[runs]).astype(np.float32)
+    given = Trials(data, np.arange(2.0), rows, NAMES, runs.astype(str))
+    _, scores = fit_category(given, templates(), CategorySpec(method="pattern"), PreprocessSpec(components=None))
+    low, high = scores["accuracy_chance"]
+    assert low <= scores["accuracy"] <= high

@@ -66,6 +66,86 @@ def test_muse_files_of_another_task_are_refused(tmp_path: Path, arguments: dict[
         load("muse-faces", tmp_path)
 
 
+def write_exo(root: Path, codes: tuple[int, ...] = (1, 2, 4)) -> None:
+    """Write two sessions of eight channels with one event of each code, two seconds apart."""
+    import mne
+
+    folder = root / "ssvep_exo_kalunga2016" / "subject03"
+    folder.mkdir(parents=True)
+    info = mne.create_info(["Oz", "O1", "O2", "PO3", "POz", "PO7", "PO8", "PO4"], 256.0, "eeg")
+    for session in ("15.25.23", "15.33.08"):
+        data = np.random.default_rng(0).normal(size=(8, 256 * 8))
+        raw = mne.io.RawArray(data, info, verbose="error")
+        raw.save(folder / f"record-[2012.07.11-{session}]_raw.fif", verbose="error")
+        events = np.array([[512 * (place + 1), 0, code] for place, code in enumerate(codes)])
+        mne.write_events(folder / f"record-[2012.07.11-{session}]-eve.fif", events, verbose="error")
+
+
+def test_exo_events_name_the_light_and_rest_is_no_stimulus(tmp_path: Path) -> None:
+    """Code 4 is 17 Hz (not 21), times are the samples' own, and trials without a light are no stimulus."""
+    write_exo(tmp_path)
+    dataset = load("ssvep-exo", tmp_path)
+    for session in (*dataset.train, dataset.live):
+        assert [(event.time, event.label) for event in session.events] == [
+            (2.0, "rest"),
+            (4.0, "13 Hz"),
+            (6.0, "17 Hz"),
+        ]
+    assert dataset.stimuli.ids == ("13 Hz", "17 Hz", "21 Hz")
+
+
+def test_exo_events_of_another_experiment_are_refused(tmp_path: Path) -> None:
+    """Unknown codes are named."""
+    write_exo(tmp_path, codes=(1, 9))
+    with pytest.raises(DatasetError, match=r"\[9\]"):
+        load("ssvep-exo", tmp_path)
+
+
+def write_haxby(root: Path, labels: tuple[str, ...], n_runs: int = 2) -> np.ndarray:
+    """Write runs of those labels, volumes of 3 x 2 x 1 voxels of which five are inside; gives the volumes."""
+    import nibabel
+
+    folder = root / "haxby2001_pymvpa_slice"
+    folder.mkdir(parents=True)
+    bold = np.random.default_rng(0).integers(0, 1000, (3, 2, 1, n_runs * len(labels))).astype(np.int16)
+    mask = np.ones((3, 2, 1), np.int16)
+    mask[0, 0, 0] = 0
+    nibabel.save(nibabel.Nifti1Image(bold, np.eye(4)), folder / "bold.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), folder / "mask.nii.gz")
+    lines = [f"{label} {run}" for run in range(n_runs) for label in labels]
+    (folder / "attributes_literal.txt").write_text("\n".join(lines) + "\n")
+    return bold
+
+
+def test_haxby_runs_are_recordings_with_an_event_a_block(tmp_path: Path) -> None:
+    """A block begins where the label changes, within its own run only; rest is no event."""
+    bold = write_haxby(tmp_path, ("rest", "face", "face", "cat"))
+    dataset = load("haxby", tmp_path)
+    runs = (*dataset.train, dataset.live)
+    assert [[(event.time, event.label) for event in run.events] for run in runs] == [[(2.5, "face"), (7.5, "cat")]] * 2
+    assert runs[1].streams[0].data.shape == (4, 5)
+    np.testing.assert_array_equal(runs[1].streams[0].data[:, 0], bold[0, 1, 0, 4:])
+
+
+def test_haxby_labels_of_another_experiment_are_refused(tmp_path: Path) -> None:
+    """An unknown label is named."""
+    write_haxby(tmp_path, ("rest", "dog"))
+    with pytest.raises(DatasetError, match="dog"):
+        load("haxby", tmp_path)
+
+
+def test_muse_sides_are_drawn_where_they_were_shown(tmp_path: Path) -> None:
+    """Marker 1 is the left grating, and its picture varies on the left half only."""
+    write_muse(tmp_path, runs=5)
+    folder = tmp_path / "muse_eeg_visual"
+    (folder / "left-right").mkdir()
+    (folder / "N170" / "subject1").rename(folder / "left-right" / "subject1")
+    dataset = load("muse-sides", tmp_path)
+    assert [(event.code, event.label) for event in dataset.live.events] == [(1, "left"), (2, "right")]
+    left = dataset.stimuli.images[dataset.stimuli.rows(["left"])[0]]
+    assert left[:, :64].std() > 10 * left[:, 64:].std()
+
+
 def write_v4(root: Path, n: int = 40, n_pictures: int | None = None) -> np.ndarray:
     """Write a session whose photographs have their number's grey level."""
     folder = root / "v4_natural_images_cowley2023"
@@ -148,7 +228,7 @@ def test_miyawaki_figures_are_each_their_own_group(tmp_path: Path) -> None:
     assert dataset.train == (dataset.live,)
 
 
-@pytest.mark.parametrize("name", ["muse-faces", "v4-photos", "miyawaki"])
+@pytest.mark.parametrize("name", ["muse-faces", "muse-sides", "ssvep-exo", "haxby", "v4-photos", "miyawaki"])
 def test_data_that_are_not_there_are_said_to_be_missing_and_where_to_find_them(name: str, tmp_path: Path) -> None:
     """The message names the missing path and the public source."""
     with pytest.raises(DatasetError, match=r"is missing; the data come from github\.com/"):

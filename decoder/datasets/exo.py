@@ -1,0 +1,61 @@
+"""Flickering lights: EEG of one person who looks at LEDs of three frequencies (Kalunga et al. 2016, subject 3)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from decoder.datasets import Dataset, require
+from decoder.datasets.cards import cards
+from decoder.errors import DatasetError
+from decoder.stimuli import StimulusTable
+from stream.events import Event
+from stream.recordings import Recording, read
+
+WHERE = "github.com/sylvchev/dataset-ssvep-exoskeleton at commit faf331c, in a folder 'ssvep_exo_kalunga2016'"
+DESCRIPTION = "human EEG (8 occipital electrodes), flickering lights"
+LABELS = {1: "rest", 2: "13 Hz", 3: "21 Hz", 4: "17 Hz"}
+LIGHTS = ("13 Hz", "17 Hz", "21 Hz")
+SUBJECT = "subject03"
+N_SESSIONS = 2
+
+
+def load(data_dir: Path, seed: int) -> Dataset:
+    """Read the sessions, in the order in which they were recorded: the last one is for testing.
+
+    The trials without a light ('rest') stay in the recordings as events but are no stimulus: they come first in every
+    session, so that time alone would tell them.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Holds the folder 'ssvep_exo_kalunga2016'.
+    seed : int
+        Nothing is random here.
+
+    Raises
+    ------
+    DatasetError
+        If files are missing, or events are not those of this experiment.
+    """
+    del seed
+    root = require(data_dir / "ssvep_exo_kalunga2016", WHERE) / SUBJECT
+    files = sorted(root.glob("record-*_raw.fif"))
+    if len(files) != N_SESSIONS:
+        raise DatasetError(f"{root} holds {len(files)} sessions, not {N_SESSIONS}; fetch it from {WHERE}")
+    sessions = [_session(file, number) for number, file in enumerate(files, start=1)]
+    captions = tuple((f"{name} light",) for name in LIGHTS)
+    stimuli = StimulusTable(LIGHTS, cards(LIGHTS), captions)
+    return Dataset("ssvep-exo", DESCRIPTION, tuple(sessions[:-1]), sessions[-1], stimuli)
+
+
+def _session(file: Path, number: int) -> Recording:
+    import mne
+
+    recording = read(file)
+    stream = recording.streams[0]
+    table = mne.read_events(require(file.with_name(file.name.replace("_raw.fif", "-eve.fif")), WHERE), verbose="error")
+    strange = set(table[:, 2].tolist()) - set(LABELS)
+    if strange:
+        raise DatasetError(f"{file.name} has events {sorted(strange)}; this experiment has {sorted(LABELS)}")
+    # Sample numbers count from the start of the recording, which is where the stream's times count from.
+    events = tuple(Event(sample / stream.sfreq, LABELS[code], code) for sample, _, code in table.tolist())
+    return replace(recording, name=f"ssvep-exo session {number}", description=DESCRIPTION, events=events)
