@@ -273,6 +273,22 @@ def evaluate(
 
 
 @app.command()
+def maps(
+    bundle: Annotated[Path, typer.Argument(help="Trained decoder")],
+    data: DataDir = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures and page; default BUNDLE-maps")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show which channels and latencies carry each feature: patterns, and time courses beside chance."""
+    from minddiffuser.console import set_up_logging
+    from minddiffuser.maps import run_maps
+
+    set_up_logging(verbose)
+    _answer(run_maps(bundle, data, out), as_json=as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what works on this machine, and what to do about the rest."""
     from minddiffuser.doctor import examine
