@@ -204,8 +204,9 @@ class Ingest:
         if stretch is not None and len(stretch.data):
             levels = np.sqrt(np.mean(np.square(stretch.data, dtype=np.float64), axis=0))
             rms = dict(zip(self.channels.names, levels.tolist(), strict=True))
-        known = {"pending": len(self._pending), "overruns": self._ring.overruns, "channel_rms": rms}
-        return replace(self.stats, gaps=list(self.stats.gaps), **known)
+        now = replace(self.stats, gaps=list(self.stats.gaps), overruns=self._ring.overruns, channel_rms=rms)
+        now.pending = len(self._pending)
+        return now
 
     def _take(self, data: NDArray[np.float64], raw_times: NDArray[np.float64]) -> None:
         if not len(data):
