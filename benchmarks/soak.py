@@ -15,27 +15,30 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.soak.live import LiveProgram, plan_of
 from tests.soak.plan import Plan
 from tests.soak.run import soak
 
 LOST = 3
 
 
-def plans(folder: Path, seconds: float, seed: int) -> list[Plan]:
-    """Two sources: an EEG cap at 250 Hz and a wider, faster one, with crystals that are a little off."""
+def plans(folder: Path, seconds: float, seed: int, live: LiveProgram | None = None) -> list[Plan]:
+    """Two sources: an EEG cap (the one `live` knows) and a faster one, with crystals that are a little off."""
     run = uuid.uuid4().hex[:8]
-
-    def plan(name: str, n_channels: int, rate: float, drift: float, number: int) -> Plan:
-        names = tuple(f"{name}{i:03d}" for i in range(n_channels))
-        window = round(rate)
-        places = int(seconds) * window
-        every, length = round(0.73 * rate), round(0.5 * rate)
-        where = str(folder / name)
-        return Plan(
-            f"soak-{name}-{run}", "V", names, "EEG", rate, drift, places, window, every, length, seed + number, where
-        )
-
-    return [plan("eeg", 63, 250.0, 1.00002, 1), plan("fast", 32, 1000.0, 0.99997, 2)]
+    window, every, length = 1000, 730, 500
+    names = tuple(f"fast{i:03d}" for i in range(32))
+    fast = Plan(
+        *(f"soak-fast-{run}", "V", names, "EEG", 1000.0, 0.99997),
+        *(int(seconds) * window, window, every, length, seed + 1, str(folder / "fast")),
+    )
+    if live:
+        return [plan_of(live, f"soak-live-{run}", seconds, seed, folder / "live"), fast]
+    names = tuple(f"eeg{i:03d}" for i in range(63))
+    eeg = Plan(
+        *(f"soak-eeg-{run}", "V", names, "EEG", 250.0, 1.00002),
+        *(int(seconds) * 250, 250, 180, 125, seed, str(folder / "eeg")),
+    )
+    return [eeg, fast]
 
 
 def main() -> None:
@@ -44,10 +47,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    parser.add_argument("--bundle", type=Path, help="trained with the config: `minddiffuser live` takes part")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = options.minutes * 60
-        answer = soak(plans(Path(folder), seconds, options.seed), seconds, options.seed, _say)
+        live = LiveProgram(options.config, options.bundle) if options.bundle else None
+        answer = soak(plans(Path(folder), seconds, options.seed, live), seconds, options.seed, _say, live)
     answer |= {
         "repeats": 1,
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},

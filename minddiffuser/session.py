@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from minddiffuser.config import Config
 from minddiffuser.latency import Latencies
 from minddiffuser.pictures import encode
 from minddiffuser.queue import WindowQueue
-from stream.lsl import LiveIngest
+from stream.lsl import IngestStats, LiveIngest
 from stream.mqtt import Publisher
 from stream.windows import Window
 
@@ -44,7 +44,10 @@ SOURCE_STATES = {"waiting": "waiting", "streaming": "running", "lost": "source-l
 
 @dataclass(slots=True)
 class Account:
-    """Where every window went: windows = published + dropped + rejected + abstained + failed."""
+    """Where every window went: windows = published + dropped + rejected + abstained + failed.
+
+    `ingest` holds the counts of `stream.ingest.IngestStats`: what became of every sample and marker before.
+    """
 
     windows: int = 0
     published: int = 0
@@ -52,8 +55,14 @@ class Account:
     rejected: int = 0
     abstained: int = 0
     failed: int = 0
+    ingest: dict[str, int] = field(default_factory=dict)
     seconds_to_first_picture: float | None = None
     latency_ms: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+
+def counts(stats: IngestStats) -> dict[str, int]:
+    """Give the whole numbers of an ingest's account."""
+    return {name: value for name, value in asdict(stats).items() if isinstance(value, int)}
 
 
 class Session:
@@ -130,6 +139,7 @@ class Session:
             await asyncio.to_thread(ingest.stop)
             await asyncio.to_thread(self._worker.shutdown)
             self.account.dropped = self._queue.dropped
+            self.account.ingest = counts(ingest.stats())
             self.account.latency_ms = self._latencies.percentiles()
         self._say("ended")
         return self.account

@@ -35,9 +35,9 @@ class IngestStats:
         Samples received; missing by the timestamps; received but not finite numbers.
     gaps : list of Gap
         The newest 100. `gap_count` counts them all.
-    events, doubled, ignored, unmade : int
+    events, doubled, ignored, unmade, pending : int
         Markers received that match; of these the same marker again; markers that do not match; markers whose window
-        lies (partly) outside what the stream still holds.
+        lies (partly) outside what the stream still holds; markers whose window is not complete yet.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -58,6 +58,7 @@ class IngestStats:
     doubled: int = 0
     ignored: int = 0
     unmade: int = 0
+    pending: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0
@@ -163,7 +164,9 @@ class Ingest:
         if stretch is not None and len(stretch.data):
             levels = np.sqrt(np.mean(np.square(stretch.data, dtype=np.float64), axis=0))
             rms = dict(zip(self.channels.names, levels.tolist(), strict=True))
-        return replace(self.stats, gaps=list(self.stats.gaps), overruns=self._ring.overruns, channel_rms=rms)
+        now = replace(self.stats, gaps=list(self.stats.gaps), overruns=self._ring.overruns, channel_rms=rms)
+        now.pending = len(self._pending)
+        return now
 
     def _take(self, data: NDArray[np.float64], raw_times: NDArray[np.float64]) -> None:
         if not len(data):

@@ -1,7 +1,6 @@
 """Live ingest over the Lab Streaming Layer: read in a thread of its own, handed on as windows."""
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from stream.errors import SourceError, StreamError
 from stream.events import Event
 from stream.filters import FilterSpec
 from stream.ingest import Ingest, IngestStats, WindowSpec
+from stream.offset import ClockOffset
 from stream.sources import LOOK_S, Source, SourceSpec, StreamSelector, describe, find, load_lsl, marker_event, matches
 from stream.windows import Channels, Window
 
@@ -27,7 +27,6 @@ BATCH_S = 0.003  # the thread sleeps so long after each chunk: a stream pushed s
 CHUNK_S = 0.5  # the most that one pull may bring
 LOST_AFTER_S = 3.0  # a regular stream that is silent so long is called lost
 CORRECT_EVERY_S = 5.0
-SAME_CLOCK_S = 0.005  # a correction below this between streams of one host is measurement noise
 
 
 class LiveIngest:
@@ -215,10 +214,12 @@ class _Inlets:
         self._lsl = lsl
         self._data = lsl.StreamInlet(info, max_buflen=60, recover=False)
         self._markers = lsl.StreamInlet(marker_info, max_buflen=60, recover=False) if marker_info else None
-        self._one_host = marker_info is None or marker_info.hostname() == info.hostname()
-        self._here = info.hostname()
+        self._offset = ClockOffset(lsl, self._data, info.hostname())
+        # Streams of one host share one offset, else markers slip against samples.
+        self._marker_offset = self._offset
+        if marker_info is not None and marker_info.hostname() != info.hostname():
+            self._marker_offset = ClockOffset(lsl, self._markers, marker_info.hostname())
         self._buffer = np.empty((max(256, round(rate * CHUNK_S)), info.channel_count()), dtype=self._data.np_dtype)
-        self._offset = self._marker_offset = 0.0
         self._measured = -np.inf
 
     def info(self) -> Any:
@@ -238,15 +239,10 @@ class _Inlets:
         self._data = self._markers = None
 
     def _measure(self) -> None:
-        """Take the clock corrections; streams of one host share one, else markers slip against samples."""
         self._measured = time.monotonic()
-        self._offset = self._data.time_correction(5.0)
-        if self._here == socket.gethostname() and abs(self._offset) < SAME_CLOCK_S:
-            self._offset = 0.0
-        if self._one_host or not self._markers:
-            self._marker_offset = self._offset
-        else:
-            self._marker_offset = self._markers.time_correction(5.0)
+        self._offset.measure()
+        if self._marker_offset is not self._offset:
+            self._marker_offset.measure()
 
     def pull(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if time.monotonic() - self._measured > CORRECT_EVERY_S:
@@ -256,12 +252,15 @@ class _Inlets:
                 LOG.warning("no answer on the clock offset; the last one stays in use")
         n = len(self._buffer)
         _, stamps = self._data.pull_chunk(timeout=0.02, max_samples=n, dest_obj=self._buffer, min_samples=1)
-        return self._buffer[: len(stamps)].astype(np.float64), np.asarray(stamps, dtype=np.float64) + self._offset
+        return self._buffer[: len(stamps)].astype(np.float64), np.asarray(
+            stamps, dtype=np.float64
+        ) + self._offset.seconds
 
     def pull_events(self) -> list[Event]:
         if not self._markers:
             return []
         rows, stamps = self._markers.pull_chunk(timeout=0.0)
         return [
-            marker_event(row[0], stamp + self._marker_offset) for row, stamp in zip(rows or (), stamps, strict=True)
+            marker_event(row[0], stamp + self._marker_offset.seconds)
+            for row, stamp in zip(rows or (), stamps, strict=True)
         ]

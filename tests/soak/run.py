@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 from stream.sources import load_lsl
 from tests.soak.account import account
 from tests.soak.chaos import Source, end, torment
+from tests.soak.live import LiveProgram, live_account
 from tests.soak.plan import Plan
 
 CONNECT_S = 90.0
@@ -24,7 +26,9 @@ WATCH_EVERY_S = 1.0
 FLAT_MB = 5.0  # and 2 % of what a process has
 
 
-def soak(plans: list[Plan], seconds: float, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+def soak(
+    plans: list[Plan], seconds: float, seed: int, say: Callable[[str], None], live: LiveProgram | None = None
+) -> dict[str, Any]:
     """Run and add up.
 
     Parameters
@@ -35,6 +39,8 @@ def soak(plans: list[Plan], seconds: float, seed: int, say: Callable[[str], None
     seed : int
     say : callable
         Takes a line for whoever watches.
+    live : LiveProgram, optional
+        Decodes the first plan's source all the while.
 
     Returns
     -------
@@ -42,34 +48,51 @@ def soak(plans: list[Plan], seconds: float, seed: int, say: Callable[[str], None
         'wrong' lists what does not add up.
     """
     sources = [Source(plan, plan.write()) for plan in plans]
-    watch = None
+    said: dict[str, Any] | None = None
     try:
-        for source in sources:
-            source.start()
-        for source in sources:
-            _line(source.receiver, CONNECT_S)
-        begin = load_lsl().local_clock() + LEAD_S
-        for source in sources:
-            source.go(begin)
+        begin = _connect(sources, live)
         say(f"streaming for {seconds:g} s")
-        watch = Watch({f"receiver of {source.plan.name}": source.receiver.pid for source in sources})
-        happened = torment(sources, [], seconds - CALM_S, np.random.default_rng(seed))
-        for source in sources:
-            _drained(source, CALM_S + DRAIN_S)
-        memory = watch.stop()
+        others = [live.process] if live and live.process else []
+        watch = Watch(sources, others)
+        try:
+            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed))
+            for source in sources:
+                _drained(source, CALM_S + DRAIN_S)
+        finally:
+            memory = watch.stop()
+        said = live.end() if live else None
         for source in sources:
             source.receiver.terminate()
             source.receiver.wait(30)
     finally:
-        if watch:
-            watch.stop()
         for source in sources:
             end(source.sender)
             end(source.receiver)
+        if live:
+            live.kill()
     answers = {source.plan.name: asdict(account(source.plan, begin)) for source in sources}
-    wrong = [f"{name}: {line}" for name, answer in answers.items() for line in answer["wrong"]]
+    wrong = [f"{name}: {line}" for name, answer in answers.items() for line in answer.pop("wrong")]
     wrong += [f"{name}: memory grew by {m['growth_mb']} MB" for name, m in memory.items() if not m["flat"]]
+    if said is not None:
+        answers["live"], more = live_account(plans[0], said)
+        wrong += more
     return {"seconds": seconds, "seed": seed, "happened": happened, **answers, "memory": memory, "wrong": wrong}
+
+
+def _connect(sources: list[Source], live: LiveProgram | None) -> float:
+    """Start everybody; return the LSL time of the first sample, which nobody may miss."""
+    for source in sources:
+        source.start()
+    if live:
+        live.start(sources[0].plan.name)
+    for source in sources:
+        _line(source.receiver, CONNECT_S)
+    if live:
+        live.wait_until_running(CONNECT_S)
+    begin: float = load_lsl().local_clock() + LEAD_S
+    for source in sources:
+        source.go(begin)
+    return begin
 
 
 def _line(process: Any, seconds: float) -> None:
@@ -83,22 +106,26 @@ def _line(process: Any, seconds: float) -> None:
 
 
 def _drained(source: Source, seconds: float) -> None:
-    """Wait until the receiver's account covers the whole grid."""
+    """Wait until the receiver's account covers the whole grid and nothing more comes."""
     path = Path(source.plan.folder) / "account.json"
     deadline = time.monotonic() + seconds
+    before: list[int] = []
     while time.monotonic() < deadline:
         stats = json.loads(path.read_text("utf-8"))
-        if all(stats[each]["samples"] + stats[each]["lost"] >= source.plan.places for each in ("samples", "markers")):
+        now = [stats[each]["samples"] + stats[each]["lost"] for each in ("samples", "markers")]
+        if min(now) >= source.plan.places and now == before:
             return
-        time.sleep(0.2)
+        before = now
+        time.sleep(1.0)
 
 
 class Watch:
     """Anonymous memory of processes, once a second, in a thread of its own."""
 
-    def __init__(self, processes: dict[str, int]) -> None:
-        self._processes = processes
-        self._seen: dict[str, list[float]] = {name: [] for name in processes}
+    def __init__(self, sources: list[Source], others: list[subprocess.Popen[str]]) -> None:
+        self._processes = {f"receiver of {source.plan.name}": source.receiver.pid for source in sources}
+        self._processes |= {f"live {process.pid}": process.pid for process in others}
+        self._seen: dict[str, list[float]] = {name: [] for name in self._processes}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()

@@ -1,0 +1,78 @@
+"""How far a source's clock is from ours, and how much of that to believe."""
+
+import ctypes
+import socket
+from typing import Any
+
+TIMEOUT_S = 5.0
+SAME_CLOCK_S = 0.005  # a difference below this between streams of one host is measurement noise
+ROUGH_S = 0.01  # a round trip above this is a stalled machine or a poor network
+
+
+def believed(offset: float, round_trip: float, known: float | None, *, one_machine: bool) -> float:
+    """Choose between a new measurement and what is known.
+
+    The truth lies within half a round trip of a measurement. A process that was stopped for a moment answers late:
+    a false step of the clock would be taken for lost samples, or tear a window apart.
+
+    Parameters
+    ----------
+    offset, round_trip : float
+        As measured, in seconds.
+    known : float or None
+        The offset in use.
+    one_machine : bool
+        The source bears our own host's name; LSL clocks of different machines differ by far more than a round trip.
+    """
+    if one_machine and abs(offset) <= max(SAME_CLOCK_S, round_trip):
+        return 0.0
+    if known is not None and round_trip > ROUGH_S and abs(offset - known) <= round_trip:
+        return known
+    return offset
+
+
+class ClockOffset:
+    """The offset to add to an inlet's timestamps.
+
+    Parameters
+    ----------
+    lsl : module
+    inlet : pylsl.StreamInlet
+    hostname : str
+        Of the source.
+
+    Attributes
+    ----------
+    seconds : float
+    """
+
+    def __init__(self, lsl: Any, inlet: Any, hostname: str) -> None:
+        self._lsl, self._inlet = lsl, inlet
+        self._one_machine = hostname == socket.gethostname()
+        self._known: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The offset in use; 0 before the first measurement."""
+        return self._known or 0.0
+
+    def measure(self) -> None:
+        """Ask liblsl, which measures every few seconds in a thread of its own.
+
+        Raises
+        ------
+        pylsl.util.TimeoutError, pylsl.util.LostError
+        """
+        # pylsl leaves out the variant that tells the round trip.
+        call = self._lsl.inlet.lib.lsl_time_correction_ex
+        call.restype = ctypes.c_double
+        remote, round_trip, failure = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
+        offset: float = call(
+            self._inlet.obj,
+            ctypes.byref(remote),
+            ctypes.byref(round_trip),
+            ctypes.c_double(TIMEOUT_S),
+            ctypes.byref(failure),
+        )
+        self._lsl.util.handle_error(failure)
+        self._known = believed(offset, round_trip.value, self._known, one_machine=self._one_machine)
