@@ -25,7 +25,7 @@ from decoder.bundle import Bundle
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from minddiffuser.config import Config, PublishSpec
-from minddiffuser.latency import Latencies
+from minddiffuser.latency import EDGES_MS, Latencies
 from minddiffuser.queue import WindowQueue
 from stream.lsl import IngestStats, LiveIngest
 from stream.mqtt import Publisher
@@ -295,6 +295,7 @@ class Session:
                     },
                     "rates": {"pictures": self._rate()},
                     "latency_ms": self._latencies.percentiles(),
+                    "latency_histogram": {"edges_ms": EDGES_MS, "counts": self._latencies.histograms()},
                 }
             )
             await asyncio.sleep(METRICS_PERIOD)
