@@ -1,5 +1,6 @@
 """How long each step took, from the last sample of a window to the published picture."""
 
+import bisect
 from collections import deque
 from collections.abc import Mapping
 
@@ -14,28 +15,38 @@ STEPS: Mapping[str, tuple[str, str]] = {
 }
 """Name of a latency -> the two times it lies between."""
 
+EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""Upper edges of the histogram's bins; one more bin is open above."""
+
 
 class Latencies:
-    """Latencies of the last pictures, by step.
+    """Latencies of a session's pictures, by step.
 
     Parameters
     ----------
     length : int
-        How many pictures back the percentiles look.
+        How many pictures back the percentiles look; the histograms hold all.
     """
 
     def __init__(self, length: int = 1000) -> None:
         self._seconds: dict[str, deque[float]] = {step: deque(maxlen=length) for step in STEPS}
+        self._counts = {step: [0] * (len(EDGES_MS) + 1) for step in STEPS}
 
     def add(self, times: Mapping[str, float]) -> None:
         """Add one picture's times (LSL clock, seconds); steps whose times are missing are left out."""
         for step, (start, end) in STEPS.items():
             if start in times and end in times:
-                self._seconds[step].append(times[end] - times[start])
+                seconds = times[end] - times[start]
+                self._seconds[step].append(seconds)
+                self._counts[step][bisect.bisect_left(EDGES_MS, seconds * 1e3)] += 1
 
     def percentiles(self) -> dict[str, dict[str, float | None]]:
         """Return p50 and p99 in milliseconds for each step (None before the first picture)."""
         return {step: _percentiles(values) for step, values in self._seconds.items()}
+
+    def histograms(self) -> dict[str, list[int]]:
+        """Return for each step how many latencies lie in each bin of `EDGES_MS`, since the start."""
+        return {step: list(counts) for step, counts in self._counts.items()}
 
 
 def _percentiles(seconds: deque[float]) -> dict[str, float | None]:

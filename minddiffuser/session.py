@@ -23,7 +23,7 @@ from decoder.bundle import Bundle
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from minddiffuser.config import Config
-from minddiffuser.latency import Latencies
+from minddiffuser.latency import EDGES_MS, Latencies
 from minddiffuser.pictures import encode
 from minddiffuser.queue import WindowQueue
 from stream.lsl import IngestStats, LiveIngest
@@ -286,6 +286,7 @@ class Session:
                     },
                     "rates": {"pictures": self._rate()},
                     "latency_ms": self._latencies.percentiles(),
+                    "latency_histogram": {"edges_ms": EDGES_MS, "counts": self._latencies.histograms()},
                 }
             )
             await asyncio.sleep(METRICS_PERIOD)

@@ -14,7 +14,17 @@ from stream.events import Event
 from stream.filters import FilterSpec
 from stream.ingest import Ingest, IngestStats, WindowSpec
 from stream.offset import ClockOffset
-from stream.sources import LOOK_S, Source, SourceSpec, StreamSelector, describe, find, load_lsl, marker_event, matches
+from stream.sources import (
+    LOOK_S,
+    Source,
+    SourceSpec,
+    StreamSelector,
+    describe,
+    find_among,
+    load_lsl,
+    marker_event,
+    matches,
+)
 from stream.windows import Channels, Window
 
 if TYPE_CHECKING:
@@ -60,6 +70,7 @@ class LiveIngest:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()  # between the pipeline and whoever asks for the account
         self._ingest: Ingest | None = None
+        self._markers: StreamSelector | None = None  # which marker stream, once that is known
         self.source: Source | None = None
         self.channels: Channels | None = None
         self.sfreq = 0.0
@@ -76,8 +87,8 @@ class LiveIngest:
             The window or the filters do not fit the stream.
         """
         self._lsl = load_lsl(self._spec.peers)
-        info = find(self._spec, self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
-        marker_info = self._find_markers(info)
+        info, found = find_among(None, self._spec, self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
+        marker_info = self._find_markers(info, found)
         inlets = _Inlets(self._lsl, info, marker_info)
         try:
             self.source = describe(inlets.info(), self._spec.unit)
@@ -118,15 +129,20 @@ class LiveIngest:
         with self._lock:
             return self._ingest.account()
 
-    def _find_markers(self, info: Any) -> Any:
+    def _find_markers(self, info: Any, found: list[Any]) -> Any:
+        """Find the marker stream: the config's, else the source's own, else the only one; after a loss the same."""
         if self._window.mode == "sliding":
             return None
-        if self._spec.markers:
-            return find(self._spec.markers, self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
-        own = StreamSelector(name=f"{info.name()}-markers")
-        if any(matches(own, other) for other in self._lsl.resolve_streams(LOOK_S)):
-            return find(own, self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
-        return find(StreamSelector(type="Markers"), self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
+        if self._markers is None:
+            own = StreamSelector(name=f"{info.name()}-markers")
+            if not self._spec.markers and not any(matches(own, other) for other in found):
+                # It may be announced a moment after the data: look once more before taking another one.
+                found = self._lsl.resolve_streams(LOOK_S)
+                own = own if any(matches(own, other) for other in found) else StreamSelector(type="Markers")
+            self._markers = self._spec.markers or own
+        chosen, _ = find_among(found, self._markers, self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
+        self._markers = StreamSelector(name=chosen.name(), type=chosen.type(), source_id=chosen.source_id() or None)
+        return chosen
 
     def _read(self, inlets: "_Inlets | None") -> None:
         assert self._ingest is not None
@@ -145,7 +161,10 @@ class LiveIngest:
                         with self._lock:
                             self._ingest.interrupted()
                 except lost_error:
-                    LOG.warning("stream %s is lost", self.source.name)
+                    if self._ended():
+                        LOG.info("stream %s has ended", self.source.name)
+                    else:
+                        LOG.warning("stream %s is lost", self.source.name)
                     with self._lock:
                         self._ingest.interrupted()
                     if inlets:
@@ -163,6 +182,13 @@ class LiveIngest:
         finally:
             if inlets:
                 inlets.close()
+
+    def _ended(self) -> bool:
+        """Whether a replay has sent all it said it would."""
+        assert self._ingest is not None
+        assert self.source is not None
+        stats = self._ingest.stats
+        return self.source.samples is not None and stats.samples >= self.source.samples
 
     def _pump(self, inlets: "_Inlets") -> bool:
         """Move what has come in through the pipeline; False if no sample came."""
@@ -184,8 +210,8 @@ class LiveIngest:
         assert self.source is not None
         again = StreamSelector(name=self.source.name, type=self.source.type, source_id=self.source.source_id or None)
         try:
-            info = find(again, 0.0, lsl=self._lsl, stop=self._stop)
-            marker_info = self._find_markers(info)
+            info, found = find_among(None, again, 0.0, lsl=self._lsl, stop=self._stop)
+            marker_info = self._find_markers(info, found)
         except SourceError:
             return None
         inlets = _Inlets(self._lsl, info, marker_info)

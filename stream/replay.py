@@ -2,7 +2,8 @@
 
 A replay at `speed` declares the rate at which samples really come (sfreq times speed), so that any LSL client reads
 a stream that is true to its clock, and says in desc/replay/{speed,sfreq} what the source's own rate was; `LiveIngest`
-filters and cuts by that one, so windows hold the same samples at any speed.
+filters and cuts by that one, so windows hold the same samples at any speed. desc/replay/samples says after how many
+samples the stream ends by itself (not when it loops): its end is no loss then.
 """
 
 import threading
@@ -60,7 +61,7 @@ def replay(
         raise RecordingError(f"recording {recording.name!r} holds a stream without samples")
     stop = stop or threading.Event()
     lsl = load_lsl()
-    player = _Player(lsl, recording, speed)
+    player = _Player(lsl, recording, speed, loop=loop)
     while wait_for_consumers and not stop.is_set() and not player.consumed():
         stop.wait(TICK_S)
     begin = lsl.local_clock() + LEAD_S
@@ -73,10 +74,12 @@ def replay(
 
 
 class _Player:
-    def __init__(self, lsl: Any, recording: Recording, speed: float) -> None:
+    def __init__(self, lsl: Any, recording: Recording, speed: float, *, loop: bool) -> None:
         self._lsl, self._speed = lsl, speed
         self._streams = recording.streams
-        self._outlets = [lsl.StreamOutlet(_info(lsl, stream, recording.description, speed)) for stream in self._streams]
+        self._outlets = [
+            lsl.StreamOutlet(_info(lsl, stream, recording.description, speed, loop=loop)) for stream in self._streams
+        ]
         first = self._streams[0]
         marker_info = lsl.StreamInfo(f"{first.name}-markers", "Markers", 1, 0.0, "string", f"{first.source_id}-markers")
         self._marker_outlet = lsl.StreamOutlet(marker_info)
@@ -121,7 +124,7 @@ def _due(stream: RecordedStream, sent: int, due: float) -> int:
     return sent + (int(late[0]) if len(late) else len(ahead))
 
 
-def _info(lsl: Any, stream: RecordedStream, description: str, speed: float) -> Any:
+def _info(lsl: Any, stream: RecordedStream, description: str, speed: float, *, loop: bool) -> Any:
     """Declare a stream, channels and all."""
     channels = stream.channels
     info = lsl.StreamInfo(stream.name, stream.type, len(channels), stream.sfreq * speed, "float32", stream.source_id)
@@ -130,6 +133,8 @@ def _info(lsl: Any, stream: RecordedStream, description: str, speed: float) -> A
     entry = desc.append_child("replay")
     entry.append_child_value("speed", repr(float(speed)))
     entry.append_child_value("sfreq", repr(float(stream.sfreq)))
+    if not loop:
+        entry.append_child_value("samples", str(len(stream.times)))
     listed = desc.append_child("channels")
     for name, kind, unit in zip(channels.names, channels.kinds, channels.units, strict=True):
         channel = listed.append_child("channel")

@@ -76,6 +76,8 @@ class Source:
         Of the source: what a replay declares in desc/replay/sfreq, else the nominal rate.
     speed : float
         Source seconds per second of the LSL clock.
+    samples : int or None
+        After how many the stream ends by itself, where a replay says so.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Source:
     factors: NDArray[np.float64]
     sfreq: float
     speed: float
+    samples: int | None = None
 
 
 def load_lsl(peers: tuple[str, ...] = ("127.0.0.1",)) -> Any:
@@ -119,7 +122,34 @@ def load_lsl(peers: tuple[str, ...] = ("127.0.0.1",)) -> Any:
 
 
 def find(selector: StreamSelector, timeout_s: float, *, lsl: Any, stop: threading.Event | None = None) -> Any:
+    """Resolve exactly one stream; see `find_among`."""
+    return find_among(None, selector, timeout_s, lsl=lsl, stop=stop)[0]
+
+
+def find_among(
+    seen: list[Any] | None,
+    selector: StreamSelector,
+    timeout_s: float,
+    *,
+    lsl: Any,
+    stop: threading.Event | None = None,
+) -> tuple[Any, list[Any]]:
     """Resolve exactly one stream.
+
+    Parameters
+    ----------
+    seen : list of pylsl.StreamInfo, optional
+        What a look-around just now found; without a match in it there is another one.
+    selector : StreamSelector
+    timeout_s : float
+    lsl : module
+    stop : threading.Event, optional
+
+    Returns
+    -------
+    info : pylsl.StreamInfo
+    found : list of pylsl.StreamInfo
+        Of the last look-around.
 
     Raises
     ------
@@ -128,7 +158,7 @@ def find(selector: StreamSelector, timeout_s: float, *, lsl: Any, stop: threadin
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        found = lsl.resolve_streams(LOOK_S)
+        found, seen = lsl.resolve_streams(LOOK_S) if seen is None else seen, None
         chosen = [info for info in found if matches(selector, info)]
         if chosen and selector.properties:
             predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in selector.properties.items())
@@ -147,7 +177,7 @@ def find(selector: StreamSelector, timeout_s: float, *, lsl: Any, stop: threadin
         raise SourceError(
             f"{len(twins)} streams carry source_id {source_id!r}, their samples would mix; stop one; found: {listed}"
         )
-    return chosen[0]
+    return chosen[0], found
 
 
 def selector(text: str) -> StreamSelector:
@@ -230,6 +260,7 @@ def describe(info: Any, unit: str | None) -> Source:
         factors=np.array(factors),
         sfreq=float(replay.child_value("sfreq") or info.nominal_srate()),
         speed=float(replay.child_value("speed") or 1.0),
+        samples=int(replay.child_value("samples") or 0) or None,
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minddiffuser.latency import Latencies
+from minddiffuser.latency import EDGES_MS, Latencies
 
 
 def test_percentiles_are_of_the_differences_between_the_named_times() -> None:
@@ -24,3 +24,16 @@ def test_a_step_that_never_happened_has_no_figure() -> None:
     latencies = Latencies()
     latencies.add({"acquired": 1.0, "ready": 1.1})
     assert latencies.percentiles()["preview"] == {"p50": None, "p99": None}
+
+
+def test_histograms_count_every_picture_once() -> None:
+    """Bins hold what numpy counts up to each edge; what lies above the last edge is in the open bin."""
+    latencies = Latencies(length=10)
+    seconds = np.random.default_rng(1).exponential(1.0, 500)
+    for value in seconds:
+        latencies.add({"acquired": 0.0, "published": float(value)})
+    counts = latencies.histograms()["total"]
+    upto = [int((seconds * 1e3 <= edge).sum()) for edge in EDGES_MS]
+    assert np.cumsum(counts).tolist() == [*upto, 500]
+    assert counts[-1] == (seconds > EDGES_MS[-1] / 1e3).sum() > 0
+    assert sum(latencies.histograms()["preview"]) == 0

@@ -305,3 +305,39 @@ def test_configuration_comes_before_the_first_call(tmp_path: Path) -> None:
     code += "import stream.sources as s; print(json.dumps(s._peers))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout) == ["127.0.0.1", "10.0.0.7"]
+
+
+def test_the_end_of_a_replay_is_no_loss(play: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """A replay that sent all it announced may go without a warning; one that is killed half-way may not."""
+    for killed in (False, True):
+        caplog.clear()
+        name = f"t-{uuid.uuid4().hex}"
+        ingest = live(name, WindowSpec(mode="sliding", tmin=0, tmax=0.1, step=0.1), FilterSpec(), [])
+        process = play(made(name, seconds=2.0))
+        ingest.start()
+        try:
+            if killed:
+                wait_for(lambda ingest=ingest: ingest.stats().samples)
+                process.kill()
+            wait_for(lambda ingest=ingest: ingest.stats().state == "lost", 30)
+        finally:
+            ingest.stop()
+        assert any("is lost" in record.message for record in caplog.records) == killed
+
+
+def test_markers_of_another_source_are_not_taken(outlet: Callable[..., Any]) -> None:
+    """Of several marker streams the one that bears the source's name is taken."""
+    lsl, name = load_lsl(), f"own-{uuid.uuid4().hex}"
+    outlet(name, name)
+    marks = [
+        lsl.StreamOutlet(lsl.StreamInfo(each, "Markers", 1, 0.0, "string", each))
+        for each in (f"{name}-markers", f"other-{name}-markers")
+    ]
+    got: list[Window] = []
+    ingest = live(name, WindowSpec(tmin=0, tmax=0.1), FilterSpec(), got)
+    ingest.start()
+    try:
+        wait_for(marks[0].have_consumers)
+        assert not marks[1].have_consumers()
+    finally:
+        ingest.stop()
