@@ -106,7 +106,7 @@ def evaluate_session(folder: Path) -> dict[str, Any]:
         "removed": about.get("removed", 0),
     }
     if received and all(one.meta.get("categories") for one in received):
-        return answer | {"auc": round(category_auc(received), 4), "chance": 0.5}
+        return answer | category_figures(received)
     shown = {one.label: one.stages["original"] for one in received if one.label and "original" in one.stages}
     if len(shown) < 2:
         return answer | {"figures": f"{len(shown)} original pictures are in the archive; two are the least to score"}
