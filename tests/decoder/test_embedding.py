@@ -1,0 +1,140 @@
+"""Decoders by way of the pooled embedding: the contrast, the convolutional encoder, and the prior to tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.bundle import Bundle
+from decoder.embedding import EmbeddingModel
+from decoder.errors import TrainingError
+from decoder.features import Features
+from decoder.metrics import correlation_matrix, two_way
+from decoder.prior import fit_prior
+from decoder.spec import ConvSpec, DecoderSpec
+from decoder.stimuli import StimulusTable
+from decoder.train import fit
+from decoder.train_conv import info_nce
+from stream.windows import Channels, Window
+from tests.decoder.conftest import LinearEncoders
+
+CONV = ConvSpec(filters=8, kernel=0.05, pool=0.02, dropout=0.1, epochs=60, patience=60, batch=32, learning_rate=5e-3)
+SPEC = DecoderSpec(features=("c", "e"), family="conv", conv=CONV, c_from="embedding")
+
+
+class PooledEncoders(LinearEncoders):
+    """Encoders whose tokens are linear in their pooled embedding."""
+
+    def __init__(self, stimuli: StimulusTable) -> None:
+        super().__init__(stimuli)
+        self.e = self.c @ np.random.default_rng(8).normal(size=(10, 12))
+
+    def embed_images(self, images: np.ndarray) -> np.ndarray:
+        """Give embeddings of 12 numbers."""
+        return ((images.reshape(len(images), -1) / 255 - 0.5) @ self.e).astype(np.float32)
+
+
+@pytest.fixture
+def pooled(stimuli: StimulusTable) -> PooledEncoders:
+    """Give encoders of the pictures."""
+    return PooledEncoders(stimuli)
+
+
+@pytest.fixture
+def quiet(window_maker: Callable[..., list[Window]], stimuli: StimulusTable, channels: Channels) -> list[Window]:
+    """Windows of little noise, one a picture."""
+    return window_maker(stimuli, channels, noise=0.3, seed=3)
+
+
+@pytest.fixture
+def bundle(quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders) -> Bundle:
+    """Train on the first 90 pictures."""
+    return fit(quiet[:90], stimuli, pooled, SPEC)
+
+
+def flat(features: list[Features]) -> np.ndarray:
+    """Everything decoded, a row a window."""
+    return np.stack([np.concatenate([f.c.ravel(), np.ravel(f.e), [f.confidence]]) for f in features])
+
+
+def test_contrast_equals_its_formula() -> None:
+    """Cross-entropy over cosines, both ways, where windows of one picture share the credit."""
+    rng = np.random.default_rng(0)
+    found, truth = rng.normal(size=(2, 5, 4))
+    rows = np.array([0, 1, 2, 1, 0])
+    truth[3], truth[4] = truth[1], truth[0]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (found, truth)]
+    logits = 3.0 * unit[0] @ unit[1].T
+    wanted = (rows[:, None] == rows) / (rows[:, None] == rows).sum(axis=1, keepdims=True)
+    expected = 0.0
+    for scores in (logits, logits.T):
+        log_share = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        expected -= (wanted * log_share).sum(axis=1).mean() / 2
+    loss = info_nce(*(torch.from_numpy(x) for x in (found, truth, rows)), torch.tensor(3.0))
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_pictures_never_trained_on_are_told_apart(
+    bundle: Bundle, quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders
+) -> None:
+    """The encoder's embedding, and the tokens that the prior makes of it, are well above chance."""
+    found = bundle.decode(quiet[90:])
+    truth = pooled.embed_images(stimuli.images[90:])
+    tokens = pooled.encode_text([f"caption {i}" for i in range(90, 120)])
+    c = np.stack([f.c for f in found])
+    assert two_way(correlation_matrix(truth, np.stack([np.asarray(f.e) for f in found]))).mean() > 0.7
+    assert two_way(correlation_matrix(tokens[:, 1:], c[:, 1:])).mean() > 0.7
+    np.testing.assert_allclose(c[:, 0], tokens[:, 0])
+
+
+def test_a_window_alone_equals_its_batch(bundle: Bundle, quiet: list[Window]) -> None:
+    """Decoding one by one gives what decoding all at once gives."""
+    alone = flat([bundle.decode([window])[0] for window in quiet])
+    np.testing.assert_allclose(alone, flat(bundle.decode(quiet)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_bundle_decodes_to_the_same_bits(bundle: Bundle, quiet: list[Window], tmp_path: Path) -> None:
+    """Network, prior and calibration come back whole."""
+    bundle.save(tmp_path / "b")
+    np.testing.assert_array_equal(flat(Bundle.load(tmp_path / "b").decode(quiet)), flat(bundle.decode(quiet)))
+
+
+def test_noise_alone_tells_nothing(
+    window_maker: Callable[..., list[Window]], stimuli: StimulusTable, channels: Channels, pooled: PooledEncoders
+) -> None:
+    """On windows without a signal, held-out identification is at chance, however well the network learns by heart."""
+    noise = window_maker(stimuli, channels, noise=1.0, signal=0.0, seed=5)
+    scores = fit(noise, stimuli, pooled, SPEC).meta["scores"]
+    # Two-way identification of 120 pictures by chance: 0.5, standard error about 0.29 / sqrt(120).
+    assert abs(scores["e"]["conv"]["two_way"] - 0.5) < 4 * 0.29 / 120**0.5
+    assert abs(scores["c"]["embedding"]["two_way"] - 0.5) < 4 * 0.29 / 120**0.5
+
+
+def test_auto_keeps_what_tells_held_out_pictures_apart_better(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders
+) -> None:
+    """In a linear world of few pictures ridge wins, and the bundle says what was compared."""
+    spec = SPEC.model_copy(update={"family": "auto", "conv": CONV.model_copy(update={"epochs": 2})})
+    bundle = fit(quiet[:90], stimuli, pooled, spec)
+    model, scores = bundle.models["all"], bundle.meta["scores"]["e"]
+    assert isinstance(model, EmbeddingModel)
+    assert model.convolution is None
+    assert scores["used"] == "ridge"
+    assert scores["ridge"]["two_way"] > scores["conv"]["two_way"]
+
+
+def test_prior_learns_a_linear_map() -> None:
+    """Where tokens are linear in the embedding, held-out embeddings give their tokens; constants are carried along."""
+    rng = np.random.default_rng(2)
+    embeddings = rng.normal(size=(200, 8)).astype(np.float32)
+    tokens = np.concatenate([np.ones((200, 1, 3)), (embeddings @ rng.normal(size=(8, 6))).reshape(200, 2, 3)], axis=1)
+    prior = fit_prior(embeddings[:150], tokens[:150].astype(np.float32), rng)
+    np.testing.assert_allclose(prior(embeddings[150:]), tokens[150:], atol=1e-2)
+
+
+def test_too_few_pictures_are_refused(quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders) -> None:
+    """Three pictures leave nothing to stop by; the message says so."""
+    with pytest.raises(TrainingError, match="pictures"):
+        fit(quiet[:3] * 8, stimuli, pooled, SPEC)
