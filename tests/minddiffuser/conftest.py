@@ -1,6 +1,7 @@
 """A small simulated participant and the bundle trained on it, made once for all tests of the application."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Cli
+from tests.soak.live import LiveProgram
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,11 @@ def small_bundle(cli: Cli, small_config: Path, tmp_path_factory: pytest.TempPath
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["bundle"] == str(folder)
     return folder
+
+
+@pytest.fixture
+def program(small_config: Path, small_bundle: Path) -> Iterator[LiveProgram]:
+    """Give `minddiffuser live` with the small bundle, not started."""
+    program = LiveProgram(small_config, small_bundle)
+    yield program
+    program.kill()

@@ -38,9 +38,13 @@ class Source:
     sender: subprocess.Popen[str] = field(init=False)
     receiver: subprocess.Popen[str] = field(init=False)
 
+    def start_sender(self) -> None:
+        """Start a sender that waits for `go`."""
+        self.sender = start("tests.soak.sender", str(self.path), "0", "0")
+
     def start(self) -> None:
         """Start a sender that waits, and a receiver."""
-        self.sender = start("tests.soak.sender", str(self.path), "0", "0")
+        self.start_sender()
         self.receiver = start("tests.soak.receiver", str(self.path))
 
     def go(self, begin: float) -> None:

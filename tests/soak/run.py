@@ -45,7 +45,7 @@ def soak(
     Returns
     -------
     dict
-        'wrong' lists what does not add up.
+        'wrong' lists what does not add up; 'begin' is the LSL time of each source's first sample.
     """
     sources = [Source(plan, plan.write()) for plan in plans]
     said: dict[str, Any] | None = None
@@ -76,7 +76,8 @@ def soak(
     if said is not None:
         answers["live"], more = live_account(plans[0], said)
         wrong += more
-    return {"seconds": seconds, "seed": seed, "happened": happened, **answers, "memory": memory, "wrong": wrong}
+    about = {"seconds": seconds, "seed": seed, "begin": begin, "happened": happened}
+    return {**about, **answers, "memory": memory, "wrong": wrong}
 
 
 def _connect(sources: list[Source], live: LiveProgram | None) -> float:

@@ -1,0 +1,35 @@
+"""A short soak: real processes killed, stalled and holed, and an account that adds up."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak import plans
+from tests.soak.account import account
+from tests.soak.live import LiveProgram
+from tests.soak.run import soak
+
+SECONDS = 95.0
+
+
+@pytest.mark.slow
+def test_everything_sent_is_used_flagged_or_lost(program: LiveProgram, tmp_path: Path) -> None:
+    """Through kills, stalls and holes every sample and marker is accounted for, by ingest and live session alike."""
+    planned = plans(tmp_path, SECONDS, seed=4, live=program)
+    answer = soak(planned, SECONDS, 4, print, program)
+    assert answer["wrong"] == []
+    assert answer["happened"]["sender killed"]
+    figures = answer[planned[0].name]
+    assert figures["samples"]["lost"]
+    assert figures["samples"]["flagged"]
+    assert answer["live"]["published"]
+
+    # The account is one that can fail: a single sample or marker that goes astray is found.
+    for ledger in ("used", "markers-used"):
+        book = planned[0].ledger(ledger)
+        place = int(book.argmax())
+        for entry in (0, 2):
+            book[place] = entry
+            assert account(planned[0], answer["begin"]).wrong
+        book[place] = 1
+    assert account(planned[0], answer["begin"]).wrong == []

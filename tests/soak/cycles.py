@@ -1,0 +1,71 @@
+"""`minddiffuser live` started and stopped again and again; every few times its source is killed in the middle.
+
+`python -m tests.soak.cycles BUNDLE --config CONFIG --cycles 50`; exit code 3 if an end was not clean, or left a child.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+
+import psutil
+
+from stream.messages import lsl_clock
+from stream.sources import load_lsl
+from tests.soak.chaos import Source, end
+from tests.soak.live import LiveProgram, plan_of
+
+A_CYCLE_S = 120.0
+KILL_EVERY = 5
+LOST = 3
+
+
+def cycles(config: Path, bundle: Path, count: int, folder: Path) -> dict[str, object]:
+    """Run the program `count` times and say what was not clean."""
+    load_lsl()
+    live = LiveProgram(config, bundle)
+    plan = plan_of(live, f"cycles-{uuid.uuid4().hex[:8]}", count * A_CYCLE_S, 0, folder / "source")
+    source = Source(plan, plan.write())
+    source.start_sender()
+    wrong: list[str] = []
+    try:
+        source.go(lsl_clock())
+        for number in range(count):
+            live.start(plan.name)
+            live.wait_until_running(A_CYCLE_S)
+            killer = threading.Thread(target=source.kill_sender, args=(0.1,))
+            if number % KILL_EVERY == KILL_EVERY - 1:
+                killer.start()
+            try:
+                live.end()
+            except RuntimeError as error:
+                wrong.append(f"cycle {number}: {error}")
+            if killer.ident:
+                killer.join()
+            left = [child.pid for child in psutil.Process().children(recursive=True) if child.pid != source.sender.pid]
+            if left:
+                wrong.append(f"cycle {number}: children left {left}")
+    finally:
+        end(source.sender)
+        live.kill()
+    return {"cycles": count, "wrong": wrong}
+
+
+def main() -> None:
+    """Run the cycles."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.cycles", description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))
+    parser.add_argument("--cycles", type=int, default=50)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        answer = cycles(options.config, options.bundle, options.cycles, Path(folder))
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.exit(LOST if answer["wrong"] else 0)
+
+
+if __name__ == "__main__":
+    main()
