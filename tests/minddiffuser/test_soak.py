@@ -20,7 +20,7 @@ def test_everything_sent_is_used_flagged_or_lost(program: LiveProgram, tmp_path:
     assert answer["wrong"] == []
     assert answer["happened"]["sender killed"]
     figures = answer[planned[0].name]
-    assert figures["samples"]["lost"]
+    assert figures["samples"]["lost"] + figures["samples"]["never sent"]
     assert figures["samples"]["flagged"]
     assert answer["live"]["published"]
 
