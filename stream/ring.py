@@ -13,6 +13,7 @@ class Stretch:
     Attributes
     ----------
     data : ndarray, shape (n, n_channels), float32
+        Its transpose is contiguous.
     times : ndarray, shape (n,), float64
     present : ndarray, shape (n,), bool
         False where the sample was lost and its place filled.
@@ -42,7 +43,8 @@ class Ring:
         self.capacity = capacity
         self.overruns = 0
         # Written to once: memory that is only promised would grow, and cost page faults, while the ring fills.
-        self._data = np.empty((capacity, n_channels), dtype=np.float32)
+        # A channel's samples lie side by side, as in a window: cutting one is a plain copy.
+        self._data = np.empty((n_channels, capacity), dtype=np.float32)
         self._data.fill(0.0)
         self._times = np.zeros(capacity)
         self._present = np.zeros(capacity, dtype=np.bool_)
@@ -74,7 +76,7 @@ class Ring:
         self._claimed = self._stop + n
         for place, source in self._pieces(self._stop + n - kept, self._stop + n):
             part = slice(n - kept + source.start, n - kept + source.stop)
-            self._data[place] = data[part]
+            self._data[:, place] = data[part].T
             self._times[place] = times[part]
             self._present[place] = present
         self._stop += n
@@ -82,12 +84,12 @@ class Ring:
     def read(self, start: int, stop: int) -> Stretch | None:
         """Copy samples start..stop, or None (and one more overrun) if they are no longer, or not yet, there."""
         n = stop - start
-        out = Stretch(np.empty((n, self._data.shape[1]), np.float32), np.empty(n), np.empty(n, np.bool_))
+        out = Stretch(np.empty((len(self._data), n), np.float32).T, np.empty(n), np.empty(n, np.bool_))
         if stop > self._stop:
             return None
         if start >= self.start:
             for place, part in self._pieces(start, stop):
-                out.data[part] = self._data[place]
+                out.data[part] = self._data[:, place].T
                 out.times[part] = self._times[place]
                 out.present[part] = self._present[place]
         if start < self.start:
@@ -101,7 +103,7 @@ class Ring:
 
     def row(self, index: int) -> NDArray[np.float32]:
         """Copy one sample that is there."""
-        copy: NDArray[np.float32] = self._data[index % self.capacity].copy()
+        copy: NDArray[np.float32] = self._data[:, index % self.capacity].copy()
         return copy
 
     def position(self, time: float, since: int = 0) -> float:
