@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,12 +37,14 @@ class Mosquitto:
         self.process = subprocess.Popen(
             [PROGRAM, "-c", str(self.folder / "mosquitto.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        for _ in range(1000):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
             assert self.process.poll() is None, "mosquitto ended at once"
             with socket.socket() as probe:
                 probe.settimeout(0.02)
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
+            time.sleep(0.02)
         raise AssertionError("mosquitto does not listen")
 
     def kill(self) -> None:
