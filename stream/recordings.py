@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.windows import Channels
+
+if TYPE_CHECKING:
+    from stream.bids import BidsRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,38 +86,46 @@ def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
     raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
 
 
-def read(path: Path) -> Recording:
-    """Read a recording by its suffix.
+def read(where: "Path | BidsRun") -> Recording:
+    """Read a recording by its suffix, or as part of a BIDS data set.
 
     FIF, EDF, BDF, BrainVision (.vhdr) and EEGLAB (.set) by mne, XDF by pyxdf, muse-lsl's CSV (.csv, .csv.gz), our
-    own NPZ, and NIfTI (.nii, .nii.gz) with its events.tsv.
+    own NPZ, and NIfTI (.nii, .nii.gz) with its events.tsv. A folder, and a file that BIDS names in a data set, are
+    read with all that the data set says of them.
 
     Raises
     ------
     RecordingError
-        The file is missing, of no known kind, or broken.
+        The file is missing, of no known kind, or broken; the folder holds no run, or several.
     """
-    from stream import formats
+    from stream import bids
 
-    path = Path(path)
-    readers: dict[str, Callable[[Path], Recording]] = {
-        ".fif": formats.read_mne, ".fif.gz": formats.read_mne, ".edf": formats.read_mne, ".bdf": formats.read_mne,
-        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": formats.read_xdf, ".xdfz": formats.read_xdf,
-        ".csv": formats.read_csv, ".csv.gz": formats.read_csv, ".npz": read_npz,
-        ".nii": formats.read_nifti, ".nii.gz": formats.read_nifti,
-    }  # fmt: skip
-    reader = next((reader for suffix, reader in readers.items() if path.name.lower().endswith(suffix)), None)
-    if reader is None:
-        raise RecordingError(f"{path}: not a recording I can read; known are {', '.join(readers)}")
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such file")
+    path = where.bids if isinstance(where, bids.BidsRun) else Path(where)
+    run = where if isinstance(where, bids.BidsRun) else bids.run_at(path)
     try:
-        return reader(path)
+        return bids.read_run(run) if run else _reader(path)(path)
     except (RecordingError, KeyboardInterrupt):
         raise
     except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecordingError(f"{path}: cannot be read ({reason})") from error
+
+
+def _reader(path: Path) -> Callable[[Path], Recording]:
+    from stream import formats, nifti
+
+    readers: dict[str, Callable[[Path], Recording]] = {
+        ".fif": formats.read_mne, ".fif.gz": formats.read_mne, ".edf": formats.read_mne, ".bdf": formats.read_mne,
+        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": formats.read_xdf, ".xdfz": formats.read_xdf,
+        ".csv": formats.read_csv, ".csv.gz": formats.read_csv, ".npz": read_npz,
+        ".nii": nifti.read_nifti, ".nii.gz": nifti.read_nifti,
+    }  # fmt: skip
+    reader = next((reader for suffix, reader in readers.items() if path.name.lower().endswith(suffix)), None)
+    if reader is None:
+        raise RecordingError(f"{path}: not a recording I can read; known are {', '.join(readers)}, and BIDS folders")
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such file")
+    return reader
 
 
 def write_npz(recording: Recording, path: Path) -> None:
