@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from pathlib import Path, PurePosixPath
 
 from stream.errors import RecordingError
@@ -34,14 +35,9 @@ def read_events(path: Path, label: str | None = None) -> tuple[Event, ...]:
         text = _label(row, (label,) if label else LABELS)
         if row["onset"] in EMPTY or (label and not text):
             continue
-        try:
-            events.append(named(float(row["onset"]), text or "event"))
-        except ValueError:
-            raise RecordingError(f"{path}: onset {row['onset']!r} is no number of seconds") from None
-    if len(events) < len(rows):
-        LOG.warning(
-            "%s: %d of %d rows have no onset or name and are left out", path.name, len(rows) - len(events), len(rows)
-        )
+        events.append(named(_seconds(row["onset"], path), text or "event"))
+    if left := len(rows) - len(events):
+        LOG.warning("%s: %d of %d rows have no onset or name and are left out", path.name, left, len(rows))
     return tuple(sorted(events, key=lambda event: event.time))
 
 
@@ -55,6 +51,15 @@ def named(time: float, label: str) -> Event:
     """Make an event; a label of digits is its code too."""
     number = label.strip().removeprefix("-")
     return Event(float(time), label, int(label) if number.isdecimal() and number.isascii() else None)
+
+
+def _seconds(onset: str, path: Path) -> float:
+    try:
+        if math.isfinite(seconds := float(onset)):
+            return seconds
+    except ValueError:
+        pass
+    raise RecordingError(f"{path}: onset {onset!r} is no number of seconds")
 
 
 def _label(row: dict[str, str], columns: tuple[str, ...]) -> str:
