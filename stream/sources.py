@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream.errors import SourceError, StreamError
 from stream.events import Event
+from stream.setup import NOTHING_KNOWN, Setup, setup_of
 from stream.units import channel_kind, si_unit
 from stream.windows import Channels
 
@@ -78,6 +79,8 @@ class Source:
         Source seconds per second of the LSL clock.
     samples : int or None
         After how many the stream ends by itself, where a replay says so.
+    setup : Setup
+        Places, reference and bad channels, where the metadata say.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Source:
     sfreq: float
     speed: float
     samples: int | None = None
+    setup: Setup = NOTHING_KNOWN
 
 
 def load_lsl(peers: tuple[str, ...] = ("127.0.0.1",)) -> Any:
@@ -159,11 +163,7 @@ def find_among(
     deadline = time.monotonic() + timeout_s
     while True:
         found, seen = lsl.resolve_streams(LOOK_S) if seen is None else seen, None
-        chosen = [info for info in found if matches(selector, info)]
-        if chosen and selector.properties:
-            predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in selector.properties.items())
-            uids = {info.uid() for info in lsl.resolve_bypred(predicate, 1, LOOK_S)}
-            chosen = [info for info in chosen if info.uid() in uids]
+        chosen = chosen_among(found, selector, lsl=lsl)
         if chosen or time.monotonic() > deadline or (stop and stop.is_set()):
             break
     listed = "; ".join(sorted(_described(info) for info in found)) or "no stream at all"
@@ -178,6 +178,16 @@ def find_among(
             f"{len(twins)} streams carry source_id {source_id!r}, their samples would mix; stop one; found: {listed}"
         )
     return chosen[0], found
+
+
+def chosen_among(found: list[Any], selector: StreamSelector, *, lsl: Any) -> list[Any]:
+    """Pick the resolved streams that a selector means."""
+    chosen = [info for info in found if matches(selector, info)]
+    if chosen and selector.properties:
+        predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in selector.properties.items())
+        uids = {info.uid() for info in lsl.resolve_bypred(predicate, 1, LOOK_S)}
+        chosen = [info for info in chosen if info.uid() in uids]
+    return chosen
 
 
 def selector(text: str) -> StreamSelector:
@@ -235,7 +245,7 @@ def describe(info: Any, unit: str | None) -> Source:
     """
     desc = info.desc()
     kind = channel_kind(info.type())
-    names, kinds, units, factors = [], [], [], []
+    names, kinds, units, factors, nodes = [], [], [], [], []
     node = desc.child("channels").child("channel")
     for i in range(info.channel_count()):
         names.append(node.child_value("label") or f"{info.type() or 'channel'}{i + 1:03d}")
@@ -246,6 +256,7 @@ def describe(info: Any, unit: str | None) -> Source:
             raise SourceError(f"stream {info.name()!r}, channel {names[-1]}: {error} as source.unit") from None
         units.append(si)
         factors.append(factor)
+        nodes.append(node)
         node = node.next_sibling("channel")
     if len(set(names)) < len(names):
         raise SourceError(f"stream {info.name()!r} has channels of the same name: {', '.join(sorted(names))}")
@@ -261,6 +272,12 @@ def describe(info: Any, unit: str | None) -> Source:
         sfreq=float(replay.child_value("sfreq") or info.nominal_srate()),
         speed=float(replay.child_value("speed") or 1.0),
         samples=int(replay.child_value("samples") or 0) or None,
+        setup=setup_of(
+            names,
+            lambda i, key: str(nodes[i].child_value(key)),
+            lambda i, axis: str(nodes[i].child("location").child_value(axis)),
+            str(desc.child("reference").child_value("label")),
+        ),
     )
 
 
