@@ -196,7 +196,9 @@ def _read_raw(path: Path, root: Path) -> Recording:
     place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error").update(root=root)
     raw = mne_bids.read_raw_bids(place, verbose="error").load_data(verbose="error")
     tables = _sidecars(path, root, "channels", ".tsv")
-    return from_raw(raw, path.name, read_units(tables[-1]) if tables else None)
+    sidecar = _sidecar(path, root)
+    reference = str(sidecar.get("EEGReference") or sidecar.get("iEEGReference") or "")
+    return from_raw(raw, path.name, read_units(tables[-1]) if tables else None, reference.replace("n/a", ""))
 
 
 def _read_bold(path: Path, root: Path, mask: Path | None) -> Recording:

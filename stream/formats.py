@@ -4,6 +4,7 @@ import csv
 import gzip
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from stream.errors import RecordingError, StreamError
 from stream.events import Event
 from stream.recordings import RecordedStream, Recording
+from stream.setup import setup_of, setup_of_raw
 from stream.tables import named
 from stream.units import UNIT_OF_KIND, channel_kind, si_unit
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
 MUSE_SFREQ = 256.0
+POSIX_SINCE = 1e9  # stamps above are POSIX time (2001 and later); an LSL clock counts from the machine's start
 SCALED_BY_MNE = {"V", "mV", "uV", "µV"}
 TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "voxel": "fMRI", "unit": "spikes"}
 
@@ -31,7 +34,7 @@ def read_mne(path: Path) -> Recording:
     return from_raw(raw, path.name)
 
 
-def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None) -> Recording:
+def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None, reference: str = "") -> Recording:
     """Make a recording of what mne has read.
 
     Parameters
@@ -41,6 +44,8 @@ def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None) -> Rec
         Of the recording and its stream.
     units : mapping of str to str, optional
         By channel, for what the file itself does not say.
+    reference : str
+        What EEG was recorded against.
     """
     sfreq = float(raw.info["sfreq"])
     events = _annotations(raw, sfreq) or _stim_steps(raw, sfreq)
@@ -54,8 +59,13 @@ def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None) -> Rec
     data = np.ascontiguousarray((raw.get_data() * factors[:, None]).T, dtype=np.float32)
     description = str(raw.info["description"] or f"{kind} recording")
     channels = Channels(tuple(raw.ch_names), kinds, si)
-    stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, np.arange(len(data)) / sfreq, data)
-    return Recording(name, description, (stream,), events)
+    setup = setup_of_raw(raw, reference)
+    if setup.bads:
+        LOG.warning("%s: marked as bad: %s", name, ", ".join(setup.bads))
+    times = np.arange(len(data)) / sfreq
+    stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data, setup)
+    date = raw.info["meas_date"]
+    return Recording(name, description, (stream,), events, date and date.timestamp() + raw.first_time)
 
 
 def _units(raw: Any, kinds: Sequence[str], stated: Mapping[str, str]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -136,7 +146,9 @@ def read_csv(path: Path) -> Recording:
     volts = (table[:, data] * 1e-6).astype(np.float32)
     name = path.name
     stream = RecordedStream(name, "EEG", f"replay-{name}", channels, _rate(times), times, volts)
-    return Recording(name, "human EEG (Muse headband)", (stream,), tuple(sorted(events, key=lambda event: event.time)))
+    in_order = tuple(sorted(events, key=lambda event: event.time))
+    begun = float(table[0, 0]) if table[0, 0] > POSIX_SINCE else None
+    return Recording(name, "human EEG (Muse headband)", (stream,), in_order, begun)
 
 
 def _rate(times: NDArray[np.float64]) -> float:
@@ -152,7 +164,7 @@ def read_xdf(path: Path) -> Recording:
     import pyxdf
 
     # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
-    found, _ = pyxdf.load_xdf(path, dejitter_timestamps=False, verbose=False)
+    found, header = pyxdf.load_xdf(path, dejitter_timestamps=False, verbose=False)
     found = [entry for entry in found if len(entry["time_stamps"])]
     if not found:
         raise RecordingError(f"{path}: holds no samples")
@@ -168,11 +180,17 @@ def read_xdf(path: Path) -> Recording:
             events += [named(time, _label(row)) for time, row in zip(times, entry["time_series"], strict=True)]
         else:
             streams.append(_xdf_stream(entry, times))
-    if not streams:
-        raise RecordingError(f"{path}: holds markers but no data stream")
-    return Recording(
-        path.name, f"{streams[0].type} recording", tuple(streams), tuple(sorted(events, key=lambda e: e.time))
-    )
+    events.sort(key=lambda event: event.time)
+    kind = streams[0].type if streams else "marker"
+    return Recording(path.name, f"{kind} recording", tuple(streams), tuple(events), _xdf_date(header), start)
+
+
+def _xdf_date(header: Any) -> float | None:
+    """When the recording was begun, as LabRecorder and our own recorder write it."""
+    try:
+        return datetime.fromisoformat(header["info"]["datetime"][0]).timestamp()
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _label(row: Any) -> str:
@@ -189,10 +207,10 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
         described = [{} for _ in range(series.shape[1])]
     names, kinds, units, factors = [], [], [], []
     for i, channel in enumerate(described):
-        names.append(channel.get("label") or f"{kind.upper()}{i + 1:03d}")
-        kinds.append(channel_kind(channel["type"]) if channel.get("type") else kind)
+        names.append(_text(channel, "label") or f"{kind.upper()}{i + 1:03d}")
+        kinds.append(channel_kind(stated) if (stated := _text(channel, "type")) else kind)
         try:
-            unit, factor = si_unit(channel.get("unit", ""), kinds[-1])
+            unit, factor = si_unit(_text(channel, "unit"), kinds[-1])
         except StreamError:
             unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
         units.append(unit)
@@ -201,17 +219,29 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
     return RecordedStream(
         name=info["name"][0],
         type=info["type"][0] or "misc",
-        source_id=(info.get("source_id") or [None])[0] or f"replay-{info['name'][0]}",
+        source_id=_text(info, "source_id") or f"replay-{info['name'][0]}",
         channels=Channels(tuple(names), tuple(kinds), tuple(units)),
         sfreq=float(info["nominal_srate"][0]),
         times=times[order],
         data=(series * factors)[order].astype(np.float32),
+        setup=setup_of(
+            names,
+            lambda i, key: _text(described[i], key),
+            lambda i, axis: _text(described[i], "location", axis),
+            _text(info, "desc", "reference", "label"),
+        ),
     )
 
 
-def _xdf_channels(info: dict[str, Any]) -> list[dict[str, str]]:
-    """Pick the channels out of a stream's metadata: pyxdf gives each XML node as a list."""
+def _xdf_channels(info: dict[str, Any]) -> list[dict[str, Any]]:
     desc = (info.get("desc") or [None])[0]
     channels = (desc.get("channels") or [None])[0] if isinstance(desc, dict) else None
     entries = channels.get("channel", []) if isinstance(channels, dict) else []
-    return [{key: str(value[0]) for key, value in entry.items() if value and value[0] is not None} for entry in entries]
+    return [one if isinstance(one, dict) else {} for one in entries]
+
+
+def _text(node: Any, *path: str) -> str:
+    """Text of an entry of a stream's metadata, empty where there is none; pyxdf gives each XML node as a list."""
+    for key in path:
+        node = (node.get(key) or [None])[0] if isinstance(node, dict) else None
+    return node if isinstance(node, str) else ""

@@ -3,15 +3,16 @@
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import RecordingError
 from stream.events import Event
+from stream.setup import NOTHING_KNOWN, Setup
 from stream.windows import Channels
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class RecordedStream:
         Seconds from the recording's start.
     data : ndarray, shape (n_samples, n_channels), float32
         In the channels' units.
+    setup : Setup
+        Places, reference and bad channels, where they are known.
     """
 
     name: str
@@ -42,6 +45,7 @@ class RecordedStream:
     sfreq: float
     times: NDArray[np.float64]
     data: NDArray[np.float32]
+    setup: Setup = NOTHING_KNOWN
 
     def __post_init__(self) -> None:
         if self.data.shape != (len(self.times), len(self.channels)):
@@ -63,12 +67,18 @@ class Recording:
     streams : tuple of RecordedStream
     events : tuple of Event
         Times in seconds from the recording's start, in order.
+    begun : float or None
+        When its time 0 was: POSIX time, where the file says.
+    lsl_begun : float or None
+        The same in the LSL clock of the machine that recorded (XDF).
     """
 
     name: str
     description: str
     streams: tuple[RecordedStream, ...]
     events: tuple[Event, ...]
+    begun: float | None = None
+    lsl_begun: float | None = None
 
 
 def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
@@ -82,8 +92,8 @@ def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
     for stream in recording.streams:
         if name is None or name in {stream.name, stream.type}:
             return stream
-    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
-    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
+    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "markers only"
+    raise RecordingError(f"recording {recording.name!r} has no stream {name or 'of data'!r}; it has {have}")
 
 
 def read(where: "Path | BidsRun") -> Recording:
@@ -145,10 +155,13 @@ def write_npz(recording: Recording, path: Path) -> None:
                 "source_id": stream.source_id,
                 "sfreq": stream.sfreq,
                 "channels": [stream.channels.names, stream.channels.kinds, stream.channels.units],
+                "setup": asdict(stream.setup),
             }
             for stream in recording.streams
         ],
         "events": [[event.time, event.label, event.code] for event in recording.events],
+        "begun": recording.begun,
+        "lsl_begun": recording.lsl_begun,
     }
     arrays: dict[str, NDArray[np.generic]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
     for i, stream in enumerate(recording.streams):
@@ -182,10 +195,17 @@ def read_npz(path: Path) -> Recording:
                     sfreq=float(stream["sfreq"]),
                     times=file[f"times_{i}"].astype(np.float64),
                     data=file[f"data_{i}"].astype(np.float32),
+                    setup=_setup(stream.get("setup", {})),
                 )
                 for i, stream in enumerate(header["streams"])
             )
             events = tuple(Event(float(time), str(label), code) for time, label, code in header["events"])
-        return Recording(str(header["name"]), str(header["description"]), streams, events)
+        begun, lsl_begun = (header.get(key) for key in ("begun", "lsl_begun"))
+        return Recording(str(header["name"]), str(header["description"]), streams, events, begun, lsl_begun)
     except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordingError(f"{path}: not a recording written by minddiffuser ({error})") from error
+
+
+def _setup(stored: dict[str, Any]) -> Setup:
+    places = tuple(None if place is None else (place[0], place[1], place[2]) for place in stored.get("places", ()))
+    return Setup(places, str(stored.get("reference", "")), tuple(map(str, stored.get("bads", ()))))
