@@ -1,5 +1,6 @@
 """Online steps on samples, in one chain, and what makes a window unfit."""
 
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Self
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import StreamError
-from stream.interpolate import InterpolateSpec, Interpolator
+from stream.interpolate import InterpolateSpec, Interpolator, placed
 from stream.resample import Resampler, ratio
 from stream.running import Drift, PercentSignal, RunningZScore
 from stream.windows import Channels
 
+LOG = logging.getLogger(__name__)
 NYQUIST_SHARE = 0.4  # where the automatic anti-alias filter sits, as a share of the rate after decimation
 
 
@@ -65,6 +67,22 @@ class FilterSpec(BaseModel):
         if self.resample and self.decimate > 1:
             raise ValueError("set resample or decimate, not both")
         return self
+
+
+def with_bads(spec: FilterSpec, channels: Channels, bads: tuple[str, ...]) -> FilterSpec:
+    """Interpolate also the EEG channels that a recording or a stream marks as bad, where anything is interpolated."""
+    marked = tuple(
+        name for name, kind in zip(channels.names, channels.kinds, strict=True) if name in bads and kind == "eeg"
+    )
+    if not marked:
+        return spec
+    if spec.interpolate is None:
+        LOG.warning("marked as bad but used as they are: %s; filters.interpolate would replace them", ", ".join(marked))
+        return spec
+    known = zip(marked, placed(marked, spec.interpolate.montage), strict=True)
+    names = dict.fromkeys((*spec.interpolate.channels, *(name for name, here in known if here)))
+    interpolate = spec.interpolate.model_copy(update={"channels": tuple(names)})
+    return spec.model_copy(update={"interpolate": interpolate})
 
 
 def design(spec: FilterSpec, sfreq: float) -> NDArray[np.float64]:

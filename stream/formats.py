@@ -60,8 +60,6 @@ def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None, refere
     description = str(raw.info["description"] or f"{kind} recording")
     channels = Channels(tuple(raw.ch_names), kinds, si)
     setup = setup_of_raw(raw, reference)
-    if setup.bads:
-        LOG.warning("%s: marked as bad: %s", name, ", ".join(setup.bads))
     times = np.arange(len(data)) / sfreq
     stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data, setup)
     date = raw.info["meas_date"]

@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.setup import NOTHING_KNOWN, Setup
+from stream.units import UNIT_OF_KIND, si_unit
 from stream.windows import Channels
 
 if TYPE_CHECKING:
@@ -136,6 +137,28 @@ def _reader(path: Path) -> Callable[[Path], Recording]:
     if not path.is_file():
         raise RecordingError(f"{path}: no such file")
     return reader
+
+
+def in_unit(recording: Recording, unit: str | None) -> Recording:
+    """Take the numbers of channels whose file states no unit ('count') to be in `unit`; spikes and voxels stay.
+
+    Raises
+    ------
+    StreamError
+        The unit is not known.
+    """
+    if unit is None:
+        return recording
+    return replace(recording, streams=tuple(_in_unit(stream, unit) for stream in recording.streams))
+
+
+def _in_unit(stream: RecordedStream, unit: str) -> RecordedStream:
+    channels, factors, units = stream.channels, np.ones(len(stream.channels)), list(stream.channels.units)
+    for i, (kind, had) in enumerate(zip(channels.kinds, channels.units, strict=True)):
+        if had == "count" and kind in UNIT_OF_KIND:
+            units[i], factors[i] = si_unit(unit, kind)
+    stated = Channels(channels.names, channels.kinds, tuple(units))
+    return replace(stream, channels=stated, data=(stream.data * factors).astype(np.float32))
 
 
 def write_npz(recording: Recording, path: Path) -> None:
