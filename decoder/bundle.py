@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from decoder.errors import BundleError
 from decoder.features import Features
 from stream.windows import Channels, Window
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
@@ -107,6 +109,16 @@ class Bundle:
         BundleError
             If a channel is missing or has another unit, or the rate differs by more than 0.1 %.
         """
+        trained, live = self.meta.get("reference"), channels.setup.reference
+        if trained and live and trained != live:
+            logger.warning(
+                "the decoder was trained on EEG against %s, this stream is against %s: record against the same, or set "
+                "filters.reference and train again",
+                *(trained, live),
+            )
+        return self._order(channels, sfreq)
+
+    def _order(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
         if abs(sfreq - self.sfreq) > 1e-3 * self.sfreq:
             raise BundleError(
                 f"the bundle was trained at {self.sfreq:g} Hz but windows come at {sfreq:g} Hz; "
@@ -166,7 +178,7 @@ class Bundle:
     def _data(self, window: Window) -> NDArray[np.float32]:
         """Give a window's data in the bundle's channel order."""
         if window.channels not in self._orders:
-            self._orders[window.channels] = self.check(window.channels, window.sfreq)
+            self._orders[window.channels] = self._order(window.channels, window.sfreq)
         n_times = window.data.shape[1]
         # An event lies up to half a sample from the one its window is cut at, here and in training.
         if n_times != self.n_times or abs(window.tmin - self.tmin) > 1.01 / (self.sfreq or 1):
@@ -255,9 +267,9 @@ class Bundle:
                 start = f"{name}/"
                 own = {key.removeprefix(start): array for key, array in tensors.items() if key.startswith(start)}
                 models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
-            channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
+            names, kinds, units = (tuple(content["channels"][key]) for key in ("names", "kinds", "units"))
             rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
-            return cls(models, channels, **rest)
+            return cls(models, Channels(names, kinds, units), **rest)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(

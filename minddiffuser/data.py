@@ -70,7 +70,8 @@ def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
     """
     from decoder.datasets import Dataset
     from decoder.stimuli import read_stimuli
-    from stream.recordings import in_unit, read
+    from stream.formats import in_unit
+    from stream.recordings import read
 
     if not spec.train or spec.stimuli is None:
         raise AppError("data.dataset 'recording' needs data.train (a recording) and data.stimuli (a folder)")

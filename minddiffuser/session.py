@@ -133,7 +133,6 @@ class Session:
         try:
             channels = await asyncio.to_thread(ingest.start)
             self._bundle.check(channels, ingest.sfreq)
-            self._compare_references(ingest)
             self._say("running")
             await self._work(ingest, stop)
         finally:
@@ -144,17 +143,6 @@ class Session:
             self.account.latency_ms = self._latencies.percentiles()
         self._say("ended")
         return self.account
-
-    def _compare_references(self, ingest: LiveIngest) -> None:
-        """Warn where EEG comes against another electrode than the decoder knows."""
-        trained = self._bundle.meta.get("reference")
-        live = ingest.source.setup.reference if ingest.source else ""
-        if trained and live and trained != live and self._config.filters.reference is None:
-            log.warning(
-                "the decoder was trained on EEG against %s, this stream is against %s; set filters.reference and train "
-                "again, or record against the same",
-                *(trained, live),
-            )
 
     async def _work(self, ingest: LiveIngest, stop: asyncio.Event) -> None:
         """Reconstruct and watch until `stop`, then finish the window in work."""

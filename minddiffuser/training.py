@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 
 def cut(recordings: Sequence[Recording], config: Config, report: Report) -> list[Window]:
     """Cut recordings into windows, by the same filters and windows as the live loop."""
-    from stream.filters import with_bads
     from stream.ingest import windows_of
-    from stream.recordings import choose_stream
 
     windows: list[Window] = []
     for done, recording in enumerate(recordings):
         report("cutting windows", done, len(recordings))
-        source = choose_stream(recording, None)
-        filters = with_bads(config.filters, source.channels, source.setup.bads)
-        windows += windows_of(recording, config.window, filters)
+        windows += windows_of(recording, config.window, config.filters)
     report("cutting windows", len(recordings), len(recordings))
     return windows
 
@@ -46,8 +42,8 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
     from decoder.train import fit
 
     meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
-    references = {stream.setup.reference for run in dataset.train for stream in run.streams}
-    if len(references) == 1:
+    references = {stream.channels.setup.reference for run in dataset.train for stream in run.streams}
+    if len(references) == 1 and config.filters.reference is None:
         meta["reference"] = references.pop()
     with progress() as report:
         by_run = [(run.name, cut([run], config, report)) for run in dataset.train]

@@ -1,7 +1,7 @@
 """Online steps on samples, in one chain, and what makes a window unfit."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, Self
 
@@ -69,11 +69,9 @@ class FilterSpec(BaseModel):
         return self
 
 
-def with_bads(spec: FilterSpec, channels: Channels, bads: tuple[str, ...]) -> FilterSpec:
-    """Interpolate also the EEG channels that a recording or a stream marks as bad, where anything is interpolated."""
-    marked = tuple(
-        name for name, kind in zip(channels.names, channels.kinds, strict=True) if name in bads and kind == "eeg"
-    )
+def with_bads(spec: FilterSpec, channels: Channels) -> FilterSpec:
+    """Interpolate also the EEG channels that a recording or stream marks as bad, where anything is interpolated."""
+    marked = tuple(name for i, name in enumerate(channels.names) if i in _eeg(channels) and name in channels.setup.bads)
     if not marked:
         return spec
     if spec.interpolate is None:
@@ -178,6 +176,7 @@ class FilterChain:
     """
 
     def __init__(self, spec: FilterSpec, channels: Channels, sfreq: float) -> None:
+        spec = with_bads(spec, channels)
         picks, reference, eeg = _pick(spec.channels, channels), _reference(spec.reference, channels), _eeg(channels)
         # Filters come before the mixing of channels (both are linear), so that only what is needed is mixed, and late.
         needed = sorted({*picks, *(reference or ()), *(eeg if spec.interpolate else ())})
@@ -267,7 +266,7 @@ def _running(spec: FilterSpec, sfreq: float) -> list[PercentSignal | Drift | Run
 
 def _units(channels: Channels, spec: FilterSpec) -> Channels:
     unit = "z" if spec.zscore else "percent" if spec.percent_signal else None
-    return channels if unit is None else Channels(channels.names, channels.kinds, (unit,) * len(channels))
+    return channels if unit is None else replace(channels, units=(unit,) * len(channels))
 
 
 def _eeg(channels: Channels) -> list[int]:

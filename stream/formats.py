@@ -4,6 +4,7 @@ import csv
 import gzip
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,9 @@ def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None, refere
     kind = next((TYPE_OF_KIND[kind] for kind in kinds if kind in TYPE_OF_KIND), "misc")
     data = np.ascontiguousarray((raw.get_data() * factors[:, None]).T, dtype=np.float32)
     description = str(raw.info["description"] or f"{kind} recording")
-    channels = Channels(tuple(raw.ch_names), kinds, si)
-    setup = setup_of_raw(raw, reference)
+    channels = Channels(tuple(raw.ch_names), kinds, si, setup_of_raw(raw, reference))
     times = np.arange(len(data)) / sfreq
-    stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data, setup)
+    stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data)
     date = raw.info["meas_date"]
     return Recording(name, description, (stream,), events, date and date.timestamp() + raw.first_time)
 
@@ -213,21 +213,21 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
             unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
         units.append(unit)
         factors.append(factor)
+    setup = setup_of(
+        names,
+        lambda i, key: _text(described[i], key),
+        lambda i, axis: _text(described[i], "location", axis),
+        _text(info, "desc", "reference", "label"),
+    )
     order = np.argsort(times, kind="stable")
     return RecordedStream(
         name=info["name"][0],
         type=info["type"][0] or "misc",
         source_id=_text(info, "source_id") or f"replay-{info['name'][0]}",
-        channels=Channels(tuple(names), tuple(kinds), tuple(units)),
+        channels=Channels(tuple(names), tuple(kinds), tuple(units), setup),
         sfreq=float(info["nominal_srate"][0]),
         times=times[order],
         data=(series * factors)[order].astype(np.float32),
-        setup=setup_of(
-            names,
-            lambda i, key: _text(described[i], key),
-            lambda i, axis: _text(described[i], "location", axis),
-            _text(info, "desc", "reference", "label"),
-        ),
     )
 
 
@@ -243,3 +243,25 @@ def _text(node: Any, *path: str) -> str:
     for key in path:
         node = (node.get(key) or [None])[0] if isinstance(node, dict) else None
     return node if isinstance(node, str) else ""
+
+
+def in_unit(recording: Recording, unit: str | None) -> Recording:
+    """Take the numbers of channels whose file states no unit ('count') to be in `unit`; spikes and voxels stay.
+
+    Raises
+    ------
+    StreamError
+        The unit is not known.
+    """
+    if unit is None:
+        return recording
+    return replace(recording, streams=tuple(_in_unit(stream, unit) for stream in recording.streams))
+
+
+def _in_unit(stream: RecordedStream, unit: str) -> RecordedStream:
+    channels, factors, units = stream.channels, np.ones(len(stream.channels)), list(stream.channels.units)
+    for i, (kind, had) in enumerate(zip(channels.kinds, channels.units, strict=True)):
+        if had == "count" and kind in UNIT_OF_KIND:
+            units[i], factors[i] = si_unit(unit, kind)
+    stated = replace(channels, units=tuple(units))
+    return replace(stream, channels=stated, data=(stream.data * factors).astype(np.float32))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stream.errors import SourceError, StreamError
 from stream.events import Event
-from stream.filters import FilterSpec, with_bads
+from stream.filters import FilterSpec
 from stream.ingest import Ingest, IngestStats, WindowSpec
 from stream.offset import ClockOffset
 from stream.sources import (
@@ -96,7 +96,7 @@ class LiveIngest:
                 self.source.channels,
                 self.source.sfreq,
                 self._window,
-                with_bads(self._filters, self.source.channels, self.source.setup.bads),
+                self._filters,
                 speed=self.source.speed,
                 buffer_s=self._spec.buffer_s,
                 now=self._lsl.local_clock,

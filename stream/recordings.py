@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from stream.errors import RecordingError
 from stream.events import Event
-from stream.setup import NOTHING_KNOWN, Setup
-from stream.units import UNIT_OF_KIND, si_unit
+from stream.setup import restored, stored
 from stream.windows import Channels
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ class RecordedStream:
         Seconds from the recording's start.
     data : ndarray, shape (n_samples, n_channels), float32
         In the channels' units.
-    setup : Setup
-        Places, reference and bad channels, where they are known.
     """
 
     name: str
@@ -46,7 +43,6 @@ class RecordedStream:
     sfreq: float
     times: NDArray[np.float64]
     data: NDArray[np.float32]
-    setup: Setup = NOTHING_KNOWN
 
     def __post_init__(self) -> None:
         if self.data.shape != (len(self.times), len(self.channels)):
@@ -93,8 +89,8 @@ def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
     for stream in recording.streams:
         if name is None or name in {stream.name, stream.type}:
             return stream
-    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "markers only"
-    raise RecordingError(f"recording {recording.name!r} has no stream {name or 'of data'!r}; it has {have}")
+    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
+    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
 
 
 def read(where: "Path | BidsRun") -> Recording:
@@ -139,28 +135,6 @@ def _reader(path: Path) -> Callable[[Path], Recording]:
     return reader
 
 
-def in_unit(recording: Recording, unit: str | None) -> Recording:
-    """Take the numbers of channels whose file states no unit ('count') to be in `unit`; spikes and voxels stay.
-
-    Raises
-    ------
-    StreamError
-        The unit is not known.
-    """
-    if unit is None:
-        return recording
-    return replace(recording, streams=tuple(_in_unit(stream, unit) for stream in recording.streams))
-
-
-def _in_unit(stream: RecordedStream, unit: str) -> RecordedStream:
-    channels, factors, units = stream.channels, np.ones(len(stream.channels)), list(stream.channels.units)
-    for i, (kind, had) in enumerate(zip(channels.kinds, channels.units, strict=True)):
-        if had == "count" and kind in UNIT_OF_KIND:
-            units[i], factors[i] = si_unit(unit, kind)
-    stated = Channels(channels.names, channels.kinds, tuple(units))
-    return replace(stream, channels=stated, data=(stream.data * factors).astype(np.float32))
-
-
 def write_npz(recording: Recording, path: Path) -> None:
     """Write a recording as NPZ: a JSON header and plain arrays, nothing pickled.
 
@@ -178,7 +152,7 @@ def write_npz(recording: Recording, path: Path) -> None:
                 "source_id": stream.source_id,
                 "sfreq": stream.sfreq,
                 "channels": [stream.channels.names, stream.channels.kinds, stream.channels.units],
-                "setup": asdict(stream.setup),
+                "setup": stored(stream.channels.setup),
             }
             for stream in recording.streams
         ],
@@ -214,11 +188,10 @@ def read_npz(path: Path) -> Recording:
                     name=str(stream["name"]),
                     type=str(stream["type"]),
                     source_id=str(stream["source_id"]),
-                    channels=Channels(*(tuple(map(str, entries)) for entries in stream["channels"])),
+                    channels=_channels(stream),
                     sfreq=float(stream["sfreq"]),
                     times=file[f"times_{i}"].astype(np.float64),
                     data=file[f"data_{i}"].astype(np.float32),
-                    setup=_setup(stream.get("setup", {})),
                 )
                 for i, stream in enumerate(header["streams"])
             )
@@ -229,6 +202,6 @@ def read_npz(path: Path) -> Recording:
         raise RecordingError(f"{path}: not a recording written by minddiffuser ({error})") from error
 
 
-def _setup(stored: dict[str, Any]) -> Setup:
-    places = tuple(None if place is None else (place[0], place[1], place[2]) for place in stored.get("places", ()))
-    return Setup(places, str(stored.get("reference", "")), tuple(map(str, stored.get("bads", ()))))
+def _channels(stream: dict[str, Any]) -> Channels:
+    names, kinds, units = (tuple(map(str, entries)) for entries in stream["channels"])
+    return Channels(names, kinds, units, restored(stream.get("setup", {})))

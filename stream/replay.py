@@ -159,7 +159,7 @@ def _info(lsl: Any, stream: RecordedStream, description: str, speed: float, *, l
         channel.append_child_value("label", name)
         channel.append_child_value("type", kind.upper())
         channel.append_child_value("unit", unit)
-        append_to(channel, stream.setup, i, name)
-    if stream.setup.reference:
-        desc.append_child("reference").append_child_value("label", stream.setup.reference)
+        append_to(channel, channels.setup, i, name)
+    if channels.setup.reference:
+        desc.append_child("reference").append_child_value("label", channels.setup.reference)
     return info

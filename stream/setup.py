@@ -30,6 +30,11 @@ class Setup:
     reference: str = ""
     bads: tuple[str, ...] = ()
 
+    def subset(self, chosen: Sequence[int], names: Sequence[str]) -> "Setup":
+        """Keep what concerns the channels at some places, which bear these names."""
+        places = tuple(self.places[i] for i in chosen) if self.places else ()
+        return Setup(places, self.reference, tuple(name for name in self.bads if name in names))
+
 
 NOTHING_KNOWN = Setup()
 
@@ -76,3 +81,22 @@ def append_to(channel: Any, setup: Setup, i: int, name: str) -> None:
             location.append_child_value(axis, repr(metres / MILLI))
     if name in setup.bads:
         channel.append_child_value("status", "bad")
+
+
+def stored(setup: Setup) -> dict[str, Any]:
+    """Give a setup as JSON holds it."""
+    return {"places": setup.places, "reference": setup.reference, "bads": setup.bads}
+
+
+def restored(content: dict[str, Any]) -> Setup:
+    """Take a setup from what `stored` gave; an empty dict knows nothing.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        It is something else.
+    """
+    places = tuple(
+        None if at is None else (float(at[0]), float(at[1]), float(at[2])) for at in content.get("places", ())
+    )
+    return Setup(places, str(content.get("reference", "")), tuple(map(str, content.get("bads", ()))))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream.errors import SourceError, StreamError
 from stream.events import Event
-from stream.setup import NOTHING_KNOWN, Setup, setup_of
+from stream.setup import setup_of
 from stream.units import channel_kind, si_unit
 from stream.windows import Channels
 
@@ -79,8 +79,6 @@ class Source:
         Source seconds per second of the LSL clock.
     samples : int or None
         After how many the stream ends by itself, where a replay says so.
-    setup : Setup
-        Places, reference and bad channels, where the metadata say.
     """
 
     name: str
@@ -93,7 +91,6 @@ class Source:
     sfreq: float
     speed: float
     samples: int | None = None
-    setup: Setup = NOTHING_KNOWN
 
 
 def load_lsl(peers: tuple[str, ...] = ("127.0.0.1",)) -> Any:
@@ -260,6 +257,12 @@ def describe(info: Any, unit: str | None) -> Source:
         node = node.next_sibling("channel")
     if len(set(names)) < len(names):
         raise SourceError(f"stream {info.name()!r} has channels of the same name: {', '.join(sorted(names))}")
+    setup = setup_of(
+        names,
+        lambda i, key: str(nodes[i].child_value(key)),
+        lambda i, axis: str(nodes[i].child("location").child_value(axis)),
+        str(desc.child("reference").child_value("label")),
+    )
     replay = desc.child("replay")
     return Source(
         name=info.name(),
@@ -267,17 +270,11 @@ def describe(info: Any, unit: str | None) -> Source:
         source_id=info.source_id(),
         description=desc.child_value("description"),
         hostname=info.hostname(),
-        channels=Channels(tuple(names), tuple(kinds), tuple(units)),
+        channels=Channels(tuple(names), tuple(kinds), tuple(units), setup),
         factors=np.array(factors),
         sfreq=float(replay.child_value("sfreq") or info.nominal_srate()),
         speed=float(replay.child_value("speed") or 1.0),
         samples=int(replay.child_value("samples") or 0) or None,
-        setup=setup_of(
-            names,
-            lambda i, key: str(nodes[i].child_value(key)),
-            lambda i, axis: str(nodes[i].child("location").child_value(axis)),
-            str(desc.child("reference").child_value("label")),
-        ),
     )
 
 

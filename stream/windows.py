@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.events import Event
+from stream.setup import NOTHING_KNOWN, Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,15 @@ class Channels:
     names, kinds, units : tuple of str
         One entry a channel. Kinds are MNE's names ('eeg', 'mag', 'grad', 'eog', 'misc', 'voxel', 'unit');
         units are SI ('V', 'T', 'T/m') or a named pure number ('z', 'percent', 'count').
+    setup : Setup
+        Places, reference and bad channels, where they are known; says nothing about which channels these are, so it is
+        left out of comparisons.
     """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     units: tuple[str, ...]
+    setup: Setup = field(default=NOTHING_KNOWN, compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,6 +57,7 @@ class Channels:
             tuple(self.names[i] for i in places),
             tuple(self.kinds[i] for i in places),
             tuple(self.units[i] for i in places),
+            self.setup.subset(places, [self.names[i] for i in places]),
         )
 
 

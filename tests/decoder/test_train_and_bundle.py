@@ -17,6 +17,7 @@ from decoder.preprocess import PreprocessSpec, fit_preprocessor
 from decoder.spec import DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.train import fit
+from stream.setup import Setup
 from stream.windows import Channels, Quality, Window
 
 SPEC = DecoderSpec()
@@ -124,6 +125,19 @@ def test_what_does_not_fit_is_refused_by_name(bundle: Bundle, windows: list[Wind
     bundle.check_feature_space("linear-0")
     with pytest.raises(BundleError, match="feature space linear-0"):
         bundle.check_feature_space("another")
+
+
+def test_another_reference_is_said(
+    bundle: Bundle, channels: Channels, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream against another electrode than the training's gives a warning; one that does not say gives none."""
+    bundle.save(tmp_path / "b")
+    known = Bundle.load(tmp_path / "b")
+    known.meta["reference"] = "Cz"
+    for reference, said in (("", False), ("Cz", False), ("A1", True)):
+        caplog.clear()
+        known.check(replace(channels, setup=Setup(reference=reference)), 100.0)
+        assert ("against Cz, this stream is against A1" in caplog.text) == said
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
