@@ -17,7 +17,7 @@ from stream.events import Event
 from stream.recordings import RecordedStream, Recording
 from stream.setup import setup_of, setup_of_raw
 from stream.tables import named
-from stream.units import UNIT_OF_KIND, channel_kind, si_unit
+from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
         described = [{} for _ in range(series.shape[1])]
     names, kinds, units, factors = [], [], [], []
     for i, channel in enumerate(described):
-        names.append(_text(channel, "label") or f"{kind.upper()}{i + 1:03d}")
+        names.append(_text(channel, "label") or number_name(info["type"][0] or "", i))
         kinds.append(channel_kind(stated) if (stated := _text(channel, "type")) else kind)
         try:
             unit, factor = si_unit(_text(channel, "unit"), kinds[-1])

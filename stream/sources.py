@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stream.errors import SourceError, StreamError
 from stream.events import Event
 from stream.setup import setup_of
-from stream.units import channel_kind, si_unit
+from stream.units import channel_kind, number_name, si_unit
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
@@ -238,17 +238,17 @@ def describe(info: Any, unit: str | None) -> Source:
     Raises
     ------
     SourceError
-        A channel's unit is not known and `unit` is not given, or channel names are doubled.
+        A data channel's unit is not known and `unit` is not given, or channel names are doubled.
     """
     desc = info.desc()
     kind = channel_kind(info.type())
     names, kinds, units, factors, nodes = [], [], [], [], []
     node = desc.child("channels").child("channel")
     for i in range(info.channel_count()):
-        names.append(node.child_value("label") or f"{info.type() or 'channel'}{i + 1:03d}")
+        names.append(node.child_value("label") or number_name(info.type(), i))
         kinds.append(channel_kind(node.child_value("type")) if node.child_value("type") else kind)
         try:
-            si, factor = si_unit(unit or node.child_value("unit"), kinds[-1])
+            si, factor = _unit(node.child_value("unit"), unit, kinds[-1])
         except StreamError as error:
             raise SourceError(f"stream {info.name()!r}, channel {names[-1]}: {error} as source.unit") from None
         units.append(si)
@@ -276,6 +276,16 @@ def describe(info: Any, unit: str | None) -> Source:
         speed=float(replay.child_value("speed") or 1.0),
         samples=int(replay.child_value("samples") or 0) or None,
     )
+
+
+def _unit(text: str, stated: str | None, kind: str) -> tuple[str, float]:
+    """Take the stream's own unit if it is known, else the config's; trigger and auxiliary channels may have none."""
+    try:
+        return si_unit(text, kind)
+    except StreamError:
+        if stated is None and kind in {"misc", "stim"}:
+            return "count", 1.0
+        return si_unit(stated or text, kind)
 
 
 def marker_event(value: str | float, time_: float) -> Event:
