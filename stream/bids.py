@@ -103,13 +103,15 @@ def read_run(wanted: BidsRun) -> Recording:
         LOG.warning("%s has no events.tsv: it is read without events", path.name)
     bold = _name(path).suffix == "bold"
     recording = _read_bold(path, root, wanted.mask) if bold else _read_raw(path, root)
-    return replace(recording, events=events)
+    data_set = str(_json(root / "dataset_description.json").get("Name") or root.name)
+    return replace(recording, events=events, description=f"{recording.streams[0].type} of {data_set}")
 
 
 def root_of(path: Path) -> Path | None:
     """Find the data set that a file or folder lies in: the nearest folder with dataset_description.json."""
-    folders = [path, *path.resolve().parents] if path.is_dir() else path.resolve().parents
-    return next((folder for folder in folders if (folder / "dataset_description.json").is_file()), None)
+    # The file itself may be a link into an archive of contents (git-annex); its folder is the data set's.
+    folder = path.resolve() if path.is_dir() else path.parent.resolve()
+    return next((each for each in [folder, *folder.parents] if (each / "dataset_description.json").is_file()), None)
 
 
 def run_at(path: Path) -> BidsRun | None:
@@ -165,7 +167,7 @@ def _sidecars(path: Path, root: Path, suffix: str, extension: str) -> list[Path]
     """
     raw = root.parent.parent if root.parent.name == "derivatives" else None
     own = _name(path).entities
-    below = path.resolve().parent.relative_to(root.resolve())
+    below = path.parent.resolve().relative_to(root.resolve())
     found = []
     for top in [raw, root] if raw else [root]:
         folders = [top, *(top / Path(*below.parts[: i + 1]) for i in range(len(below.parts)))]
@@ -180,14 +182,18 @@ def _sidecar(path: Path, root: Path) -> dict[str, Any]:
     """Merge the JSON files that describe a run; the nearer ones rule."""
     merged: dict[str, Any] = {}
     for file in _sidecars(path, root, _name(path).suffix, ".json"):
-        try:
-            content = json.loads(file.read_text("utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise RecordingError(f"{file}: not JSON ({error})") from None
-        if not isinstance(content, dict):
-            raise RecordingError(f"{file}: holds no object of keys and values")
-        merged |= content
+        merged |= _json(file)
     return merged
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{file}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise RecordingError(f"{file}: holds no object of keys and values")
+    return content
 
 
 def _read_raw(path: Path, root: Path) -> Recording:

@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 MUSE_SFREQ = 256.0
 POSIX_SINCE = 1e9  # stamps above are POSIX time (2001 and later); an LSL clock counts from the machine's start
 SCALED_BY_MNE = {"V", "mV", "uV", "µV"}
-TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "voxel": "fMRI", "unit": "spikes"}
+TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "seeg": "iEEG", "ecog": "iEEG", "dbs": "iEEG"}
 
 
 def read_mne(path: Path) -> Recording:

@@ -81,6 +81,15 @@ def test_meg_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(stream.data, raw.get_data().T, rtol=1e-6)
 
 
+def test_ieeg_run(tmp_path: Path) -> None:
+    """Electrodes in the brain are read in volts, under their own kind."""
+    raw = made(kinds=("seeg", "ecog"))
+    write(tmp_path, "01", "01", raw, kind="ieeg")
+    (stream,) = read(tmp_path).streams
+    assert (stream.type, stream.channels.kinds, stream.channels.units) == ("iEEG", ("seeg", "ecog"), ("V", "V"))
+    np.testing.assert_allclose(stream.data, raw.get_data().T, atol=2e-9)
+
+
 def test_a_run_is_found_by_its_entities(dataset: Path) -> None:
     """Subject and run lead to one file, with and without leading zeros, as numbers and in a folder of the data set."""
     want = dataset / "sub-01" / "eeg" / "sub-01_task-faces_run-02_eeg.vhdr"
@@ -219,6 +228,7 @@ def test_fmri_run(bold: Callable[..., NDArray[np.float32]], tmp_path: Path, capl
     np.testing.assert_array_equal(stream.times, np.arange(6) * 2.0)
     np.testing.assert_array_equal(stream.data[:, 1], volumes[2, 3, 1])
     assert recording.events == (Event(0.5, "u"), Event(4.0, "n"))
+    assert recording.description == "fMRI of x"
     assert "2 s in the sidecar rules over 1 s" in caplog.text
     mask(tmp_path / "mine.nii", (0, 1, 1))
     assert read(BidsRun(bids=root, mask=tmp_path / "mine.nii")).streams[0].channels.names == ("v0-1-1",)
