@@ -88,6 +88,7 @@ class Bundle:
         self.held_out = dict(held_out or {})
         self.meta = dict(meta or {})
         self._orders: dict[Channels, NDArray[np.intp]] = {}
+        self._reference_told = False
 
     def check(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
         """Find the bundle's channels in a stream.
@@ -109,16 +110,14 @@ class Bundle:
         BundleError
             If a channel is missing or has another unit, or the rate differs by more than 0.1 %.
         """
-        trained, live = self.meta.get("reference"), channels.setup.reference
-        if trained and live and trained != live:
+        trained, live = self.channels.setup.reference, channels.setup.reference
+        if trained and live and trained != live and not self._reference_told:
+            self._reference_told = True
             logger.warning(
-                "the decoder was trained on EEG against %s, this stream is against %s: record against the same, or set "
+                "the decoder was trained on EEG against %s, this is against %s: record against the same, or set "
                 "filters.reference and train again",
                 *(trained, live),
             )
-        return self._order(channels, sfreq)
-
-    def _order(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
         if abs(sfreq - self.sfreq) > 1e-3 * self.sfreq:
             raise BundleError(
                 f"the bundle was trained at {self.sfreq:g} Hz but windows come at {sfreq:g} Hz; "
@@ -178,7 +177,7 @@ class Bundle:
     def _data(self, window: Window) -> NDArray[np.float32]:
         """Give a window's data in the bundle's channel order."""
         if window.channels not in self._orders:
-            self._orders[window.channels] = self._order(window.channels, window.sfreq)
+            self._orders[window.channels] = self.check(window.channels, window.sfreq)
         n_times = window.data.shape[1]
         # An event lies up to half a sample from the one its window is cut at, here and in training.
         if n_times != self.n_times or abs(window.tmin - self.tmin) > 1.01 / (self.sfreq or 1):
@@ -211,6 +210,7 @@ class Bundle:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "models": {name: {"family": m.family, "settings": m.settings()} for name, m in self.models.items()},
             "channels": {k: list(getattr(self.channels, k)) for k in ("names", "kinds", "units")},
+            "reference": self.channels.setup.reference,
             "sfreq": self.sfreq,
             "n_times": self.n_times,
             "tmin": self.tmin,
@@ -267,14 +267,19 @@ class Bundle:
                 start = f"{name}/"
                 own = {key.removeprefix(start): array for key, array in tensors.items() if key.startswith(start)}
                 models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
-            names, kinds, units = (tuple(content["channels"][key]) for key in ("names", "kinds", "units"))
+            channels = _channels(content["channels"], str(content.get("reference", "")))
             rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
-            return cls(models, Channels(names, kinds, units), **rest)
+            return cls(models, channels, **rest)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(
                 f"{folder} lacks {reason} that this version needs; train the bundle again with this version"
             ) from None
+
+
+def _channels(content: Mapping[str, Sequence[str]], reference: str) -> Channels:
+    names, kinds, units = (tuple(content[key]) for key in ("names", "kinds", "units"))
+    return Channels(names, kinds, units).against(reference)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from engine.desk.compose import Stimulus
     from engine.models import Models
 
+LOG = logging.getLogger(__name__)
 CALIBRATION_SEED = 7_000_000
 """Calibration pictures are composed from this seed plus the participant's; test pictures are files of their own."""
 
@@ -75,6 +77,8 @@ def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
 
     if not spec.train or spec.stimuli is None:
         raise AppError("data.dataset 'recording' needs data.train (a recording) and data.stimuli (a folder)")
+    if spec.live is None:
+        LOG.warning("data.live names no recording: what is evaluated is what the decoder was trained on")
     calibration = tuple(in_unit(read(where), unit) for where in spec.train)
     return Dataset(
         name=calibration[0].name.partition(".")[0],

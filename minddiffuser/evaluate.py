@@ -28,7 +28,7 @@ from minddiffuser.data import load_dataset, originals
 from minddiffuser.live import ready_engine
 from minddiffuser.quality import score
 from minddiffuser.rehearsal import rehearse
-from minddiffuser.training import cut
+from stream.ingest import windows_of
 from stream.recordings import Recording, write_npz
 from stream.windows import Window
 
@@ -79,8 +79,6 @@ async def run_evaluate(
         "offline": figures(offline, dataset),
         "versions": versions(),
     }
-    if any(dataset.live is run for run in dataset.train):
-        answer["note"] = "the decoder was trained on this very recording; data.live names another one"
     if live:
         received, account = await _live(recording, config, bundle, reconstructor, dataset, stop, folder)
         answer["live"] = figures(received, dataset) | {"account": account}
@@ -149,7 +147,7 @@ def offline_pictures(
     recording: Recording, config: Config, bundle: Bundle, reconstructor: Reconstructor, report: Report
 ) -> list[Received]:
     """Reconstruct every window of a recording without a stream, by the live loop's own objects."""
-    windows = [window for window in cut([recording], config, report) if not window.quality.rejected]
+    windows = [w for w in windows_of(recording, config.window, config.filters) if not w.quality.rejected]
     pictures = []
     for done, window in enumerate(windows):
         report("reconstructing offline", done, len(windows))

@@ -42,9 +42,6 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
     from decoder.train import fit
 
     meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
-    references = {stream.channels.setup.reference for run in dataset.train for stream in run.streams}
-    if len(references) == 1 and config.filters.reference is None:
-        meta["reference"] = references.pop()
     with progress() as report:
         by_run = [(run.name, cut([run], config, report)) for run in dataset.train]
         windows = [window for _, cut_from in by_run for window in cut_from]

@@ -196,7 +196,7 @@ class FilterChain:
         self._interpolator = Interpolator(spec.interpolate, here, self.sfreq) if spec.interpolate else None
         self.interpolated = self._interpolator.names if self._interpolator else ()
         self._running = _running(spec, self.sfreq)
-        self.channels = _units(channels.subset(picks), spec)
+        self.channels = _outgoing(channels.subset(picks), spec)
 
     def reset(self) -> None:
         """Forget the signal so far: the next sample is taken for the level it always had."""
@@ -264,7 +264,10 @@ def _running(spec: FilterSpec, sfreq: float) -> list[PercentSignal | Drift | Run
     return [step(max(1.0, seconds * sfreq)) for step, seconds in wanted if seconds]
 
 
-def _units(channels: Channels, spec: FilterSpec) -> Channels:
+def _outgoing(channels: Channels, spec: FilterSpec) -> Channels:
+    """Say in what unit, and against what, channels are after the chain."""
+    if spec.reference:
+        channels = channels.against(spec.reference if isinstance(spec.reference, str) else "+".join(spec.reference))
     unit = "z" if spec.zscore else "percent" if spec.percent_signal else None
     return channels if unit is None else replace(channels, units=(unit,) * len(channels))
 

@@ -1,7 +1,7 @@
 """Windows of brain data: what the decoder takes in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,10 @@ class Channels:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def against(self, reference: str) -> "Channels":
+        """Give the same channels, recorded against `reference`."""
+        return replace(self, setup=replace(self.setup, reference=reference))
 
     def subset(self, places: Sequence[int]) -> "Channels":
         """Choose some channels by their places, in that order."""

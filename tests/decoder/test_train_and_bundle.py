@@ -17,7 +17,6 @@ from decoder.preprocess import PreprocessSpec, fit_preprocessor
 from decoder.spec import DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.train import fit
-from stream.setup import Setup
 from stream.windows import Channels, Quality, Window
 
 SPEC = DecoderSpec()
@@ -127,17 +126,14 @@ def test_what_does_not_fit_is_refused_by_name(bundle: Bundle, windows: list[Wind
         bundle.check_feature_space("another")
 
 
-def test_another_reference_is_said(
-    bundle: Bundle, channels: Channels, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A stream against another electrode than the training's gives a warning; one that does not say gives none."""
-    bundle.save(tmp_path / "b")
-    known = Bundle.load(tmp_path / "b")
-    known.meta["reference"] = "Cz"
-    for reference, said in (("", False), ("Cz", False), ("A1", True)):
-        caplog.clear()
-        known.check(replace(channels, setup=Setup(reference=reference)), 100.0)
-        assert ("against Cz, this stream is against A1" in caplog.text) == said
+def test_another_reference_is_said(bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream against another electrode than the training's gives one warning; one that does not say gives none."""
+    known = bundle.channels.against("Cz")
+    Bundle(bundle.models, known, sfreq=100.0, n_times=bundle.n_times, tmin=bundle.tmin).save(tmp_path / "b")
+    loaded = Bundle.load(tmp_path / "b")
+    for reference, said in (("", 0), ("Cz", 0), ("A1", 1), ("A1", 1)):
+        loaded.check(known.against(reference), 100.0)
+        assert caplog.text.count("against Cz, this is against A1") == said
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])

@@ -63,6 +63,7 @@ def test_bids_runs_to_train_and_test_on(data: Path, tmp_path: Path) -> None:
     assert [event.label for event in dataset.train[0].events] == list(dataset.stimuli.ids)
     assert dataset.train[0].streams[0].channels.setup.reference == "FCz"
     whole, repaired = (cut([run], made, lambda *_: None) for run in dataset.train)
+    assert whole[0].channels.setup.reference == "FCz"
     assert {window.quality.interpolated for window in whole} == {()}
     assert {window.quality.interpolated for window in repaired} == {("Cz",)}
     forgiving = made.filters.model_copy(update={"interpolate": None})
