@@ -1,4 +1,4 @@
-"""Networks that judge how alike two pictures are: the engine's CLIP, and those of the field where they lie at hand."""
+"""Networks that judge reconstructions: the engine's CLIP, and those of the field whose weights lie at hand."""
 
 from __future__ import annotations
 
@@ -76,16 +76,69 @@ def missing_networks() -> list[str]:
     return [name for name, network in NETWORKS.items() if not (judges_dir() / network.file).is_file()]
 
 
-def judges(models: Models) -> dict[str, Embed]:
-    """Give what turns pictures (n, height, width, 3) into features (n, d), for every judge at hand; 'clip' always is.
+class Judges:
+    """What turns pictures into features to compare: the engine's CLIP, and every network whose weights are at hand.
+
+    Parameters
+    ----------
+    models : Models
+
+    Attributes
+    ----------
+    embed : dict of str to callable
+        From pictures (n, height, width, 3), uint8, to features (n, d); 'clip' is always there.
 
     Raises
     ------
     AppError
         A file of weights is not what its name says.
     """
-    present = {name: network for name, network in NETWORKS.items() if name not in missing_networks()}
-    return {"clip": models.embed_images} | {name: _load(network) for name, network in present.items()}
+
+    def __init__(self, models: Models) -> None:
+        absent = missing_networks()
+        present = {name: network for name, network in NETWORKS.items() if name not in absent}
+        self._names = models.embed_texts
+        self.embed: dict[str, Embed] = {"clip": models.embed_images}
+        self.embed |= {name: _load(network) for name, network in present.items()}
+
+    def scores(
+        self, gallery: Pixels, own: NDArray[np.intp], reconstruction: Pixels, concepts: Sequence[str] = ()
+    ) -> dict[str, Floats]:
+        """Score reconstructions as networks see them.
+
+        Parameters
+        ----------
+        gallery : ndarray, shape (k, height, width, 3), uint8
+            The pictures shown, each once.
+        own : ndarray of int, shape (n,)
+            Which of them each reconstruction is held against.
+        reconstruction : ndarray, shape (n, height, width, 3), uint8
+        concepts : sequence of str, length k
+            What each picture of the gallery shows; may be empty.
+
+        Returns
+        -------
+        scores : dict
+            'two_way_<network>', or 'distance_<network>' (1 - correlation, lower is better). Of CLIP also
+            'retrieval_top1' and 'retrieval_top5': own picture among the one or five most similar of the k, chance
+            1/k and 5/k; 'concept_top1' and 'concept_top5': own concept's name among the nearest of all names that
+            the gallery has. Each of shape (n,).
+        """
+        scores: dict[str, Floats] = {}
+        for name, embed in self.embed.items():
+            r = metrics.correlation_matrix(embed(gallery), embed(reconstruction))
+            if name in NETWORKS and NETWORKS[name].distance:
+                scores[f"distance_{name}"] = 1 - r[own, np.arange(len(own))]
+                continue
+            scores[f"two_way_{name}"] = metrics.two_way(r, own)
+            if name == "clip":
+                scores |= {f"retrieval_top{k}": metrics.top_k(r, k, own) for k in (1, 5)}
+        if concepts:
+            names = sorted(set(concepts))
+            row = np.array([names.index(concepts[place]) for place in own], dtype=np.intp)
+            similarity = (self._names(names) @ self.embed["clip"](reconstruction).T).astype(np.float64)
+            scores |= {f"concept_top{k}": metrics.top_k(similarity, k, row) for k in (1, 5)}
+        return scores
 
 
 def _load(network: Network) -> Embed:
@@ -118,63 +171,3 @@ def _load(network: Network) -> Embed:
         return np.concatenate(found)
 
     return embed
-
-
-def judge(
-    judges_: dict[str, Embed], gallery: Pixels, own: NDArray[np.intp], reconstruction: Pixels
-) -> dict[str, Floats]:
-    """Score reconstructions as networks see them.
-
-    Parameters
-    ----------
-    judges_ : dict
-        From `judges`.
-    gallery : ndarray, shape (k, height, width, 3), uint8
-        The pictures shown, each once.
-    own : ndarray of int, shape (n,)
-        Which of them each reconstruction is held against.
-    reconstruction : ndarray, shape (n, height, width, 3), uint8
-
-    Returns
-    -------
-    scores : dict
-        'two_way_<network>', or 'distance_<network>' (1 - correlation, lower is better); of CLIP also 'retrieval_top1'
-        and 'retrieval_top5' (own picture among the one or five most similar of the k; chance 1/k and 5/k). Each of
-        shape (n,).
-    """
-    scores: dict[str, Floats] = {}
-    for name, embed in judges_.items():
-        r = metrics.correlation_matrix(embed(gallery), embed(reconstruction))
-        if name in NETWORKS and NETWORKS[name].distance:
-            scores[f"distance_{name}"] = 1 - r[own, np.arange(len(own))]
-            continue
-        scores[f"two_way_{name}"] = metrics.two_way(r, own)
-        if name == "clip":
-            scores["retrieval_top1"] = metrics.top_k(r, 1, own)
-            scores["retrieval_top5"] = metrics.top_k(r, 5, own)
-    return scores
-
-
-def concept_accuracy(
-    models: Models, pictures: Pixels, concepts: Sequence[str], own: NDArray[np.intp], k: int = 1
-) -> Floats:
-    """Tell by zero-shot CLIP whether pictures show their concept: its name among the k nearest of all names.
-
-    Parameters
-    ----------
-    models : Models
-    pictures : ndarray, shape (n, height, width, 3), uint8
-    concepts : sequence of str
-        Names to choose from, each once.
-    own : ndarray of int, shape (n,)
-        Which of them each picture should show.
-    k : int
-
-    Returns
-    -------
-    hits : ndarray, shape (n,)
-        Chance is k / number of concepts.
-    """
-    texts = models.embed_texts(list(concepts))
-    similarity = texts @ models.embed_images(pictures).T
-    return metrics.top_k(similarity.astype(np.float64), k, own)

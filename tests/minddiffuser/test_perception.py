@@ -12,7 +12,7 @@ from engine.desk.compose import images, load_test_stimuli
 from engine.models import load_models
 from engine.spec import ModelSpec
 from minddiffuser.errors import AppError
-from minddiffuser.perception import NETWORKS, concept_accuracy, judge, judges, missing_networks
+from minddiffuser.perception import NETWORKS, Judges, missing_networks
 
 STIMULI = load_test_stimuli()[:24]
 OWN = np.arange(len(STIMULI))
@@ -25,22 +25,22 @@ def test_the_pictures_themselves_are_found_again_and_others_are_not(
     monkeypatch.setenv("MINDDIFFUSER_JUDGES", str(tmp_path))
     models = load_models(ModelSpec(), "cpu")
     shown = images(STIMULI)
-    found = judges(models)
-    assert set(found) == {"clip"}
+    judges = Judges(models)
+    assert set(judges.embed) == {"clip"}
     assert missing_networks() == list(NETWORKS)
-    own = judge(found, shown, OWN, shown)
+    own = judges.scores(shown, OWN, shown)
     assert own["two_way_clip"].min() == own["retrieval_top1"].min() == 1
-    other = judge(found, shown, np.roll(OWN, 5), shown)
+    other = judges.scores(shown, np.roll(OWN, 5), shown)
     assert other["retrieval_top1"].max() == 0
     assert 0.3 < other["two_way_clip"].mean() < 0.7
 
 
 def test_zero_shot_clip_names_what_is_in_the_pictures() -> None:
     """Names go with their own pictures far above chance, and not with those of other pictures."""
-    models = load_models(ModelSpec(), "cpu")
-    concepts = [stimulus.concept for stimulus in STIMULI]
-    right = concept_accuracy(models, images(STIMULI), concepts, OWN, k=5).mean()
-    wrong = concept_accuracy(models, images(STIMULI), concepts, np.roll(OWN, 7), k=5).mean()
+    judges = Judges(load_models(ModelSpec(), "cpu"))
+    shown, concepts = images(STIMULI), [stimulus.concept for stimulus in STIMULI]
+    right = judges.scores(shown, OWN, shown, concepts)["concept_top5"].mean()
+    wrong = judges.scores(shown, np.roll(OWN, 7), shown, concepts)["concept_top5"].mean()
     assert right > 0.6
     assert wrong < 0.45
 
@@ -54,8 +54,8 @@ def test_networks_of_the_field_judge_where_their_weights_lie_at_hand(
     torch.manual_seed(0)
     save_file(get_model("alexnet", weights=None).state_dict(), tmp_path / "alexnet.safetensors")
     shown = images(STIMULI[:6])
-    scores = judge(judges(models), shown, OWN[:6], shown)
+    scores = Judges(models).scores(shown, OWN[:6], shown)
     assert scores["two_way_alexnet2"].min() == scores["two_way_alexnet5"].min() == 1
     save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "swav_resnet50.safetensors")
     with pytest.raises(AppError, match=r"swav_resnet50\.safetensors"):
-        judges(models)
+        Judges(models)
