@@ -62,8 +62,8 @@ CHECKS = {
 N_SHOWN = 6
 SIDE = 128
 STYLE = """
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; padding: 0; margin: 0 }
-.grid li { list-style: none } .grid img { width: 100%; display: block; image-rendering: auto }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; padding: 0; margin: 0 }
+.grid li { list-style: none } .grid img { width: 100%; display: block; }
 .trio { display: grid; grid-template-columns: repeat(3, 1fr); gap: 2px }
 """
 
@@ -157,11 +157,11 @@ def _short(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _checks(checks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _checks(checks: Mapping[str, Any]) -> Iterator[str]:
     for name, value in checks.items():
         nested = {f"{name}_{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {name: value}
         for key, one in nested.items():
-            yield _short(one), CHECKS[key]
+            yield f"<dt>{_short(one)}</dt><dd>{escape(CHECKS[key])}</dd>"
 
 
 def _pictures(received: Sequence[Received], stimuli: StimulusTable) -> Iterator[str]:
