@@ -72,7 +72,7 @@ def live(name: str, window: WindowSpec, filters: FilterSpec, got: list[Window]) 
     return LiveIngest(SourceSpec(name=name, timeout_s=30), window, filters, got.append)
 
 
-@pytest.mark.parametrize(("speed", "hole"), [(1.0, False), (5.0, True), (20.0, True)])
+@pytest.mark.parametrize(("speed", "hole"), [(1.0, False), (5.0, True), (100.0, True)])
 def test_live_and_offline_windows_agree(play: Callable[..., Any], speed: float, hole: bool) -> None:
     """At any speed, holes included, a replay's live windows are those cut from the file: ids, data and flags."""
     name = f"t-{uuid.uuid4().hex}"
