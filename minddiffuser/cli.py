@@ -120,15 +120,20 @@ def replay(
 ) -> None:
     """Send recordings as live LSL streams: their data, and their events as string markers."""
     from minddiffuser.console import progress, set_up_logging
-    from stream.bids import BidsRun
+    from stream.bids import run_at
     from stream.recordings import read
     from stream.replay import replay as send
 
     set_up_logging(verbose)
     stop = _stop_on_signal()
-    wanted = {"subject": subject, "session": session, "task": task, "run": run, "label": label}
-    in_bids = any(value is not None for value in wanted.values())
-    loaded = [read(BidsRun(bids=path, **wanted) if in_bids else path) for path in recordings]
+    entities = {"subject": subject, "session": session, "task": task, "run": run, "label": label}
+    in_bids = {name: value for name, value in entities.items() if value is not None}
+    runs = [run_at(path) for path in recordings]
+    if in_bids and not any(runs):
+        raise AppError(f"--{next(iter(in_bids))} chooses in a BIDS folder; none is named")
+    loaded = [
+        read(found.model_copy(update=in_bids) if found else path) for path, found in zip(recordings, runs, strict=True)
+    ]
     if name and loaded[0].streams:
         first = replace(loaded[0].streams[0], name=name, source_id=name)
         loaded[0] = replace(loaded[0], streams=(first, *loaded[0].streams[1:]))

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stream.errors import RecordingError
 from stream.formats import from_raw
 from stream.nifti import read_volumes
 from stream.recordings import Recording
-from stream.tables import read_events, read_units
+from stream.tables import read_events, read_rows, read_units
 
 LOG = logging.getLogger(__name__)
 FORMATS = {
@@ -71,6 +72,8 @@ def find_run(wanted: BidsRun) -> Path:
     """
     if not wanted.bids.exists():
         raise RecordingError(f"{wanted.bids}: no such BIDS folder or file")
+    if not wanted.bids.is_dir() and not _is_run(wanted.bids):
+        raise RecordingError(f"{wanted.bids}: is neither a BIDS folder nor a run named as BIDS does")
     runs = [wanted.bids] if _is_run(wanted.bids) else sorted(_runs(wanted.bids))
     found = [path for path in runs if _matches(wanted, _name(path).entities)]
     if len(found) == 1:
@@ -217,7 +220,24 @@ def _read_bold(path: Path, root: Path, mask: Path | None) -> Recording:
         times = [float(time) for time in sidecar["VolumeTiming"]] if "VolumeTiming" in sidecar else None
     except (TypeError, ValueError):
         raise RecordingError(f"{path}: RepetitionTime or VolumeTiming in its sidecars is no number") from None
-    return read_volumes(path, mask=mask, repetition=repetition, times=times)
+    recording = read_volumes(path, mask=mask, repetition=repetition, times=times)
+    return replace(recording, begun=_acquired(path, root))
+
+
+def _acquired(path: Path, root: Path) -> float | None:
+    """When a run was begun, as its subject's or session's scans.tsv says (mne-bids reads it for the other kinds)."""
+    for folder in (path.parent.parent, path.parent.parent.parent):
+        for table in folder.glob("*_scans.tsv") if folder.resolve() != root.resolve() else ():
+            name = path.relative_to(folder).as_posix()
+            for row in read_rows(table, ("filename", "acq_time")):
+                if row["filename"] == name and row["acq_time"] != "n/a":
+                    try:
+                        return datetime.fromisoformat(
+                            row["acq_time"]
+                        ).timestamp()  # without a zone: local, as in mne-bids
+                    except ValueError:
+                        raise RecordingError(f"{table}: acq_time {row['acq_time']!r} is no date and time") from None
+    return None
 
 
 def _mask(path: Path, root: Path) -> Path | None:

@@ -29,7 +29,7 @@ def read_events(path: Path, label: str | None = None) -> tuple[Event, ...]:
     RecordingError
         No column 'onset' or `label`, or an onset that is no number.
     """
-    rows = _rows(path, ("onset", *([label] if label else [])))
+    rows = read_rows(path, ("onset", *([label] if label else [])))
     events = []
     for row in rows:
         text = _label(row, (label,) if label else LABELS)
@@ -43,8 +43,29 @@ def read_events(path: Path, label: str | None = None) -> tuple[Event, ...]:
 
 def read_units(path: Path) -> dict[str, str]:
     """Read from a channels.tsv the unit of each channel that has one."""
-    rows = _rows(path, ("name",))
+    rows = read_rows(path, ("name",))
     return {row["name"]: row["units"] for row in rows if row.get("units", "n/a") not in EMPTY}
+
+
+def read_rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """Read a table with a header; what is missing at a row's end is 'n/a'.
+
+    Raises
+    ------
+    RecordingError
+        No such file, no text, or a needed column is not there.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter="\t", restval="n/a")
+            rows = [{key: value.strip() for key, value in row.items() if isinstance(value, str)} for row in reader]
+            columns = reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecordingError(f"{path}: cannot be read ({error})") from None
+    for column in needed:
+        if column not in columns:
+            raise RecordingError(f"{path}: no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}")
+    return rows
 
 
 def named(time: float, label: str) -> Event:
@@ -67,17 +88,3 @@ def _label(row: dict[str, str], columns: tuple[str, ...]) -> str:
     if column is None:
         return ""
     return PurePosixPath(row[column]).stem if column == "stim_file" else row[column]
-
-
-def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t", restval="n/a")
-            rows = [{key: value.strip() for key, value in row.items() if isinstance(value, str)} for row in reader]
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecordingError(f"{path}: cannot be read ({error})") from None
-    for column in needed:
-        if column not in columns:
-            raise RecordingError(f"{path}: no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}")
-    return rows

@@ -121,8 +121,9 @@ def test_none_and_several_list_what_is_there(dataset: Path, entities: dict[str, 
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:
-    """An empty folder, and one that is not there, are errors that name it."""
-    for folder in (tmp_path, tmp_path / "gone"):
+    """An empty folder, one that is not there, and a file of another kind are errors that name it."""
+    (tmp_path / "x.xdf").write_bytes(b"")
+    for folder in (tmp_path, tmp_path / "gone", tmp_path / "x.xdf"):
         with pytest.raises(RecordingError, match=str(folder)):
             read(BidsRun(bids=folder))
 
@@ -229,12 +230,25 @@ def test_fmri_run(bold: Callable[..., NDArray[np.float32]], tmp_path: Path, capl
     np.testing.assert_array_equal(stream.data[:, 1], volumes[2, 3, 1])
     assert recording.events == (Event(0.5, "u"), Event(4.0, "n"))
     assert recording.description == "fMRI of x"
+    assert recording.begun is None
     assert "2 s in the sidecar rules over 1 s" in caplog.text
     mask(tmp_path / "mine.nii", (0, 1, 1))
     assert read(BidsRun(bids=root, mask=tmp_path / "mine.nii")).streams[0].channels.names == ("v0-1-1",)
     mask(prep / "sub-01_task-nback_run-1_desc-grey_mask.nii.gz", (0, 0, 0))
     with pytest.raises(RecordingError, match=r"several masks, .*desc-brain.*desc-grey.*say which"):
         read(root)
+
+
+def test_when_a_run_was_begun(bold: Callable[..., NDArray[np.float32]], tmp_path: Path) -> None:
+    """The subject's scans.tsv says when an fMRI run was begun, so that it can be put beside another recording."""
+    bold()
+    scans = tmp_path / "ds" / "sub-01" / "sub-01_scans.tsv"
+    rows = ["func/other_bold.nii.gz\t1999-01-01T00:00:00", "func/sub-01_task-nback_run-1_bold.nii.gz\t{}"]
+    scans.write_text("\n".join(["filename\tacq_time", *rows]).format("2001-09-09T01:46:40.25Z"))
+    assert read(tmp_path / "ds").begun == 1e9 + 0.25
+    scans.write_text("\n".join(["filename\tacq_time", *rows]).format("noon"))
+    with pytest.raises(RecordingError, match="acq_time 'noon' is no date"):
+        read(tmp_path / "ds")
 
 
 def test_a_derivatives_run_has_the_raw_runs_events(bold: Callable[..., NDArray[np.float32]], tmp_path: Path) -> None:

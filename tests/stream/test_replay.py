@@ -203,14 +203,15 @@ def test_xdf_knows_when_it_was_recorded(tmp_path: Path) -> None:
 
 
 def test_command_replays_bids_runs(tmp_path: Path, cli: Any) -> None:
-    """`minddiffuser replay A B --subject S` plays both, and says that they begin together."""
+    """`minddiffuser replay FOLDER FILE --subject S` plays both, and says that they begin together."""
     tag = uuid.uuid4().hex
     raw = mne.io.RawArray(np.zeros((1, 100)), mne.create_info(["Cz"], 100, "eeg"), verbose="error")
     place = mne_bids.BIDSPath(subject="01", task=tag, datatype="eeg", root=tmp_path / "ds")
     mne_bids.write_raw_bids(raw, place, format="BrainVision", allow_preload=True, verbose="error")
-    folder = str(tmp_path / "ds")
-    run = cli("replay", folder, folder, "--subject", "1", "--no-wait", "--json", "--speed", "10")
+    folder, table = str(tmp_path / "ds"), tmp_path / "gaze.csv"
+    table.write_text("timestamps,x\n" + "".join(f"{i / 50},1\n" for i in range(50)))
+    run = cli("replay", folder, str(table), "--subject", "1", "--no-wait", "--json", "--speed", "10")
     assert run.returncode == 0, run.stderr
     name = f"sub-01_task-{tag}_eeg.vhdr"
-    assert json.loads(run.stdout) == {"replayed": f"{name} + {name}", "stopped": False}
+    assert json.loads(run.stdout) == {"replayed": f"{name} + gaze.csv", "stopped": False}
     assert "all recordings begin together" in run.stderr.replace("\n", " ")
