@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stream.clock import Gap, SampleClock
 from stream.errors import RecordingError, SourceError
 from stream.scout import Scout, connect, key_of
-from stream.sources import LOOK_S, StreamSelector, find, load_lsl
+from stream.sources import LOOK_S, StreamSelector, find_among, load_lsl
 from stream.xdf_writer import XdfWriter
 
 if TYPE_CHECKING:
@@ -139,8 +139,12 @@ def _choose(
 ) -> "list[pylsl.StreamInfo]":
     """Resolve the streams to record; a stream that two selectors name is recorded once."""
     if selectors:
-        chosen = [find(selector, timeout_s, lsl=lsl, stop=stop) for selector in selectors]
-        return list({info.uid(): info for info in chosen}.values())
+        found: list[pylsl.StreamInfo] | None = None
+        chosen: dict[str, pylsl.StreamInfo] = {}
+        for selector in selectors:
+            info, found = find_among(found, selector, timeout_s, lsl=lsl, stop=stop)
+            chosen[info.uid()] = info
+        return list(chosen.values())
     deadline = time.monotonic() + timeout_s
     while not (found := lsl.resolve_streams(LOOK_S)) and time.monotonic() < deadline and not stop.is_set():
         pass
