@@ -110,7 +110,7 @@ class Bundle:
         BundleError
             If a channel is missing or has another unit, or the rate differs by more than 0.1 %.
         """
-        trained, live = self.channels.setup.reference, channels.setup.reference
+        trained, live = self.channels.montage.reference, channels.montage.reference
         if trained and live and trained != live and not self._reference_told:
             self._reference_told = True
             logger.warning(
@@ -210,7 +210,7 @@ class Bundle:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "models": {name: {"family": m.family, "settings": m.settings()} for name, m in self.models.items()},
             "channels": {k: list(getattr(self.channels, k)) for k in ("names", "kinds", "units")},
-            "reference": self.channels.setup.reference,
+            "reference": self.channels.montage.reference,
             "sfreq": self.sfreq,
             "n_times": self.n_times,
             "tmin": self.tmin,

@@ -71,7 +71,9 @@ class FilterSpec(BaseModel):
 
 def with_bads(spec: FilterSpec, channels: Channels) -> FilterSpec:
     """Interpolate also the EEG channels that a recording or stream marks as bad, where anything is interpolated."""
-    marked = tuple(name for i, name in enumerate(channels.names) if i in _eeg(channels) and name in channels.setup.bads)
+    marked = tuple(
+        name for i, name in enumerate(channels.names) if i in _eeg(channels) and name in channels.montage.bads
+    )
     if not marked:
         return spec
     if spec.interpolate is None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from stream.errors import RecordingError, StreamError
 from stream.events import Event
+from stream.montage import montage_of, montage_of_raw
 from stream.recordings import RecordedStream, Recording
-from stream.setup import setup_of, setup_of_raw
 from stream.tables import named
 from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
 from stream.windows import Channels
@@ -59,7 +59,7 @@ def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None, refere
     kind = next((TYPE_OF_KIND[kind] for kind in kinds if kind in TYPE_OF_KIND), "misc")
     data = np.ascontiguousarray((raw.get_data() * factors[:, None]).T, dtype=np.float32)
     description = str(raw.info["description"] or f"{kind} recording")
-    channels = Channels(tuple(raw.ch_names), kinds, si, setup_of_raw(raw, reference))
+    channels = Channels(tuple(raw.ch_names), kinds, si, montage_of_raw(raw, reference))
     times = np.arange(len(data)) / sfreq
     stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data)
     date = raw.info["meas_date"]
@@ -213,7 +213,7 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
             unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
         units.append(unit)
         factors.append(factor)
-    setup = setup_of(
+    montage = montage_of(
         names,
         lambda i, key: _text(described[i], key),
         lambda i, axis: _text(described[i], "location", axis),
@@ -224,7 +224,7 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
         name=info["name"][0],
         type=info["type"][0] or "misc",
         source_id=_text(info, "source_id") or f"replay-{info['name'][0]}",
-        channels=Channels(tuple(names), tuple(kinds), tuple(units), setup),
+        channels=Channels(tuple(names), tuple(kinds), tuple(units), montage),
         sfreq=float(info["nominal_srate"][0]),
         times=times[order],
         data=(series * factors)[order].astype(np.float32),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream.errors import RecordingError
 from stream.events import Event
-from stream.setup import restored, stored
+from stream.montage import restored, stored
 from stream.windows import Channels
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def write_npz(recording: Recording, path: Path) -> None:
                 "source_id": stream.source_id,
                 "sfreq": stream.sfreq,
                 "channels": [stream.channels.names, stream.channels.kinds, stream.channels.units],
-                "setup": stored(stream.channels.setup),
+                "montage": stored(stream.channels.montage),
             }
             for stream in recording.streams
         ],
@@ -204,4 +204,4 @@ def read_npz(path: Path) -> Recording:
 
 def _channels(stream: dict[str, Any]) -> Channels:
     names, kinds, units = (tuple(map(str, entries)) for entries in stream["channels"])
-    return Channels(names, kinds, units, restored(stream.get("setup", {})))
+    return Channels(names, kinds, units, restored(stream.get("montage", {})))

@@ -14,8 +14,8 @@ import numpy as np
 
 from stream.alignment import aligned, distinct, length
 from stream.errors import RecordingError
+from stream.montage import append_to
 from stream.recordings import RecordedStream, Recording
-from stream.setup import append_to
 from stream.sources import load_lsl
 
 TICK_S = 0.004
@@ -159,7 +159,7 @@ def _info(lsl: Any, stream: RecordedStream, description: str, speed: float, *, l
         channel.append_child_value("label", name)
         channel.append_child_value("type", kind.upper())
         channel.append_child_value("unit", unit)
-        append_to(channel, channels.setup, i, name)
-    if channels.setup.reference:
-        desc.append_child("reference").append_child_value("label", channels.setup.reference)
+        append_to(channel, channels.montage, i, name)
+    if channels.montage.reference:
+        desc.append_child("reference").append_child_value("label", channels.montage.reference)
     return info

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream.errors import SourceError, StreamError
 from stream.events import Event
-from stream.setup import setup_of
+from stream.montage import montage_of
 from stream.units import channel_kind, number_name, si_unit
 from stream.windows import Channels
 
@@ -257,7 +257,7 @@ def describe(info: Any, unit: str | None) -> Source:
         node = node.next_sibling("channel")
     if len(set(names)) < len(names):
         raise SourceError(f"stream {info.name()!r} has channels of the same name: {', '.join(sorted(names))}")
-    setup = setup_of(
+    montage = montage_of(
         names,
         lambda i, key: str(nodes[i].child_value(key)),
         lambda i, axis: str(nodes[i].child("location").child_value(axis)),
@@ -270,7 +270,7 @@ def describe(info: Any, unit: str | None) -> Source:
         source_id=info.source_id(),
         description=desc.child_value("description"),
         hostname=info.hostname(),
-        channels=Channels(tuple(names), tuple(kinds), tuple(units), setup),
+        channels=Channels(tuple(names), tuple(kinds), tuple(units), montage),
         factors=np.array(factors),
         sfreq=float(replay.child_value("sfreq") or info.nominal_srate()),
         speed=float(replay.child_value("speed") or 1.0),

@@ -61,9 +61,9 @@ def test_bids_runs_to_train_and_test_on(data: Path, tmp_path: Path) -> None:
     assert [run.name for run in dataset.train] == [f"sub-01_task-see_run-{run}_eeg.vhdr" for run in (1, 2)]
     assert dataset.live.name == "sub-01_task-see_run-3_eeg.vhdr"
     assert [event.label for event in dataset.train[0].events] == list(dataset.stimuli.ids)
-    assert dataset.train[0].streams[0].channels.setup.reference == "FCz"
+    assert dataset.train[0].streams[0].channels.montage.reference == "FCz"
     whole, repaired = (cut([run], made, lambda *_: None) for run in dataset.train)
-    assert whole[0].channels.setup.reference == "FCz"
+    assert whole[0].channels.montage.reference == "FCz"
     assert {window.quality.interpolated for window in whole} == {()}
     assert {window.quality.interpolated for window in repaired} == {("Cz",)}
     forgiving = made.filters.model_copy(update={"interpolate": None})

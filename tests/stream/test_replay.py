@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from stream.alignment import aligned, distinct, length
 from stream.errors import RecordingError
 from stream.events import Event
+from stream.montage import Montage
 from stream.record import record
 from stream.recordings import RecordedStream, Recording, read, write_npz
 from stream.replay import replay
-from stream.setup import Setup
 from stream.sources import StreamSelector, describe, load_lsl
 from stream.windows import Channels
 from stream.xdf_writer import XdfWriter
@@ -116,10 +116,12 @@ def test_files_side_by_side(tmp_path: Path) -> None:
     """
     tag = uuid.uuid4().hex
     eeg, gaze, marks = f"eeg-{tag}", f"gaze-{tag}", f"marks-{tag}"
-    setup = Setup(((0.0, 0.01, 0.09), None), "left mastoid", ("Pz",))
+    montage = Montage(((0.0, 0.01, 0.09), None), "left mastoid", ("Pz",))
     first = made(eeg, begun=1e9, events=(Event(0.3, "eeg-event"),))
     recordings = (
-        replace(first, streams=(replace(first.streams[0], channels=replace(first.streams[0].channels, setup=setup)),)),
+        replace(
+            first, streams=(replace(first.streams[0], channels=replace(first.streams[0].channels, montage=montage)),)
+        ),
         made(gaze, sfreq=60.0, seconds=1.0, begun=1e9 + 0.5),
         Recording(marks, "markers", (), (Event(0.25, "face"), Event(0.75, "house")), begun=1e9 + 0.5),
     )
@@ -136,7 +138,7 @@ def test_files_side_by_side(tmp_path: Path) -> None:
     np.testing.assert_allclose(stamps[f"{eeg}-markers"][:2] - begin, [0.15, 1.15], atol=1e-6)
     np.testing.assert_allclose(stamps[f"{marks}-markers"][:3] - begin, [0.375, 0.625, 1.375], atol=1e-6)
     assert [row[0] for row in values[f"{marks}-markers"][:3]] == ["face", "house", "face"]
-    stored = next(stream.channels.setup for stream in read(path).streams if stream.name == eeg)
+    stored = next(stream.channels.montage for stream in read(path).streams if stream.name == eeg)
     assert (stored.reference, stored.bads) == ("left mastoid", ("Pz",))
     assert stored.places[0] == pytest.approx((0.0, 0.01, 0.09))
     assert stored.places[1] is None
@@ -159,15 +161,15 @@ def test_dates_and_setups_come_from_the_files(tmp_path: Path) -> None:
     recording = read(tmp_path / "x_raw.fif")
     (stream,) = recording.streams
     assert recording.begun == pytest.approx(1.6e9 + 0.25)
-    assert stream.channels.setup.bads == ("Oz",)
+    assert stream.channels.montage.bads == ("Oz",)
     want = raw.info["chs"][1]["loc"][:3]
-    assert stream.channels.setup.places[1] == pytest.approx(tuple(want))
+    assert stream.channels.montage.places[1] == pytest.approx(tuple(want))
     write_npz(recording, tmp_path / "x.npz")
-    assert read(tmp_path / "x.npz").streams[0].channels.setup == stream.channels.setup
+    assert read(tmp_path / "x.npz").streams[0].channels.montage == stream.channels.montage
     assert read(tmp_path / "x.npz").begun == recording.begun
 
 
-def test_setup_of_a_live_stream() -> None:
+def test_montage_of_a_live_stream() -> None:
     """An amplifier's metadata, as XDF's page on EEG has them, give places in metres, reference and bad channels."""
     lsl = load_lsl()
     info = lsl.StreamInfo("amp", "EEG", 2, 100.0, "float32", uuid.uuid4().hex)
@@ -180,9 +182,9 @@ def test_setup_of_a_live_stream() -> None:
         for axis, number in zip("XYZ", place.split(), strict=False):
             location.append_child_value(axis, number)
     info.desc().append_child("reference").append_child_value("label", "A1")
-    setup = describe(lsl.StreamOutlet(info).get_info(), None).channels.setup
-    assert (setup.reference, setup.bads, setup.places[1]) == ("A1", ("Oz",), None)
-    assert setup.places[0] == pytest.approx((0.0, 0.0105, 0.09))
+    montage = describe(lsl.StreamOutlet(info).get_info(), None).channels.montage
+    assert (montage.reference, montage.bads, montage.places[1]) == ("A1", ("Oz",), None)
+    assert montage.places[0] == pytest.approx((0.0, 0.0105, 0.09))
 
 
 def test_xdf_knows_when_it_was_recorded(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ Place = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class Montage:
     """What a file or stream says about its channels beyond kind and unit.
 
     Attributes
@@ -30,19 +30,19 @@ class Setup:
     reference: str = ""
     bads: tuple[str, ...] = ()
 
-    def subset(self, chosen: Sequence[int], names: Sequence[str]) -> "Setup":
+    def subset(self, chosen: Sequence[int], names: Sequence[str]) -> "Montage":
         """Keep what concerns the channels at some places, which bear these names."""
         places = tuple(self.places[i] for i in chosen) if self.places else ()
-        return Setup(places, self.reference, tuple(name for name in self.bads if name in names))
+        return Montage(places, self.reference, tuple(name for name in self.bads if name in names))
 
 
-NOTHING_KNOWN = Setup()
+NOTHING_KNOWN = Montage()
 
 
-def setup_of(
+def montage_of(
     names: Sequence[str], child: Callable[[int, str], str], location: Callable[[int, str], str], reference: str
-) -> Setup:
-    """Read a setup from LSL's metadata, as https://github.com/sccn/xdf/wiki/EEG-Meta-Data has them.
+) -> Montage:
+    """Read a montage from LSL's metadata, as https://github.com/sccn/xdf/wiki/EEG-Meta-Data has them.
 
     Parameters
     ----------
@@ -60,36 +60,36 @@ def setup_of(
         else:
             places.append((x, y, z) if np.isfinite([x, y, z]).all() else None)
     bads = tuple(name for i, name in enumerate(names) if child(i, "status").strip().lower() == "bad")
-    return Setup(tuple(places) if any(places) else (), reference.strip(), bads)
+    return Montage(tuple(places) if any(places) else (), reference.strip(), bads)
 
 
-def setup_of_raw(raw: Any, reference: str = "") -> Setup:
-    """Read a setup from an mne.io.Raw."""
+def montage_of_raw(raw: Any, reference: str = "") -> Montage:
+    """Read a montage from an mne.io.Raw."""
     places: list[Place | None] = []
     for channel in raw.info["chs"]:
         x, y, z = (float(value) for value in channel["loc"][:3])
         # mne fills what it does not know with NaN or 0.
         places.append((x, y, z) if np.isfinite([x, y, z]).all() and any((x, y, z)) else None)
-    return Setup(tuple(places) if any(places) else (), reference, tuple(raw.info["bads"]))
+    return Montage(tuple(places) if any(places) else (), reference, tuple(raw.info["bads"]))
 
 
-def append_to(channel: Any, setup: Setup, i: int, name: str) -> None:
+def append_to(channel: Any, montage: Montage, i: int, name: str) -> None:
     """Write what is known of channel i into its LSL metadata."""
-    if setup.places and (place := setup.places[i]):
+    if montage.places and (place := montage.places[i]):
         location = channel.append_child("location")
         for axis, metres in zip("XYZ", place, strict=True):
             location.append_child_value(axis, repr(metres / MILLI))
-    if name in setup.bads:
+    if name in montage.bads:
         channel.append_child_value("status", "bad")
 
 
-def stored(setup: Setup) -> dict[str, Any]:
-    """Give a setup as JSON holds it."""
-    return {"places": setup.places, "reference": setup.reference, "bads": setup.bads}
+def stored(montage: Montage) -> dict[str, Any]:
+    """Give a montage as JSON holds it."""
+    return {"places": montage.places, "reference": montage.reference, "bads": montage.bads}
 
 
-def restored(content: dict[str, Any]) -> Setup:
-    """Take a setup from what `stored` gave; an empty dict knows nothing.
+def restored(content: dict[str, Any]) -> Montage:
+    """Take a montage from what `stored` gave; an empty dict knows nothing.
 
     Raises
     ------
@@ -99,4 +99,4 @@ def restored(content: dict[str, Any]) -> Setup:
     places = tuple(
         None if at is None else (float(at[0]), float(at[1]), float(at[2])) for at in content.get("places", ())
     )
-    return Setup(places, str(content.get("reference", "")), tuple(map(str, content.get("bads", ()))))
+    return Montage(places, str(content.get("reference", "")), tuple(map(str, content.get("bads", ()))))
