@@ -71,8 +71,9 @@ class FilterSpec(BaseModel):
 
 def with_bads(spec: FilterSpec, channels: Channels) -> FilterSpec:
     """Interpolate also the EEG channels that a recording or stream marks as bad, where anything is interpolated."""
+    bads = channels.montage.bads
     marked = tuple(
-        name for i, name in enumerate(channels.names) if i in _eeg(channels) and name in channels.montage.bads
+        name for name, kind in zip(channels.names, channels.kinds, strict=True) if name in bads and kind == "eeg"
     )
     if not marked:
         return spec

@@ -150,7 +150,7 @@ def test_recordings_without_data_are_refused() -> None:
         replay(Recording("m", "markers", (), (Event(0.0, "x"),)))
 
 
-def test_dates_and_setups_come_from_the_files(tmp_path: Path) -> None:
+def test_dates_and_montages_come_from_the_files(tmp_path: Path) -> None:
     """Measurement date, electrode places and bad channels are read from FIF, and kept by NPZ."""
     info = mne.create_info(["Cz", "Oz"], 100, "eeg")
     raw = mne.io.RawArray(np.zeros((2, 100)), info, verbose="error")
