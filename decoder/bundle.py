@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from decoder.errors import BundleError
 from decoder.features import Features
 from stream.windows import Channels, Window
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
@@ -86,6 +88,7 @@ class Bundle:
         self.held_out = dict(held_out or {})
         self.meta = dict(meta or {})
         self._orders: dict[Channels, NDArray[np.intp]] = {}
+        self._reference_told = False
 
     def check(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
         """Find the bundle's channels in a stream.
@@ -107,6 +110,14 @@ class Bundle:
         BundleError
             If a channel is missing or has another unit, or the rate differs by more than 0.1 %.
         """
+        trained, live = self.channels.montage.reference, channels.montage.reference
+        if trained and live and trained != live and not self._reference_told:
+            self._reference_told = True
+            logger.warning(
+                "the decoder was trained on EEG against %s, this is against %s: record against the same, or set "
+                "filters.reference and train again",
+                *(trained, live),
+            )
         if abs(sfreq - self.sfreq) > 1e-3 * self.sfreq:
             raise BundleError(
                 f"the bundle was trained at {self.sfreq:g} Hz but windows come at {sfreq:g} Hz; "
@@ -199,6 +210,7 @@ class Bundle:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "models": {name: {"family": m.family, "settings": m.settings()} for name, m in self.models.items()},
             "channels": {k: list(getattr(self.channels, k)) for k in ("names", "kinds", "units")},
+            "reference": self.channels.montage.reference,
             "sfreq": self.sfreq,
             "n_times": self.n_times,
             "tmin": self.tmin,
@@ -255,7 +267,7 @@ class Bundle:
                 start = f"{name}/"
                 own = {key.removeprefix(start): array for key, array in tensors.items() if key.startswith(start)}
                 models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
-            channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
+            channels = _channels(content["channels"], str(content.get("reference", "")))
             rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
             return cls(models, channels, **rest)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
@@ -263,6 +275,11 @@ class Bundle:
             raise BundleError(
                 f"{folder} lacks {reason} that this version needs; train the bundle again with this version"
             ) from None
+
+
+def _channels(content: Mapping[str, Sequence[str]], reference: str) -> Channels:
+    names, kinds, units = (tuple(content[key]) for key in ("names", "kinds", "units"))
+    return Channels(names, kinds, units).against(reference)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -99,35 +99,55 @@ def live(
 
 @app.command()
 def replay(
-    recording: Annotated[Path, typer.Argument(help="XDF, FIF, EDF/BDF, BrainVision, EEGLAB, CSV, NPZ or NIfTI file")],
+    recordings: Annotated[
+        list[Path],
+        typer.Argument(
+            help="XDF, FIF, EDF/BDF, BrainVision, EEGLAB, CSV, NPZ or NIfTI files, or BIDS folders; several are played "
+            "side by side, each begun as long after the first as it was recorded"
+        ),
+    ],
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="1 is the recording's own time")] = 1.0,
     loop: Annotated[bool, typer.Option(help="Begin again at the end")] = False,
     name: Annotated[str | None, typer.Option(help="LSL name and source id of the first stream")] = None,
     wait: Annotated[bool, typer.Option(help="Begin when somebody listens")] = True,
+    subject: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    session: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    task: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    run: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of BIDS' events.tsv that names events")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Send a recording as live LSL streams: its data and its events as string markers."""
+    """Send recordings as live LSL streams: their data, and their events as string markers."""
     from minddiffuser.console import progress, set_up_logging
+    from stream.bids import run_at
     from stream.recordings import read
     from stream.replay import replay as send
 
     set_up_logging(verbose)
     stop = _stop_on_signal()
-    loaded = read(recording)
-    if name:
-        first = replace(loaded.streams[0], name=name, source_id=name)
-        loaded = replace(loaded, streams=(first, *loaded.streams[1:]))
+    entities = {"subject": subject, "session": session, "task": task, "run": run, "label": label}
+    in_bids = {name: value for name, value in entities.items() if value is not None}
+    runs = [run_at(path) for path in recordings]
+    if in_bids and not any(runs):
+        raise AppError(f"--{next(iter(in_bids))} chooses in a BIDS folder; none is named")
+    loaded = [
+        read(found.model_copy(update=in_bids) if found else path) for path, found in zip(recordings, runs, strict=True)
+    ]
+    if name and loaded[0].streams:
+        first = replace(loaded[0].streams[0], name=name, source_id=name)
+        loaded[0] = replace(loaded[0], streams=(first, *loaded[0].streams[1:]))
+    title = " + ".join(one.name for one in loaded)
     with progress() as report:
         send(
-            loaded,
+            *loaded,
             speed=speed,
             loop=loop,
             wait_for_consumers=wait,
-            progress=lambda done, total: report(f"replaying {loaded.name}", round(done), round(total)),
+            progress=lambda done, total: report(f"replaying {title}", round(done), round(total)),
             stop=stop,
         )
-    _answer({"replayed": loaded.name, "stopped": stop.is_set()}, as_json=as_json)
+    _answer({"replayed": title, "stopped": stop.is_set()}, as_json=as_json)
 
 
 @app.command()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
+from stream.bids import BidsRun
 from stream.broker import BrokerSpec
 from stream.filters import FilterSpec
 from stream.ingest import WindowSpec
@@ -28,6 +30,19 @@ class Strict(BaseModel):
     """A part of a config: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _several(value: object) -> object:
+    """Take one thing for a list of one."""
+    return () if value is None else value if isinstance(value, list | tuple) else (value,)
+
+
+def _tag(value: object) -> str:
+    return "bids" if isinstance(value, dict | BidsRun) else "file"
+
+
+Recorded = Annotated[Annotated[Path, Tag("file")] | Annotated[BidsRun, Tag("bids")], Discriminator(_tag)]
+"""A recording's file, or a run of a BIDS data set."""
 
 
 class DataSpec(Strict):
@@ -52,9 +67,10 @@ class DataSpec(Strict):
     """How many calibration pictures the simulated participant sees."""
     soa: float = Field(0.75, gt=0.1, le=60)
     """Seconds from one picture to the next (simulated participant)."""
-    train: Path | None = None
-    """Calibration recording (dataset: recording)."""
-    live: Path | None = None
+    train: Annotated[tuple[Recorded, ...], BeforeValidator(_several)] = ()
+    """Calibration recordings, one or a list (dataset: recording): files, or runs of a BIDS data set, each as
+    {bids: FOLDER, subject: '01', session: ..., task: ..., run: ...}."""
+    live: Recorded | None = None
     """Recording to replay and to evaluate on (dataset: recording)."""
     stimuli: Path | None = None
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
@@ -171,12 +187,18 @@ def _explain(error: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Config
-    for part in location:
-        if (field := model.model_fields.get(str(part))) is None:
-            break
-        nested = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((one for one in nested if isinstance(one, type) and issubclass(one, BaseModel)), model)
+    for part in location:  # places in a list, and names of alternatives, are no fields
+        if (field := model.model_fields.get(str(part))) is not None:
+            model = next(_models(field.annotation), model)
     return list(model.model_fields)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Find the parts of a config in a type: in a union, a list, or alone."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def _first_line(error: Exception) -> str:

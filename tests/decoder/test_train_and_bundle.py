@@ -126,6 +126,16 @@ def test_what_does_not_fit_is_refused_by_name(bundle: Bundle, windows: list[Wind
         bundle.check_feature_space("another")
 
 
+def test_another_reference_is_said(bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream against another electrode than the training's gives one warning; one that does not say gives none."""
+    known = bundle.channels.against("Cz")
+    Bundle(bundle.models, known, sfreq=100.0, n_times=bundle.n_times, tmin=bundle.tmin).save(tmp_path / "b")
+    loaded = Bundle.load(tmp_path / "b")
+    for reference, said in (("", 0), ("Cz", 0), ("A1", 1), ("A1", 1)):
+        loaded.check(known.against(reference), 100.0)
+        assert caplog.text.count("against Cz, this is against A1") == said
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
 def test_tampered_file_is_refused(bundle: Bundle, tmp_path: Path, name: str) -> None:
     """One changed number in either file is found."""
