@@ -106,6 +106,10 @@ class Reconstructor:
 
     def warm_up(self, batch: int = 1) -> None:
         """Run both stages once on made-up features, so that the first real picture is as fast as the next."""
+        self.reconstruct(self.made_up(batch))
+
+    def made_up(self, count: int) -> list[Features]:
+        """Features of the right shapes that mean nothing, with everything that both stages take."""
         m = self.models
         c = torch.from_numpy(m.encode_text([""]))[0].numpy()
         z = np.zeros(m.latent_shape, np.float32)
@@ -118,7 +122,7 @@ class Reconstructor:
                 i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool))
                 for i in range(len(self._layer_weights))
             }
-        self.reconstruct([Features(f"warm-up {i}", c, z, s) for i in range(batch)])
+        return [Features(f"made up {i}", c, z, s) for i in range(count)]
 
     def reconstruct(
         self,

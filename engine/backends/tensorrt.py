@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.errors import BackendError
-from engine.export import INPUTS, OUTPUT, PARTS, Part, architecture_hash, example, exported, weights_hash
+from engine.export import (
+    INPUTS,
+    OUTPUT,
+    PARTS,
+    Part,
+    Report,
+    architecture_hash,
+    example,
+    exported,
+    exporter_versions,
+    weights_hash,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import tensorrt as trt
@@ -62,7 +74,7 @@ def plan_key(models: Models, part: Part, version: str) -> Key:
         "tensorrt": version,
         "device": torch.cuda.get_device_name(models.device),
         "capability": ".".join(map(str, torch.cuda.get_device_capability(models.device))),
-    }
+    } | exporter_versions()  # another exporter may name the weights otherwise, and they could not be refitted
 
 
 def built(models: Models, cache: EngineCache) -> bool:
@@ -72,8 +84,24 @@ def built(models: Models, cache: EngineCache) -> bool:
     return all(cache.find(plan_key(models, part, trt.__version__)) for part in PARTS)
 
 
-def open_runner(models: Models, part: Part, cache: EngineCache) -> TensorRtRunner:
+def open_runner(
+    models: Models,
+    part: Part,
+    cache: EngineCache,
+    verify: Callable[[TensorRtRunner], None],
+    report: Report | None = None,
+) -> TensorRtRunner:
     """Network of `models` in TensorRT; built where the cache lacks it (minutes), refitted where its weights are others.
+
+    Parameters
+    ----------
+    models : Models
+    part : {'unet', 'decoder'}
+    cache : EngineCache
+    verify : callable
+        Given a fresh engine before it is kept; raises a BackendError where it is of no use.
+    report : callable, optional
+        Told how far export and build are.
 
     Raises
     ------
@@ -85,26 +113,41 @@ def open_runner(models: Models, part: Part, cache: EngineCache) -> TensorRtRunne
     import tensorrt as trt
 
     key = plan_key(models, part, trt.__version__)
-    file = exported(models, part, cache, opset(trt.__version__))
+    file = exported(models, part, cache, opset(trt.__version__), report=report)
     wanted = weights_hash(models, part)
 
     def build(folder: Path) -> None:
         _log.info("building the %s for TensorRT %s; this takes minutes, once", part, trt.__version__)
-        (folder / _PLAN).write_bytes(build_plan(file, example(models, part, 1)))
+        (folder / _PLAN).write_bytes(build_plan(file, example(models, part, 1), report))
         (folder / _WEIGHTS).write_text(wanted, encoding="utf-8")
+        verify(TensorRtRunner(_read_plan(folder, part), INPUTS[part], models.device))
 
-    entry = cache.get(key, build, room=_ROOM * file.stat().st_size)
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine((entry / _PLAN).read_bytes())
-    if engine is None:
-        msg = f"backend tensorrt: the engine of the {part} cannot be read back; remove {entry} and build again"
-        raise BackendError(msg)
+    room = _ROOM * sum(entry.stat().st_size for entry in file.parent.iterdir())
+    entry = cache.get(key, build, room=room)
+    engine = _read_plan(entry, part)
     if (entry / _WEIGHTS).read_text(encoding="utf-8") != wanted:
-        refit(engine, file)
+        try:
+            refit(engine, file)
+        except BackendError as error:
+            _log.warning("%s", error)
+            engine = _read_plan(cache.get({**key, "weights": wanted}, build, room=room), part)
     return TensorRtRunner(engine, INPUTS[part], models.device)
 
 
-def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
+def _read_plan(folder: Path, part: Part) -> trt.ICudaEngine:
+    import tensorrt as trt
+
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine((folder / _PLAN).read_bytes())
+    if engine is None:
+        msg = f"backend tensorrt: the engine of the {part} cannot be read back; remove {folder} and build again"
+        raise BackendError(msg)
+    return engine
+
+
+def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Report | None = None) -> bytes:
     """Build an engine from an ONNX file for the batches of `BATCHES`; `inputs` give the other dimensions.
+
+    `report` is told of TensorRT's own phases.
 
     Raises
     ------
@@ -124,6 +167,9 @@ def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
         raise BackendError(msg)
     config = builder.create_builder_config()
     config.set_flag(trt.BuilderFlag.REFIT)
+    monitor = _monitor(report) if report is not None else None  # must outlive the build
+    if monitor is not None:
+        config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
     for number, tensor in enumerate(inputs):
         least, best, most = (trt.Dims((batch, *tensor.shape[1:])) for batch in BATCHES)
@@ -134,6 +180,32 @@ def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
         msg = f"backend tensorrt: no engine can be built from {file.name}; TensorRT's log says why"
         raise BackendError(msg)
     return bytes(plan)
+
+
+def _monitor(report: Report) -> trt.IProgressMonitor:
+    """Pass TensorRT's outermost phases on to `report`; it calls from threads of its own."""
+    import tensorrt as trt
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self._steps[phase_name] = num_steps
+                report(f"TensorRT: {phase_name}", 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                report(f"TensorRT: {phase_name}", step + 1, self._steps[phase_name])
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            if steps := self._steps.pop(phase_name, 0):
+                report(f"TensorRT: {phase_name}", steps, steps)
+
+    return Monitor()
 
 
 def refit(engine: trt.ICudaEngine, file: Path) -> None:
