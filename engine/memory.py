@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.batches import sizes
 from engine.errors import MemoryBudgetError
 from engine.folders import count_weights
 from engine.models import Models
@@ -77,7 +78,7 @@ def budgeted(
         return decode
     one = _tiled(models) if plan.tiled else decode
     slices = plan.slices
-    return lambda latents: torch.cat([one(part) for part in torch.split(latents, slices)])
+    return lambda latents: torch.cat([one(part) for part in torch.split(latents, sizes(len(latents), slices))])
 
 
 def _tiled(models: Models) -> Decode:

@@ -115,7 +115,6 @@ def _time_networks(
 
 
 def _time_pictures(reconstructor: Reconstructor, repeats: int, report: Report | None) -> tuple[Timing, Timing]:
-    features = reconstructor.made_up(1)
     previews, pictures = [], []
     for _ in _counted(repeats, f"pictures with {reconstructor.backend.name}", report):
         began = time.perf_counter()
@@ -123,7 +122,7 @@ def _time_pictures(reconstructor: Reconstructor, repeats: int, report: Report | 
         def note(_: list[Picture], began: float = began) -> None:
             previews.append(time.perf_counter() - began)
 
-        reconstructor.reconstruct(features, note)
+        reconstructor.rehearse(1, note)
         pictures.append(time.perf_counter() - began)
     return _summary(previews[_WARM:]), _summary(pictures[_WARM:])
 

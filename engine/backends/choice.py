@@ -41,9 +41,16 @@ class Backend(Protocol):
     ----------
     name : str
         Goes with every picture.
+    compiled : int
+        Programs compiled or captured so far; after warm-up it stays as it is.
     """
 
     name: str
+
+    @property
+    def compiled(self) -> int:
+        """See above."""
+        ...
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """Prediction, float32, for latents (n, channels, height, width), timesteps (n,), c (n, tokens, dims).
@@ -59,6 +66,11 @@ class Backend(Protocol):
 
 class Runner(Protocol):
     """One exported network in some runtime."""
+
+    @property
+    def compiled(self) -> int:
+        """Programs compiled or captured so far."""
+        ...
 
     def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
         """Give the output, of the shape that is told, in memory that nothing else uses."""
@@ -81,6 +93,11 @@ class NetworkBackend:
         self._unet, self._decoder = unet, decoder
         self._dtype = export_dtype(models)
         self._size = models.image_size
+
+    @property
+    def compiled(self) -> int:
+        """See `Backend`."""
+        return self._unet.compiled + self._decoder.compiled
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from engine.batches import PROFILE
 from engine.errors import BackendError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from engine.cache import Key
 
-BATCHES = (1, 1, 16)
-"""Smallest, best tuned and largest batch of a TensorRT engine (guidance takes two a picture)."""
 _PROVIDERS = {
     "onnx": {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"},
     "onnx-tensorrt": {"cuda": "TensorrtExecutionProvider"},
@@ -55,7 +54,7 @@ def engine_key(exported: Key, device: torch.device) -> Key:
         "device": torch.cuda.get_device_name(device),
         "capability": capability,
         "onnxruntime": onnxruntime.__version__,
-        "batches": "/".join(map(str, BATCHES)),
+        "batches": "/".join(map(str, PROFILE)),
     }
 
 
@@ -73,7 +72,7 @@ def tensorrt_settings(folder: Path, inputs: dict[str, Tensor]) -> dict[str, Any]
         f"trt_profile_{name}_shapes": ",".join(
             f"{key}:{'x'.join(map(str, (batch, *tensor.shape[1:])))}" for key, tensor in inputs.items()
         )
-        for name, batch in zip(("min", "opt", "max"), BATCHES, strict=True)
+        for name, batch in zip(("min", "opt", "max"), PROFILE, strict=True)
     }
     dtypes = {tensor.dtype for tensor in inputs.values()}
     return profiles | {
@@ -100,6 +99,8 @@ class OnnxRunner:
     BackendError
         If ONNX Runtime cannot read the file, or would leave the device that was asked for.
     """
+
+    compiled = 0  # one program takes every shape
 
     def __init__(self, file: Path, name: str, device: torch.device, settings: dict[str, Any] | None = None) -> None:
         import onnxruntime as ort

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.batches import PROFILE
 from engine.errors import BackendError
 from engine.export import (
     INPUTS,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BATCHES = (1, 1, 16)
-"""Smallest, best tuned and largest batch of an engine (guidance takes two a picture)."""
 _PLAN, _WEIGHTS = "plan.engine", "weights.sha256"
 _ATTENTION, _GROUP_NORM = (10, 14), (10, 9)  # TensorRT versions that read them as one operator (opsets 23 and 21)
 _ROOM = 6  # times the weights: plan, refit copy, timing cache
@@ -68,7 +67,7 @@ def plan_key(models: Models, part: Part, version: str) -> Key:
         "part": part,
         "architecture": architecture_hash(models, part),
         "shapes": f"{'x'.join(map(str, models.latent_shape))}, {models.tokens} x {models.context_dim}",
-        "batches": "/".join(map(str, BATCHES)),
+        "batches": "/".join(map(str, PROFILE)),
         "dtype": str(models.dtype),
         "opset": opset(version),
         "tensorrt": version,
@@ -145,7 +144,7 @@ def _read_plan(folder: Path, part: Part) -> trt.ICudaEngine:
 
 
 def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Report | None = None) -> bytes:
-    """Build an engine from an ONNX file for the batches of `BATCHES`; `inputs` give the other dimensions.
+    """Build an engine from an ONNX file for the batches of `PROFILE`; `inputs` give the other dimensions.
 
     `report` is told of TensorRT's own phases.
 
@@ -172,7 +171,7 @@ def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Report | None = N
         config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
     for number, tensor in enumerate(inputs):
-        least, best, most = (trt.Dims((batch, *tensor.shape[1:])) for batch in BATCHES)
+        least, best, most = (trt.Dims((batch, *tensor.shape[1:])) for batch in PROFILE)
         profile.set_shape(network.get_input(number).name, least, best, most)
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
@@ -275,6 +274,11 @@ class TensorRtRunner:
         if not self._context.set_tensor_address(name, buffer.data_ptr()):
             msg = f"backend tensorrt: TensorRT refuses the address of {name}"
             raise BackendError(msg)
+
+    @property
+    def compiled(self) -> int:
+        """See `engine.backends.choice.Runner`."""
+        return len(self._graphs)
 
     def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
         """See `engine.backends.choice.Runner`."""
