@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,15 @@ _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "ten
 _NUMBERS = {torch.float32: 1, torch.int64: 7, torch.bool: 9, torch.float16: 10, torch.bfloat16: 16}
 
 
+def _runtime() -> Any:
+    """Import ONNX Runtime; from 1.29 on it reports to its maker unless told not to before it is imported."""
+    for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+        os.environ.setdefault(name, "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def missing(name: str, device: torch.device) -> str | None:
     """Say what the backend lacks on this machine and how to get it, or None."""
     provider = _PROVIDERS[name].get(device.type)
@@ -34,9 +44,7 @@ def missing(name: str, device: torch.device) -> str | None:
     extra = "onnx-gpu" if device.type == "cuda" else "onnx"
     if find_spec("onnxruntime") is None:
         return f"ONNX Runtime is not installed: pip install 'minddiffuser[{extra}]'"
-    import onnxruntime
-
-    if provider not in onnxruntime.get_available_providers():
+    if provider not in _runtime().get_available_providers():
         return (
             f"this ONNX Runtime has no {provider}: pip install 'minddiffuser[{extra}]' (without onnxruntime beside it)"
         )
@@ -45,15 +53,13 @@ def missing(name: str, device: torch.device) -> str | None:
 
 def engine_key(exported: Key, device: torch.device) -> Key:
     """Give what an engine that the TensorRT provider builds depends on: it looks at names and not at weights itself."""
-    import onnxruntime
-
     capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
     return {
         **exported,
         "kind": "onnx-tensorrt",
         "device": torch.cuda.get_device_name(device),
         "capability": capability,
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": _runtime().__version__,
         "batches": "/".join(map(str, PROFILE)),
     }
 
@@ -103,13 +109,12 @@ class OnnxRunner:
     compiled = 0  # one program takes every shape
 
     def __init__(self, file: Path, name: str, device: torch.device, settings: dict[str, Any] | None = None) -> None:
-        import onnxruntime as ort
-
+        ort = _runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # waiting threads that spin take the cores from everything else that a live session runs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come as exceptions, too
         self._index = device.index or 0
         self._device = device
         placed = {"device_id": self._index} if device.type == "cuda" else {}
