@@ -2,16 +2,15 @@
 
 import json
 import logging
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from engine.batches import sizes
 from engine.errors import MemoryBudgetError
+from engine.folders import count_weights
 from engine.models import Models
 
 _log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def budgeted(
         return decode
     one = _tiled(models) if plan.tiled else decode
     slices = plan.slices
-    return lambda latents: torch.cat([one(part) for part in torch.split(latents, slices)])
+    return lambda latents: torch.cat([one(part) for part in torch.split(latents, sizes(len(latents), slices))])
 
 
 def _tiled(models: Models) -> Decode:
@@ -114,14 +113,3 @@ def weight_bytes(models: Models) -> int:
         count_weights(folder) * (_ITEM[models.dtype] if folder in half else 4)
         for folder in {models.parts[part] for part in ("unet", "vae", "text", "clip") if part in models.parts}
     )
-
-
-def count_weights(folder: Path) -> int:
-    """Numbers in a folder's safetensors files, read from their headers (8 bytes of length, then JSON)."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        total += sum(prod(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__")
-    return total

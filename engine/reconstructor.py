@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from decoder.features import Features
 from engine.backends.choice import make_backend
+from engine.batches import sizes
 from engine.cache import EngineCache
 from engine.errors import FeatureError, ModelError
 from engine.gradient import load_gradient
@@ -105,7 +106,31 @@ class Reconstructor:
                 self._view = lambda x, blocks: self.models.shallow.features(network(x), blocks)
 
     def warm_up(self, batch: int = 1) -> None:
-        """Run both stages once on made-up features, so that the first real picture is as fast as the next."""
+        """Run both stages on made-up features, so that the first real picture is as fast as the next.
+
+        Parameters
+        ----------
+        batch : int
+            Windows that will be reconstructed at once at most: every size of batch that comes of it is run.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If that took more memory than the configuration allows.
+        """
+        for size in dict.fromkeys(part for windows in range(1, batch + 1) for part in sizes(windows)):
+            self.rehearse(size)
+
+    def rehearse(self, count: int, on_preview: Callable[[list[Picture]], None] | None = None) -> list[Picture]:
+        """Reconstruct made-up features, and keep quiet about what becomes of their structure."""
+        level = _log.level
+        _log.setLevel(logging.ERROR)
+        try:
+            return self._both_stages(self._made_up(count), on_preview or (lambda _: None))
+        finally:
+            _log.setLevel(level)
+
+    def _made_up(self, count: int) -> list[Features]:
         m = self.models
         c = torch.from_numpy(m.encode_text([""]))[0].numpy()
         z = np.zeros(m.latent_shape, np.float32)
@@ -118,7 +143,7 @@ class Reconstructor:
                 i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool))
                 for i in range(len(self._layer_weights))
             }
-        self.reconstruct([Features(f"warm-up {i}", c, z, s) for i in range(batch)])
+        return [Features(f"made up {i}", c, z, s) for i in range(count)]
 
     def reconstruct(
         self,
@@ -185,7 +210,11 @@ class Reconstructor:
         keys: dict[bool, list[int]] = {}
         for place, f in enumerate(usable):
             keys.setdefault(f.z is None, []).append(place)
-        return [self._group(places, [usable[p] for p in places]) for places in keys.values()]
+        batches = []
+        for places in keys.values():
+            left = iter(places)
+            batches += [list(islice(left, size)) for size in sizes(len(places))]
+        return [self._group(places, [usable[p] for p in places]) for places in batches]
 
     def _group(self, places: list[int], features: list[Features]) -> _Group:
         device = self.models.device

@@ -22,6 +22,7 @@ import typer
 
 from decoder.errors import DecoderError
 from engine.errors import EngineError
+from minddiffuser.enginecli import engine_app
 from minddiffuser.errors import AppError
 from stream.errors import StreamError
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Shows, a moment later, the picture a person is looking at, from brain data streamed over LSL.",
 )
+app.add_typer(engine_app, name="engine")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as configs/demo.yaml")]
 DataDir = Annotated[

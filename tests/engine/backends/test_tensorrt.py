@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine.backends import tensorrt as backend
+from engine.batches import PROFILE
 from engine.errors import BackendError
 from engine.export import INPUTS, OUTPUT
 
@@ -137,7 +138,7 @@ def test_a_plan_is_strongly_typed_refittable_and_has_one_profile(runtime: Simple
     """Each input gets the smallest, best and largest batch; without the old flag (TensorRT 11) none is set."""
     assert backend.build_plan(Path("unet.onnx"), inputs(1)) == b"plan"
     profiles = {entry[1]: entry[2:] for entry in runtime.log if entry[0] == "profile"}
-    assert profiles == {name: tuple((batch, *SHAPES[name][1:]) for batch in backend.BATCHES) for name in INPUTS["unet"]}
+    assert profiles == {name: tuple((batch, *SHAPES[name][1:]) for batch in PROFILE) for name in INPUTS["unet"]}
     assert ("network", 2) in runtime.log
     assert ("flag", "refit") in runtime.log
     assert ("added", True) in runtime.log
