@@ -96,6 +96,8 @@ class Reconstructor:
         self._exact = _exact_schedule(spec, config)
         self._from_z = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=spec.strength)
         self._from_noise = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=1.0)
+        finish = spec.structure.finish if spec.structure.iterations else 0.0
+        self._last = make_schedule(config, kind=spec.sampler, steps=1, strength=finish) if finish else None
         self._view: Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]] = self._true_view
         if spec.structure.mode != "none":
             weights = spec.structure.layer_weights
@@ -307,7 +309,7 @@ class Reconstructor:
                 return first if next(numbers) == 0 else later(x, t, c)
 
             x = begin(group.schedule, group.z, group.noise[0])
-            return sample(
+            pulled = sample(
                 resumed,
                 group.schedule,
                 x,
@@ -315,6 +317,7 @@ class Reconstructor:
                 list(group.noise[1:]),
                 refine=lambda _, x0: pull(x0, self._view, targets, structure, group.z),
             )
+            return self._finished(pulled, group, later)
         schedule = self._exact if self._exact is not None and group.z is not None else group.schedule
         if structure.mode == "onestep":
             strength = 1.0 if group.z is None else self.spec.strength
@@ -328,6 +331,14 @@ class Reconstructor:
 
         predict = self._predict(group, differentiable)
         return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
+
+    def _finished(self, pulled: Tensor, group: _Group, predict: Predict) -> Tensor:
+        """Take away by one more UNet call what gradients leave and no picture has (`structure.finish`)."""
+        if self._last is None:
+            return pulled
+        noise = window_noise([(seed + 1) % 2**63 for seed in group.seeds], 1, self.models.latent_shape)
+        x = begin(self._last, pulled, noise[0].to(self.models.device))
+        return sample(predict, self._last, x, group.c, [])
 
     def _true_view(self, latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         shallow = self.models.shallow
