@@ -19,6 +19,7 @@ from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, two_way
 from decoder.preprocess import fit_preprocessor
+from decoder.reference import can_align, fit_reference
 from decoder.ridge import (
     Fold,
     Spectrum,
@@ -170,6 +171,7 @@ def fit_targets(
         tmin=first.tmin,
         held_out=held_out,
         meta=facts,
+        reference=fit_reference(samples.data) if can_align(samples.data) else None,
     )
 
 
