@@ -139,17 +139,20 @@ class Realigner:
         self._since = 0
 
     def decode(self, windows: Sequence[Window]) -> list[Features]:
-        """Decode windows as `Bundle.decode` does, realigned by what the windows before them have shown."""
+        """Decode windows as `Bundle.decode` does, realigned by what `follow` learned from those before them."""
         arranged = [self.bundle.arranged(window) for window in windows]
         out = self._decode(arranged, self._map)
         for window in arranged:
             if window.quality.rejected is None and np.isfinite(window.data).all():
                 self._memory.append(window)
                 self._since += 1
+        return out
+
+    def follow(self) -> None:
+        """Learn from the windows decoded so far, where it is time to; call it when nobody waits for a picture."""
         if self._since >= self.spec.every and len(self._memory) >= 2 * self.spec.every:
             self._since = 0
             self._judge()
-        return out
 
     def _decode(self, windows: Sequence[Window], map_: Array | None) -> list[Features]:
         if map_ is not None:

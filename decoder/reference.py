@@ -42,4 +42,4 @@ def fit_reference(data: Array) -> Reference:
 
 def can_align(data: Array) -> bool:
     """Whether windows (n, n_channels, n_times) have a covariance between channels that a session can be held to."""
-    return data.shape[2] > 1 and data.shape[1] <= MOST_CHANNELS
+    return bool(data.shape[2] > 1 and data.shape[1] <= MOST_CHANNELS)

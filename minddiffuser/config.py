@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from decoder.realign import RealignSpec
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
@@ -118,6 +119,8 @@ class Config(Strict):
     window: WindowSpec
     filters: FilterSpec = FilterSpec()
     decoder: DecoderSpec = DecoderSpec()
+    realign: RealignSpec | None = None
+    """Set ('realign: {}' will do): follow drifts of the channels in a live session, without labels."""
     engine: EngineSpec = EngineSpec()
     queue: QueueSpec = QueueSpec()
     broker: BrokerSpec = BrokerSpec()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.linalg import expm
 
 from decoder.bundle import Bundle
 from decoder.errors import BundleError
+from decoder.features import Features
 from decoder.metrics import correlation_matrix, two_way
 from decoder.realign import Realigner, RealignSpec, alignment
 from decoder.reference import fit_reference
@@ -82,6 +84,13 @@ def mixed(windows: list[Window], map_: np.ndarray) -> list[Window]:
     return [replace(w, data=(map_ @ w.data).astype(np.float32)) for w in windows]
 
 
+def followed(realigner: Realigner, windows: list[Window]) -> list[Features]:
+    """Decode, then learn from it, as the live loop does."""
+    found = realigner.decode(windows)
+    realigner.follow()
+    return found
+
+
 def told(windows: list[Window], decode: Callable, stimuli: StimulusTable, encoders: LinearEncoders) -> float:
     """Two-way identification of the last 120 windows, decoded one after the other."""
     found = [decode([window])[0].z for window in windows][-120:]
@@ -97,7 +106,7 @@ def test_a_drifted_session_is_decoded_again(
     blind = [replace(window, event=None) for window in mixed(session, np.diag(gains))]
     realigner = Realigner(bundle, SPEC)
     clean, drifted = (told(x, bundle.decode, stimuli, encoders) for x in (session, blind))
-    restored = told(blind, realigner.decode, stimuli, encoders)
+    restored = told(blind, partial(followed, realigner), stimuli, encoders)
     assert drifted < clean - 0.04
     assert restored > drifted + 0.7 * (clean - drifted)
     assert realigner.state.learned >= 1
@@ -111,10 +120,10 @@ def test_a_map_that_does_harm_is_rolled_back(
     gains = np.exp(1.5 * np.random.default_rng(0).normal(size=N_CHANNELS))
     realigner = Realigner(bundle, SPEC)
     for window in mixed(session[:90], np.diag(gains)):
-        realigner.decode([window])
+        followed(realigner, [window])
     assert realigner.state.active
     for window in session[90:120]:
-        realigner.decode([window])
+        followed(realigner, [window])
     assert not realigner.state.active
     assert realigner.state.rolled_back == 1
     assert "realignment rolled back" in caplog.text
@@ -126,7 +135,7 @@ def test_a_steady_session_is_decoded_to_the_bit(bundle: Bundle, session: list[Wi
     """Where nothing has drifted no map does better, and none is taken."""
     realigner = Realigner(bundle, SPEC)
     for window in session:
-        np.testing.assert_array_equal(realigner.decode([window])[0].z, bundle.decode([window])[0].z)
+        np.testing.assert_array_equal(followed(realigner, [window])[0].z, bundle.decode([window])[0].z)
     assert realigner.state.learned == 0
 
 
