@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.confidence import Calibration, fit_calibration, window_statistics
+from decoder.confidence import Calibration, FoldStatistics, calibrate, window_statistics
 from decoder.conv import ConvEncoder
 from decoder.features import Features
 from decoder.linear import LinearModel
@@ -151,12 +151,13 @@ def fit_embedding(
         folds = encoder_folds(samples, spec)
         held_out = held_out_linear(samples, targets, spec, folds)
         convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
+        confidence = conv_score.pop("confidence")
         ridge_score = _scored(targets.e, held_out["e"], samples.rows)
         scores["e"] = {"ridge": ridge_score, "conv": conv_score, "used": "conv"}
         if spec.family == "auto" and conv_score["two_way"] <= ridge_score["two_way"]:
             convolution, scores["e"]["used"] = None, "ridge"
         else:
-            held_out["e"] = conv_held_out
+            held_out["e"], scores["confidence"] = conv_held_out, confidence
     if spec.c_from != "tokens" and targets.c is not None:
         prior, prior_score = _fit_prior(samples, targets, held_out["e"], spec, bank)
         token_score = _scored(targets.c, held_out["c"], samples.rows)
@@ -207,7 +208,7 @@ def fit_convolution(
     spec: DecoderSpec,
     folds: Sequence[Split],
     progress: Progress = no_progress,
-) -> tuple[Convolution, Array, dict[str, float]]:
+) -> tuple[Convolution, Array, dict[str, Any]]:
     """Fit an encoder on all samples; its gain and confidence come from folds that did not see the picture.
 
     Returns
@@ -216,30 +217,34 @@ def fit_convolution(
     held_out : ndarray, shape (n_samples, d), float32
         Embeddings from the folds.
     score : dict
-        Mean correlation over the embedding's numbers, and two-way identification, of `held_out`.
+        Mean correlation over the embedding's numbers, and two-way identification, of `held_out`; how far its
+        'confidence' is to be believed.
     """
     rng = np.random.default_rng([spec.seed, 1])
     mean = embeddings[samples.rows].mean(axis=0)
     found, truth = np.empty((2, len(samples.rows), len(mean)), np.float32)
-    clean, surrogate = [], []
+    parts: list[tuple[Rows, ConvEncoder, Array, Array]] = []
     for number, (train, test) in enumerate(folds):
         progress("cross-validation of the encoder", number, len(folds))
         own_mean = embeddings[samples.rows[train]].mean(axis=0)
         encoder = fit_encoder(_lesson(samples.take(train), embeddings - own_mean), spec.preprocess, spec.conv, rng)
         found[test], truth[test] = encoder(samples.data[test]), embeddings[samples.rows[test]] - own_mean
-        clean.append((test, encoder, found[test]))
-        if len(samples.times) > 1:
-            turn = turned(samples.data[test], rng)
-            surrogate.append((turn, encoder, encoder(turn)))
+        turn = turned(samples.data[test], rng) if len(samples.times) > 1 else samples.data[:0]
+        parts.append((test, encoder, turn, encoder(turn)))
     progress("cross-validation of the encoder", len(folds), len(folds))
     # The factor of least squared error on held-out windows: what was learned by heart comes out too large.
     gain = max(0.0, float(np.vdot(found, truth) / (np.vdot(found, found) + 1e-12)))
     told = identified(embeddings - mean, found, samples.rows, np.zeros_like(mean))
-    score = {"r": rounded_mean(column_correlations(truth, found)), "two_way": rounded_mean(told)}
-    statistics = [conv_statistics(e, samples.data[test], gain * out) for test, e, out in clean]
-    statistics += [conv_statistics(e, data, gain * out) for data, e, out in surrogate]
-    correct = [told[test] for test, _, _ in clean] + [np.full(len(data), 0.5) for data, _, _ in surrogate]
-    calibration = fit_calibration(np.concatenate(statistics), np.concatenate(correct))
+    score: dict[str, Any] = {"r": rounded_mean(column_correlations(truth, found)), "two_way": rounded_mean(told)}
+    believed = [
+        FoldStatistics(
+            conv_statistics(encoder, samples.data[test], gain * found[test]),
+            told[test],
+            conv_statistics(encoder, turn, gain * out),
+        )
+        for test, encoder, turn, out in parts
+    ]
+    calibration, score["confidence"] = calibrate(believed)
     encoder = fit_encoder(_lesson(samples, embeddings - mean), spec.preprocess, spec.conv, rng, progress)
     encoder.gain *= gain
     return Convolution(encoder, mean, calibration), mean + np.float32(gain) * found, score

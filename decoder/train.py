@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
 from decoder.classifiers import Trials
-from decoder.confidence import Calibration, fit_calibration, fit_typicality, window_statistics
+from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, two_way
@@ -303,7 +303,7 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
-    calibration = _calibration(designs, deviations, correct)
+    calibration, scores["confidence"] = _calibration(designs, deviations, correct)
     return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 
 
@@ -347,14 +347,15 @@ def _deviations(design: _Design, Y: Array, alpha: NDArray[np.float64]) -> Array:
 
 def _calibration(
     designs: Sequence[_Design], deviations: Sequence[Sequence[Array]], correct: Sequence[NDArray[np.float64]]
-) -> Calibration:
-    """Learn confidence from held-out windows; surrogates are told from other pictures by chance only."""
-    statistics, truth = [], []
+) -> tuple[Calibration, dict[str, float]]:
+    """Learn confidence from held-out windows, and from surrogates without a response."""
     told = np.mean(correct, axis=0)
+    folds = []
     for design, known in zip(designs, deviations, strict=True):
-        statistics.append(window_statistics(design.inputs, list(known)))
-        truth.append(np.concatenate([told[design.fold.test], np.full(design.n_surrogates, 0.5)]))
-    return fit_calibration(np.concatenate(statistics), np.concatenate(truth))
+        statistics = window_statistics(design.inputs, list(known))
+        own, surrogates = np.split(statistics, [len(design.fold.test)])
+        folds.append(FoldStatistics(own, told[design.fold.test], surrogates))
+    return calibrate(folds)
 
 
 def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:
