@@ -23,6 +23,8 @@ LEAST_PICTURES = 4
 INITIAL_TEMPERATURE = 0.07
 LARGEST_SCALE = 100.0
 """Of the contrast's logits, as in CLIP."""
+FEW = 8
+"""Windows a step for a new subject's layer: of the few there are, most steps come from small ones."""
 FINAL_RATE = 1e-2
 """Share of the learning rate that is left at the last epoch."""
 
@@ -123,8 +125,10 @@ def adapt(
 ) -> ConvEncoder:
     """Fit the layer of a new subject, as the only one, under a trunk that others trained and that stays as it is.
 
-    As `fit_encoder` otherwise; the layer starts from the mean of those of the others.
+    A few minutes of data do. As `fit_encoder` otherwise; the layer starts from the mean of those of the others, and
+    without decay, which would draw it to nothing.
     """
+    spec = encoder.spec.model_copy(update={"batch": min(FEW, encoder.spec.batch), "weight_decay": 0.0})
     train, validation = _split(lesson.groups, encoder.spec.validation, rng)
     binning = time_bins(lesson.times, preprocess)
     with torch.random.fork_rng(devices=[]):
@@ -132,7 +136,7 @@ def adapt(
         preparation = fit_preparation(lesson.data[train], binning, whiten=preprocess.whiten)
         network = copy.deepcopy(encoder.network)
         network.subjects = torch.nn.Parameter(network.subjects.detach().mean(dim=0, keepdim=True))
-        school = _School(lesson, preparation, network, encoder.spec, rng)
+        school = _School(lesson, preparation, network, spec, rng)
         scale = school.teach([network.subjects], train, validation, progress)
     return ConvEncoder(preparation, network, encoder.spec, encoder.sfreq, scale)
 

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from decoder.bundle import Bundle
+from decoder.conv import ConvEncoder
 from decoder.embedding import EmbeddingModel
 from decoder.errors import TrainingError
 from decoder.features import Features
 from decoder.metrics import correlation_matrix, two_way
+from decoder.preprocess import PreprocessSpec
 from decoder.prior import fit_prior
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.train import fit
-from decoder.train_conv import info_nce
+from decoder.train_conv import Lesson, adapt, fit_encoder, info_nce
 from stream.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
 
@@ -138,3 +140,35 @@ def test_too_few_pictures_are_refused(quiet: list[Window], stimuli: StimulusTabl
     """Three pictures leave nothing to stop by; the message says so."""
     with pytest.raises(TrainingError, match="pictures"):
         fit(quiet[:3] * 8, stimuli, pooled, SPEC)
+
+
+def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window]], channels: Channels) -> None:
+    """Under a trunk learned from two others, 40 windows of a third tell pictures apart that they can't on their own."""
+    images = np.random.default_rng(0).integers(0, 256, (340, 4, 4, 3), dtype=np.uint8)
+    stimuli = StimulusTable(tuple(f"p{i}" for i in range(340)), images, tuple((f"caption {i}",) for i in range(340)))
+    embeddings = PooledEncoders(stimuli).embed_images(images)
+    embeddings -= embeddings.mean(axis=0)
+
+    def lesson(rows: np.ndarray, **seed_of_subject: int) -> Lesson:
+        data = []
+        for turn_seed, seed in seed_of_subject.items():
+            turn, _ = np.linalg.qr(np.random.default_rng(ord(turn_seed)).normal(size=(len(channels), len(channels))))
+            windows = window_maker(stimuli, channels, noise=2.0, seed=seed)
+            data += [(turn @ windows[row].data).astype(np.float32) for row in rows]
+        shown = np.tile(rows, len(seed_of_subject))
+        subjects = np.repeat(np.arange(len(seed_of_subject)), len(rows))
+        return Lesson(np.stack(data), np.arange(20) / 100, shown, shown.astype(str), embeddings, subjects)
+
+    spec = CONV.model_copy(update={"epochs": 30, "filters": 16, "learning_rate": 5e-3})
+    whitened = PreprocessSpec(whiten=True)
+    trunk = fit_encoder(lesson(np.arange(300), a=1, b=2), whitened, spec, np.random.default_rng(0))
+    trunk.spec = spec.model_copy(update={"learning_rate": 1e-2})
+    few, test = lesson(np.arange(40), c=3), lesson(np.arange(300, 340), c=4)
+
+    def told(encoder: ConvEncoder) -> float:
+        return float(two_way(correlation_matrix(embeddings[300:], encoder(test.data))).mean())
+
+    alone = fit_encoder(few, whitened, spec, np.random.default_rng(1))
+    moved = adapt(trunk, few, whitened, np.random.default_rng(1))
+    assert told(moved) > 0.6
+    assert told(moved) > told(alone) + 0.05
