@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from decoder.conv import ConvEncoder, Network, Preparation
 from decoder.errors import TrainingError
-from decoder.preprocess import PreprocessSpec, noise_whitener, time_bins
+from decoder.preprocess import PreprocessSpec, noise_whitener, time_bins, time_whitener
 from decoder.spec import ConvSpec
 from decoder.targets import Progress, no_progress
 
@@ -107,7 +107,7 @@ def fit_encoder(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        preparation = fit_preparation(lesson.data[train], binning, whiten=preprocess.whiten)
+        preparation = fit_preparation(lesson.data[train], binning, preprocess)
         n_subjects = int(lesson.subjects.max()) + 1
         n_channels, n_bins = preparation.mean.shape
         network = Network((n_channels, n_bins), sfreq, lesson.embeddings.shape[1], n_subjects, spec).to(device)
@@ -133,7 +133,7 @@ def adapt(
     binning = time_bins(lesson.times, preprocess)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
-        preparation = fit_preparation(lesson.data[train], binning, whiten=preprocess.whiten)
+        preparation = fit_preparation(lesson.data[train], binning, preprocess)
         network = copy.deepcopy(encoder.network)
         network.subjects = torch.nn.Parameter(network.subjects.detach().mean(dim=0, keepdim=True))
         school = _School(lesson, preparation, network, spec, rng)
@@ -153,15 +153,18 @@ def _split(groups: NDArray[np.str_], share: float, rng: np.random.Generator) -> 
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def fit_preparation(data: Array, binning: Array, *, whiten: bool) -> Preparation:
-    """Fit whitening (or mere scaling) of channels, and the mean response, on training windows."""
+def fit_preparation(data: Array, binning: Array, spec: PreprocessSpec) -> Preparation:
+    """Fit whitening (or mere scaling) of channels, that over time, and the mean response, on training windows."""
     binned = data @ binning
-    if whiten:
+    if spec.whiten:
         whitener = noise_whitener(binned)
     else:
         spread = (binned - binned.mean(axis=0)).std(axis=(0, 2), dtype=np.float64)
         live = spread > 1e-6 * spread.max(initial=0)
         whitener = np.diag(np.divide(1, spread, out=np.zeros_like(spread), where=live)).astype(np.float32)
+    if spec.whiten_time:
+        over = time_whitener(binned, whitener)
+        binning, binned = binning @ over, binned @ over
     mean = binned.mean(axis=0, dtype=np.float64)
     return Preparation(binning, whitener, (whitener @ mean).astype(np.float32))
 
