@@ -152,7 +152,7 @@ def fit_embedding(
         held_out = held_out_linear(samples, targets, spec, folds)
         convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
         confidence = conv_score.pop("confidence")
-        ridge_score = _scored(targets.e, held_out["e"], samples.rows)
+        ridge_score = scored(targets.e, held_out["e"], samples.rows)
         scores["e"] = {"ridge": ridge_score, "conv": conv_score, "used": "conv"}
         if spec.family == "auto" and conv_score["two_way"] <= ridge_score["two_way"]:
             convolution, scores["e"]["used"] = None, "ridge"
@@ -160,7 +160,7 @@ def fit_embedding(
             held_out["e"], scores["confidence"] = conv_held_out, confidence
     if spec.c_from != "tokens" and targets.c is not None:
         prior, prior_score = _fit_prior(samples, targets, held_out["e"], spec, bank)
-        token_score = _scored(targets.c, held_out["c"], samples.rows)
+        token_score = scored(targets.c, held_out["c"], samples.rows)
         scores["c"] = {"tokens": token_score, "embedding": prior_score, "used": "embedding"}
         if spec.c_from == "auto" and prior_score["two_way"] <= token_score["two_way"]:
             prior, scores["c"]["used"] = None, "tokens"
@@ -193,8 +193,8 @@ def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds
     return found
 
 
-def _scored(truth: Array, found: Array, rows: Rows) -> dict[str, float]:
-    """Mean correlation over the numbers that vary, and two-way identification, of held-out predictions."""
+def scored(truth: Array, found: Array, rows: Rows) -> dict[str, float]:
+    """Score held-out predictions: mean correlation over the numbers that vary, and two-way identification."""
     true, flat = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
     active = np.ptp(true[rows], axis=0) > CONSTANT
     told = identified(true, flat, rows, true[rows].mean(axis=0))
@@ -271,7 +271,7 @@ def _fit_prior(
         found = _through_priors(samples, targets.e, targets.c, e_held_out, spec, rng)
     true = targets.c.reshape(len(targets.c), -1)[samples.rows]
     factor = undo_shrinkage(true, found.reshape(len(found), -1), spec.c_gain)
-    score = _scored(targets.c, found, samples.rows)
+    score = scored(targets.c, found, samples.rows)
     learned = len(bank.c) if bank is not None and bank.c is not None else len(shown)
     return prior.stretched(factor, true.mean(axis=0)), {**score, "pictures": learned}
 

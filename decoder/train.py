@@ -85,6 +85,7 @@ def fit(
     runs: Sequence[str] | None = None,
     cache: Path | None = None,
     meta: Mapping[str, Any] | None = None,
+    bank: Targets | None = None,
 ) -> Bundle:
     """Train a decoder.
 
@@ -104,6 +105,8 @@ def fit(
         Folder that keeps targets between runs.
     meta : mapping or None
         JSON-able facts that the bundle carries along: data, window, filters.
+    bank : Targets or None
+        `c` and `e` of captioned pictures that nobody was shown, from which a prior of `c` learns.
 
     Raises
     ------
@@ -119,7 +122,8 @@ def fit(
     kept = {id(window) for window, _ in used}
     if runs is not None:
         runs = [run for run, window in zip(runs, windows, strict=True) if id(window) in kept]
-    return fit_targets([window for window, _ in used], shown, targets, spec, progress, runs=runs, meta=facts)
+    chosen = [window for window, _ in used]
+    return fit_targets(chosen, shown, targets, spec, progress, runs=runs, meta=facts, bank=bank)
 
 
 def fit_targets(
@@ -131,6 +135,7 @@ def fit_targets(
     *,
     runs: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
+    bank: Targets | None = None,
 ) -> Bundle:
     """Train on targets computed already, one row a stimulus; as `fit` otherwise.
 
@@ -144,12 +149,12 @@ def fit_targets(
         trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
         models[WHOLE], scores = fit_category(trials, templates, spec.category, spec.preprocess)
     else:
-        models[WHOLE], scores = fit_model(samples, targets, spec, progress)
+        models[WHOLE], scores = fit_model(samples, targets, spec, progress, bank=bank)
     held_out: dict[str, str] = {}
     for number, (train, test) in enumerate(folds):
         name = f"fold{number}"
         progress("held-out folds", number, len(folds))
-        models[name], _ = fit_model(samples.take(train), targets, spec)
+        models[name], _ = fit_model(samples.take(train), targets, spec, bank=bank)
         held_out |= dict.fromkeys((stimuli.ids[row] for row in samples.rows[test]), name)
     if folds:
         progress("held-out folds", len(folds), len(folds))
@@ -253,7 +258,12 @@ class Fitted:
 
 
 def fit_model(
-    samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress
+    samples: Samples,
+    targets: Targets,
+    spec: DecoderSpec,
+    progress: Progress = no_progress,
+    *,
+    bank: Targets | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
     if spec.family == "ridge" and spec.c_from == "tokens":
@@ -261,7 +271,7 @@ def fit_model(
         return fitted.model, fitted.scores
     from decoder.embedding import fit_embedding
 
-    return fit_embedding(samples, targets, spec, progress)
+    return fit_embedding(samples, targets, spec, progress, bank=bank)
 
 
 def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress) -> Fitted:

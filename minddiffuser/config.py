@@ -59,6 +59,9 @@ class DataSpec(Strict):
     """Recording to replay and to evaluate on (dataset: recording)."""
     stimuli: Path | None = None
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
+    bank: int | Path | None = None
+    """Captioned pictures that nobody is shown, from which the prior from e to c learns (decoder.c_from): how many to
+    compose, or a folder like `stimuli`; left out, it learns from the pictures that were shown."""
     seed: int = 0
     """Seed of the simulated participant and of random splits."""
 

@@ -17,7 +17,8 @@ from decoder.preprocess import PreprocessSpec
 from decoder.prior import fit_prior
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.stimuli import StimulusTable
-from decoder.train import fit
+from decoder.targets import Targets
+from decoder.train import fit, fit_targets
 from decoder.train_conv import Lesson, adapt, fit_encoder, info_nce
 from stream.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
@@ -134,6 +135,27 @@ def test_prior_learns_a_linear_map() -> None:
     tokens = np.concatenate([np.ones((200, 1, 3)), (embeddings @ rng.normal(size=(8, 6))).reshape(200, 2, 3)], axis=1)
     prior = fit_prior(embeddings[:150], tokens[:150].astype(np.float32), rng)
     np.testing.assert_allclose(prior(embeddings[150:]), tokens[150:], atol=1e-2)
+
+
+def test_a_bank_of_captioned_pictures_teaches_the_prior(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders
+) -> None:
+    """The prior learns from the bank alone: what the shown pictures' captions say changes not a number of it."""
+    rng = np.random.default_rng(3)
+    tokens = pooled.encode_text([f"caption {i}" for i in range(90, 120)])
+    bank = Targets(c=tokens, e=pooled.embed_images(stimuli.images[90:]))
+    spec = DecoderSpec(features=("c", "e"), c_from="embedding")
+    shown = stimuli.select(stimuli.ids[:90])
+    found = {}
+    for name, noise in (("true", 0.0), ("spoilt", 1.0)):
+        c = pooled.encode_text([f"caption {i}" for i in range(90)])
+        c[:, 1:] += noise * rng.normal(size=c[:, 1:].shape)
+        found[name] = fit_targets(quiet[:90], shown, Targets(c=c, e=pooled.embed_images(shown.images)), spec, bank=bank)
+    score = found["true"].meta["scores"]["c"]
+    assert score["embedding"]["pictures"] == 30
+    assert score["embedding"]["two_way"] > 0.7
+    weights = [bundle.models["all"].tensors()["prior.weights"] for bundle in found.values()]
+    np.testing.assert_array_equal(*weights)
 
 
 def test_too_few_pictures_are_refused(quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders) -> None:
