@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from decoder.errors import BundleError
 from decoder.features import Features
+from decoder.reference import Reference
 from stream.windows import Channels, Window
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,8 @@ FORMAT = 1
 JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
 """Name of the model that was fitted on every picture."""
+REFERENCE = "reference"
+"""Name under which the training channels' statistics are kept beside the models."""
 FAMILIES = {
     "linear": "decoder.linear:LinearModel",
     "category": "decoder.category:CategoryModel",
@@ -67,6 +71,8 @@ class Bundle:
         Stimulus id -> the fold that never saw that picture. Windows of these stimuli are decoded by that fold.
     meta : mapping
         JSON-able: data, window, filters, feature_space, scores, versions, ...
+    reference : Reference or None
+        What the channels looked like in training, for realignment.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Bundle:
         tmin: float,
         held_out: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.models = dict(models)
         self.channels = channels
@@ -87,6 +94,7 @@ class Bundle:
         self.tmin = tmin
         self.held_out = dict(held_out or {})
         self.meta = dict(meta or {})
+        self.reference = reference
         self._orders: dict[Channels, NDArray[np.intp]] = {}
         self._reference_told = False
 
@@ -174,6 +182,16 @@ class Bundle:
             out |= dict(zip(rows, self.models[name].predict(chosen, data), strict=True))
         return [out[row] for row in range(len(windows))]
 
+    def arranged(self, window: Window) -> Window:
+        """Give a window with the bundle's channels, in its order.
+
+        Raises
+        ------
+        BundleError
+            If the window's channels, rate or times are not the bundle's.
+        """
+        return replace(window, data=self._data(window), channels=self.channels)
+
     def _data(self, window: Window) -> NDArray[np.float32]:
         """Give a window's data in the bundle's channel order."""
         if window.channels not in self._orders:
@@ -204,6 +222,8 @@ class Bundle:
         tensors = {
             f"{name}/{key}": array for name, model in self.models.items() for key, array in model.tensors().items()
         }
+        if self.reference is not None:
+            tensors |= {f"{REFERENCE}/{key}": getattr(self.reference, key) for key in Reference.__slots__}
         weights = save({key: np.ascontiguousarray(array) for key, array in tensors.items()})
         content = {
             "format": FORMAT,
@@ -269,7 +289,10 @@ class Bundle:
                 models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
             channels = _channels(content["channels"], str(content.get("reference", "")))
             rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
-            return cls(models, channels, **rest)
+            reference = None
+            if f"{REFERENCE}/unit" in tensors:
+                reference = Reference(*(tensors[f"{REFERENCE}/{key}"] for key in Reference.__slots__))
+            return cls(models, channels, **rest, reference=reference)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(

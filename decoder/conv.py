@@ -100,7 +100,7 @@ class Preparation:
     Attributes
     ----------
     binning : ndarray, shape (n_times, n_bins), float32
-        Picks times and averages them.
+        Picks times and averages them; whitens over time.
     whitener : ndarray, shape (n_channels, n_channels), float32
     mean : ndarray, shape (n_channels, n_bins), float32
         Of whitened training windows.

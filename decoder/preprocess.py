@@ -28,6 +28,8 @@ class PreprocessSpec(BaseModel):
     """So many samples in a row are averaged into one."""
     whiten: bool = False
     """Multivariate noise normalisation: channels are whitened by their shrunk covariance."""
+    whiten_time: bool = False
+    """Whiten over time, too: what is slow is mostly noise, and counts as much as it is told from noise."""
     components: Annotated[int, Field(ge=1)] | None = 300
     """Principal components kept of the z-scored inputs; None: all inputs as they are."""
 
@@ -42,7 +44,7 @@ class Preprocessor:
     Attributes
     ----------
     binning : ndarray, shape (n_times, n_bins), float32
-        Picks times and averages them.
+        Picks times and averages them; whitens over time.
     matrix : ndarray, shape (n_channels * n_bins, n_inputs), float32
     offset : ndarray, shape (n_inputs,), float32
         The training mean, already projected: inputs have mean 0 over the training windows.
@@ -90,6 +92,9 @@ def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSp
     binning = time_bins(times, spec)
     binned = data @ binning
     whitening = noise_whitener(binned) if spec.whiten else np.eye(n_channels, dtype=np.float32)
+    if spec.whiten_time:
+        over = time_whitener(binned, whitening)
+        binning, binned = binning @ over, binned @ over
     inputs = np.einsum("kc,nct->nkt", whitening, binned, optimize=True).reshape(n, -1)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
     # A dead channel has nothing to say; dividing by its zero spread would make it shout.
@@ -141,3 +146,9 @@ def noise_whitener(data: Array) -> Array:
     covariance, _ = ledoit_wolf(samples / unit)
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T / unit, np.float32)
+
+
+def time_whitener(data: Array, whitener: Array) -> Array:
+    """As `noise_whitener`, between the times of windows (n, n_channels, n_times) that `whitener` whitens by channel."""
+    step = max(1, len(data) // 1000)
+    return noise_whitener((whitener @ data[::step]).transpose(0, 2, 1))

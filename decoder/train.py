@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
 from decoder.classifiers import Trials
-from decoder.confidence import Calibration, fit_calibration, fit_typicality, window_statistics
+from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, two_way
 from decoder.preprocess import fit_preprocessor
+from decoder.reference import can_align, fit_reference
 from decoder.ridge import (
     Fold,
     Spectrum,
@@ -84,6 +85,7 @@ def fit(
     runs: Sequence[str] | None = None,
     cache: Path | None = None,
     meta: Mapping[str, Any] | None = None,
+    bank: Targets | None = None,
 ) -> Bundle:
     """Train a decoder.
 
@@ -103,6 +105,8 @@ def fit(
         Folder that keeps targets between runs.
     meta : mapping or None
         JSON-able facts that the bundle carries along: data, window, filters.
+    bank : Targets or None
+        `c` and `e` of captioned pictures that nobody was shown, from which a prior of `c` learns.
 
     Raises
     ------
@@ -118,7 +122,8 @@ def fit(
     kept = {id(window) for window, _ in used}
     if runs is not None:
         runs = [run for run, window in zip(runs, windows, strict=True) if id(window) in kept]
-    return fit_targets([window for window, _ in used], shown, targets, spec, progress, runs=runs, meta=facts)
+    chosen = [window for window, _ in used]
+    return fit_targets(chosen, shown, targets, spec, progress, runs=runs, meta=facts, bank=bank)
 
 
 def fit_targets(
@@ -130,6 +135,7 @@ def fit_targets(
     *,
     runs: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
+    bank: Targets | None = None,
 ) -> Bundle:
     """Train on targets computed already, one row a stimulus; as `fit` otherwise.
 
@@ -143,12 +149,12 @@ def fit_targets(
         trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
         models[WHOLE], scores = fit_category(trials, templates, spec.category, spec.preprocess)
     else:
-        models[WHOLE], scores = fit_model(samples, targets, spec, progress)
+        models[WHOLE], scores = fit_model(samples, targets, spec, progress, bank=bank)
     held_out: dict[str, str] = {}
     for number, (train, test) in enumerate(folds):
         name = f"fold{number}"
         progress("held-out folds", number, len(folds))
-        models[name], _ = fit_model(samples.take(train), targets, spec)
+        models[name], _ = fit_model(samples.take(train), targets, spec, bank=bank)
         held_out |= dict.fromkeys((stimuli.ids[row] for row in samples.rows[test]), name)
     if folds:
         progress("held-out folds", len(folds), len(folds))
@@ -170,6 +176,7 @@ def fit_targets(
         tmin=first.tmin,
         held_out=held_out,
         meta=facts,
+        reference=fit_reference(samples.data) if can_align(samples.data) else None,
     )
 
 
@@ -251,7 +258,12 @@ class Fitted:
 
 
 def fit_model(
-    samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress
+    samples: Samples,
+    targets: Targets,
+    spec: DecoderSpec,
+    progress: Progress = no_progress,
+    *,
+    bank: Targets | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
     if spec.family == "ridge" and spec.c_from == "tokens":
@@ -259,7 +271,7 @@ def fit_model(
         return fitted.model, fitted.scores
     from decoder.embedding import fit_embedding
 
-    return fit_embedding(samples, targets, spec, progress)
+    return fit_embedding(samples, targets, spec, progress, bank=bank)
 
 
 def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress) -> Fitted:
@@ -301,7 +313,7 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
-    calibration = _calibration(designs, deviations, correct)
+    calibration, scores["confidence"] = _calibration(designs, deviations, correct)
     return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 
 
@@ -345,14 +357,15 @@ def _deviations(design: _Design, Y: Array, alpha: NDArray[np.float64]) -> Array:
 
 def _calibration(
     designs: Sequence[_Design], deviations: Sequence[Sequence[Array]], correct: Sequence[NDArray[np.float64]]
-) -> Calibration:
-    """Learn confidence from held-out windows; surrogates are told from other pictures by chance only."""
-    statistics, truth = [], []
+) -> tuple[Calibration, dict[str, float]]:
+    """Learn confidence from held-out windows, and from surrogates without a response."""
     told = np.mean(correct, axis=0)
+    folds = []
     for design, known in zip(designs, deviations, strict=True):
-        statistics.append(window_statistics(design.inputs, list(known)))
-        truth.append(np.concatenate([told[design.fold.test], np.full(design.n_surrogates, 0.5)]))
-    return fit_calibration(np.concatenate(statistics), np.concatenate(truth))
+        statistics = window_statistics(design.inputs, list(known))
+        own, surrogates = np.split(statistics, [len(design.fold.test)])
+        folds.append(FoldStatistics(own, told[design.fold.test], surrogates))
+    return calibrate(folds)
 
 
 def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:

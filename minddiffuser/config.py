@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from decoder.realign import RealignSpec
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
@@ -74,6 +75,9 @@ class DataSpec(Strict):
     """Recording to replay and to evaluate on (dataset: recording)."""
     stimuli: Path | None = None
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
+    bank: int | Path | None = None
+    """Captioned pictures that nobody is shown, from which the prior from e to c learns (decoder.c_from): how many to
+    compose, or a folder like `stimuli`; left out, it learns from the pictures that were shown."""
     seed: int = 0
     """Seed of the simulated participant and of random splits."""
 
@@ -134,6 +138,8 @@ class Config(Strict):
     window: WindowSpec
     filters: FilterSpec = FilterSpec()
     decoder: DecoderSpec = DecoderSpec()
+    realign: RealignSpec | None = None
+    """Set ('realign: {}' will do): follow drifts of the channels in a live session, without labels."""
     engine: EngineSpec = EngineSpec()
     queue: QueueSpec = QueueSpec()
     broker: BrokerSpec = BrokerSpec()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 CALIBRATION_SEED = 7_000_000
 """Calibration pictures are composed from this seed plus the participant's; test pictures are files of their own."""
+BANK_SEED = 8_000_000
+"""Captioned pictures that nobody is shown are composed from this seed plus the participant's."""
 
 
 def load_dataset(config: Config, data_dir: Path | None, models: Models, report: Report) -> Dataset:
@@ -87,6 +89,28 @@ def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
         live=in_unit(read(spec.live), unit) if spec.live else calibration[-1],
         stimuli=read_stimuli(spec.stimuli),
     )
+
+
+def caption_bank(spec: DataSpec) -> StimulusTable | None:
+    """Compose or read the captioned pictures from which a prior of the text conditioning learns.
+
+    Raises
+    ------
+    AppError
+        If a folder's pictures have no captions.
+    """
+    from decoder.stimuli import read_stimuli
+    from engine.desk.compose import compose
+    from engine.desk.pack import load_pack
+
+    if spec.bank is None:
+        return None
+    if isinstance(spec.bank, int):
+        return stimulus_table(compose(load_pack(), spec.bank, BANK_SEED + spec.seed))
+    bank = read_stimuli(spec.bank)
+    if bank.captions is None:
+        raise AppError(f"the pictures of data.bank {spec.bank} have no captions; give stimuli.csv a caption column")
+    return bank
 
 
 def simulated(spec: DataSpec, models: Models, report: Report) -> Dataset:

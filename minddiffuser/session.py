@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pylsl import local_clock
 
 from decoder.bundle import Bundle
+from decoder.realign import Realigner
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from minddiffuser.config import Config
@@ -94,6 +95,7 @@ class Session:
     ) -> None:
         self._config = config
         self._bundle = bundle
+        self._realigner = Realigner(bundle, config.realign) if config.realign is not None else None
         self._reconstructor = reconstructor
         self._publisher = publisher
         self._originals = originals or {}
@@ -197,6 +199,8 @@ class Session:
                 self._publisher.original(encode(original, self._config.publish), self._meta(window))
             try:
                 await loop.run_in_executor(self._worker, self._reconstruct, window)
+                if self._realigner is not None:
+                    await loop.run_in_executor(self._worker, self._realigner.follow)
             except ArithmeticError as error:  # numbers that went wrong cost their own window, not the session
                 self.account.failed += 1
                 log.error("window %s failed: %s", window.id, error)
@@ -204,7 +208,7 @@ class Session:
 
     def _reconstruct(self, window: Window) -> None:
         """Decode and reconstruct one window, and publish what comes of it; runs in the worker thread."""
-        features = self._bundle.decode([window])[0]
+        features = (self._realigner or self._bundle).decode([window])[0]
         times = {"acquired": window.acquired, "ready": window.ready, "decoded": local_clock()}
         meta = {**self._meta(window), "confidence": round(features.confidence, 4), "categories": features.categories}
         if features.confidence < self._config.publish.abstain_below:
@@ -285,6 +289,7 @@ class Session:
                         **{f"{kind} unsent": counts.dropped for kind, counts in self._publisher.counts.items()},
                     },
                     "rates": {"pictures": self._rate()},
+                    "realignment": asdict(self._realigner.state) if self._realigner else None,
                     "latency_ms": self._latencies.percentiles(),
                     "latency_histogram": {"edges_ms": EDGES_MS, "counts": self._latencies.histograms()},
                 }

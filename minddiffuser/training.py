@@ -39,7 +39,9 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
         Too few windows, or pictures that do not go with them.
     """
     from decoder.datasets.captions import describe
+    from decoder.targets import compute_targets
     from decoder.train import fit
+    from minddiffuser.data import caption_bank
 
     meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
     with progress() as report:
@@ -48,7 +50,10 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
         runs = [name for name, cut_from in by_run for _ in cut_from]
         stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
         cache = cache_dir() / "targets"
-        return fit(windows, stimuli, models, config.decoder, report, runs=runs, cache=cache, meta=meta)
+        bank = None
+        if config.decoder.c_from != "tokens" and (pictures := caption_bank(config.data)) is not None:
+            bank = compute_targets(pictures, models, features=("c", "e"), cache=cache, progress=report)
+        return fit(windows, stimuli, models, config.decoder, report, runs=runs, cache=cache, meta=meta, bank=bank)
 
 
 def train_from_file(config_file: Path, data_dir: Path | None, out: Path | None) -> dict[str, Any]:

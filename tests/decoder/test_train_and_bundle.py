@@ -253,6 +253,16 @@ def test_whitening_decorrelates_the_channels() -> None:
     assert np.abs(between - np.eye(4)).max() < 0.1
 
 
+def test_whitening_over_time_decorrelates_the_times() -> None:
+    """Noise that lasts for several samples no longer does, and channels stay apart."""
+    rng = np.random.default_rng(0)
+    slow = np.cumsum(rng.normal(size=(400, 3, 6)), axis=2)
+    data = (1e-6 * slow).astype(np.float32)
+    spec = PreprocessSpec(whiten=True, whiten_time=True, components=None)
+    between = np.corrcoef(fit_preprocessor(data, np.arange(6.0), spec)(data).T)
+    assert np.abs(between - np.eye(18)).max() < 0.2
+
+
 def test_components_keep_the_largest_variance() -> None:
     """Of z-scored inputs, the leading principal components are kept, uncorrelated and in order."""
     rng = np.random.default_rng(0)
