@@ -1,7 +1,7 @@
 """The command line; nothing heavy is imported before a command needs it.
 
 Exit codes: 0 done (also when stopped with Ctrl-C or SIGTERM), 1 something is wrong, in one line on stderr,
-2 wrong usage, 3 done but something was lost and the command was asked to mind.
+2 wrong usage, 3 done but something was lost and the command was asked to mind, 130 stopped before it was done.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import typer
 
 from decoder.errors import DecoderError
 from engine.errors import EngineError
+from minddiffuser.children import TIED, end_with_parent
 from minddiffuser.errors import AppError
 from stream.errors import StreamError
 
@@ -52,6 +53,9 @@ def main() -> None:
     """Run the command line; every error of ours is one line and exit code 1."""
     # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command that has no way of its own cleans up, too
+    if TIED in os.environ:
+        end_with_parent()
     try:
         app()
     except (AppError, DecoderError, EngineError, StreamError) as error:

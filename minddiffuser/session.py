@@ -8,6 +8,7 @@ over, publishes and watches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -26,9 +27,10 @@ from minddiffuser.config import Config
 from minddiffuser.latency import EDGES_MS, Latencies
 from minddiffuser.pictures import encode
 from minddiffuser.queue import WindowQueue
+from stream.errors import StreamError
 from stream.lsl import IngestStats, LiveIngest
 from stream.mqtt import Publisher
-from stream.windows import Window
+from stream.windows import Channels, Window
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,20 @@ class Account:
 def counts(stats: IngestStats) -> dict[str, int]:
     """Give the whole numbers of an ingest's account."""
     return {name: value for name, value in asdict(stats).items() if isinstance(value, int)}
+
+
+async def _started(ingest: LiveIngest, stop: asyncio.Event) -> Channels | None:
+    """Find the source and begin to read; None if `stop` is set before it is found."""
+    starting = asyncio.create_task(asyncio.to_thread(ingest.start))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if starting.done():
+        return starting.result()
+    await asyncio.to_thread(ingest.stop)  # ends the search
+    with contextlib.suppress(StreamError):
+        await starting
+    return None
 
 
 class Session:
@@ -131,10 +147,10 @@ class Session:
         ingest = LiveIngest(self._config.source, self._config.window, self._config.filters, hand_over)
         self._ingest = ingest
         try:
-            channels = await asyncio.to_thread(ingest.start)
-            self._bundle.check(channels, ingest.sfreq)
-            self._say("running")
-            await self._work(ingest, stop)
+            if (channels := await _started(ingest, stop)) is not None:
+                self._bundle.check(channels, ingest.sfreq)
+                self._say("running")
+                await self._work(ingest, stop)
         finally:
             await asyncio.to_thread(ingest.stop)
             await asyncio.to_thread(self._worker.shutdown)

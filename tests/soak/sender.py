@@ -5,11 +5,13 @@ when it reads a line on stdin, later ones at once, where the grid has got to.
 """
 
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
+from minddiffuser.children import end_with_parent
 from stream.sources import load_lsl
 from tests.soak.plan import COUNTER, Plan
 
@@ -95,13 +97,17 @@ class Sender:
 
 
 def main() -> None:
-    """Send, then keep the outlets until stdin closes."""
+    """Send, then keep the outlets until somebody ends us."""
     plan, begin, incarnation = Plan.read(Path(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3])
     sender = Sender(plan, incarnation)
     if not incarnation:
-        begin = float(sys.stdin.readline())
+        line = sys.stdin.readline()
+        if not line:
+            return
+        begin = float(line)
+    end_with_parent()
     sender.run(begin, incarnation)
-    sys.stdin.read()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":
