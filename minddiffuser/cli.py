@@ -24,7 +24,7 @@ from decoder.errors import DecoderError
 from engine.errors import EngineError
 from minddiffuser.children import TIED, end_with_parent
 from minddiffuser.errors import AppError
-from stream.errors import StreamError
+from stream.errors import SourceError, StreamError
 
 if TYPE_CHECKING:
     from stream.broker import BrokerSpec
@@ -162,7 +162,12 @@ def record(
             line.update(f"{account.file}  {account.seconds:.0f} s  {account.bytes / 1e6:.1f} MB  {'  '.join(parts)}")
 
         wanted = [selector(text) for text in stream or ()]
-        account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+        try:
+            account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+        except SourceError:
+            if stop.is_set():
+                raise AppError("stopped before the streams were found: nothing is recorded") from None
+            raise
     _answer({**asdict(account), "lost": account.lost}, as_json=as_json)
     raise typer.Exit(LOST if fail_on_loss and account.lost else 0)
 

@@ -67,7 +67,7 @@ def counts(stats: IngestStats) -> dict[str, int]:
     return {name: value for name, value in asdict(stats).items() if isinstance(value, int)}
 
 
-async def _started(ingest: LiveIngest, stop: asyncio.Event) -> Channels | None:
+async def started(ingest: LiveIngest, stop: asyncio.Event) -> Channels | None:
     """Find the source and begin to read; None if `stop` is set before it is found."""
     starting = asyncio.create_task(asyncio.to_thread(ingest.start))
     stopped = asyncio.create_task(stop.wait())
@@ -147,7 +147,7 @@ class Session:
         ingest = LiveIngest(self._config.source, self._config.window, self._config.filters, hand_over)
         self._ingest = ingest
         try:
-            if (channels := await _started(ingest, stop)) is not None:
+            if (channels := await started(ingest, stop)) is not None:
                 self._bundle.check(channels, ingest.sfreq)
                 self._say("running")
                 await self._work(ingest, stop)
