@@ -320,18 +320,18 @@ def _stop_on_signal() -> threading.Event:
 
 
 def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run `work` with an event that Ctrl-C or SIGTERM sets; a second one ends the program at once."""
+    """Run `work` with an event that Ctrl-C or SIGTERM sets; a Ctrl-C after that ends the program at once."""
 
     async def watched() -> T:
         stop = asyncio.Event()
 
-        def ask() -> None:
+        def interrupt() -> None:
             if stop.is_set():
                 os._exit(130)
             stop.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ask)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         return await work(stop)
 
     return asyncio.run(watched())

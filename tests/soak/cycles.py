@@ -41,7 +41,7 @@ def cycles(config: Path, bundle: Path, count: int, folder: Path) -> dict[str, ob
                 if number % KILL_EVERY == KILL_EVERY - 1:
                     killer.submit(source.kill_sender, 0.1)
                 try:
-                    live.end()
+                    live.end((signal.SIGINT, signal.SIGTERM)[number % 2])
                 except RuntimeError as error:
                     wrong.append(f"cycle {number}: {error}")
             left = [child.pid for child in psutil.Process().children(recursive=True) if child.pid != source.sender.pid]
