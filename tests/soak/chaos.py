@@ -91,13 +91,17 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def torment(
-    sources: list[Source], others: list[subprocess.Popen[str]], seconds: float, rng: np.random.Generator
+    sources: list[Source],
+    others: list[subprocess.Popen[str]],
+    seconds: float,
+    rng: np.random.Generator,
+    pause_s: tuple[float, float] = PAUSE_S,
 ) -> dict[str, int]:
-    """Kill and stall at random until the time is up; return how often each."""
+    """Kill and stall at random, with pauses between `pause_s`, until the time is up; return how often each."""
     done = {"sender killed": 0, "sender stalled": 0, "receiver stalled": 0}
     over = time.monotonic() + seconds
     while True:
-        pause = rng.uniform(*PAUSE_S)
+        pause = rng.uniform(*pause_s)
         if time.monotonic() + pause > over:
             time.sleep(max(0.0, over - time.monotonic()))
             return done

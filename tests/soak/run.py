@@ -14,7 +14,7 @@ import numpy as np
 
 from stream.sources import load_lsl
 from tests.soak.account import account
-from tests.soak.chaos import Source, torment
+from tests.soak.chaos import PAUSE_S, Source, torment
 from tests.soak.live import LiveProgram, live_account
 from tests.soak.plan import Plan
 
@@ -27,7 +27,12 @@ FLAT_MB = 5.0  # and 2 % of what a process has
 
 
 def soak(
-    plans: list[Plan], seconds: float, seed: int, say: Callable[[str], None], live: LiveProgram | None = None
+    plans: list[Plan],
+    seconds: float,
+    seed: int,
+    say: Callable[[str], None],
+    live: LiveProgram | None = None,
+    pause_s: tuple[float, float] = PAUSE_S,
 ) -> dict[str, Any]:
     """Run and add up.
 
@@ -41,6 +46,8 @@ def soak(
         Takes a line for whoever watches.
     live : LiveProgram, optional
         Decodes the first plan's source all the while.
+    pause_s : tuple of float
+        Between two kills or stalls, from and to.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def soak(
         others = [live.process] if live and live.process else []
         watch = Watch(sources, others)
         try:
-            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed))
+            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed), pause_s)
             for source in sources:
                 _drained(source, CALM_S + DRAIN_S)
         finally:
