@@ -116,6 +116,9 @@ def live_account(plan: Plan, said: dict[str, Any]) -> tuple[dict[str, int], list
         wrong.append(f"live: {pushed} markers sent, but {figures}")
     if said["windows"] != sum(ends.values()) or said["windows"] != ingest["windows"]:
         wrong.append(f"live: {said['windows']} windows, {ingest['windows']} cut, but {ends}")
+    pictures = said["messages"]["picture"]
+    if pictures["published"] + pictures["dropped"] + pictures["denied"] != said["published"]:
+        wrong.append(f"live: {said['published']} pictures published, but the publisher counts {pictures}")
     if figures["lost on the way"] < 0 or (figures["lost on the way"] and not ingest["disconnections"]):
         wrong.append(f"live: {figures['lost on the way']} markers lost, but no disconnection")
     return figures, wrong
