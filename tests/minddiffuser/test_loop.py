@@ -81,6 +81,7 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path) ->
     run = cli("evaluate", str(small_bundle), "--limit", "6", "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
+    assert answer["live_equals_offline"]["equal"], answer["live_equals_offline"]
     assert answer["live"]["n"] == answer["offline"]["n"] == 6
     assert answer["live"]["account"]["lost"] == 0
     for stage in ("stage1", "stage2"):
