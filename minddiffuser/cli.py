@@ -334,7 +334,10 @@ def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         return await work(stop)
 
-    return asyncio.run(watched())
+    try:
+        return asyncio.run(watched())
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is still to be said
 
 
 def _broker(text: str) -> BrokerSpec:
