@@ -1,7 +1,7 @@
 """The command line; nothing heavy is imported before a command needs it.
 
 Exit codes: 0 done (also when stopped with Ctrl-C or SIGTERM), 1 something is wrong, in one line on stderr,
-2 wrong usage, 3 done but something was lost and the command was asked to mind.
+2 wrong usage, 3 done but something was lost and the command was asked to mind, 130 stopped before it was done.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import typer
 
 from decoder.errors import DecoderError
 from engine.errors import EngineError
+from minddiffuser.children import TIED, end_with_parent
 from minddiffuser.enginecli import engine_app
 from minddiffuser.errors import AppError
-from stream.errors import StreamError
+from stream.errors import SourceError, StreamError
 
 if TYPE_CHECKING:
     from stream.broker import BrokerSpec
@@ -54,6 +55,9 @@ def main() -> None:
     """Run the command line; every error of ours is one line and exit code 1."""
     # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command that has no way of its own cleans up, too
+    if TIED in os.environ:
+        end_with_parent()
     try:
         app()
     except (AppError, DecoderError, EngineError, StreamError) as error:
@@ -180,7 +184,12 @@ def record(
             line.update(f"{account.file}  {account.seconds:.0f} s  {account.bytes / 1e6:.1f} MB  {'  '.join(parts)}")
 
         wanted = [selector(text) for text in stream or ()]
-        account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+        try:
+            account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+        except SourceError:
+            if stop.is_set():
+                raise AppError("stopped before the streams were found: nothing is recorded") from None
+            raise
     _answer({**asdict(account), "lost": account.lost}, as_json=as_json)
     raise typer.Exit(LOST if fail_on_loss and account.lost else 0)
 
@@ -336,21 +345,24 @@ def _stop_on_signal() -> threading.Event:
 
 
 def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run `work` with an event that Ctrl-C or SIGTERM sets; a second one ends the program at once."""
+    """Run `work` with an event that Ctrl-C or SIGTERM sets; a Ctrl-C after that ends the program at once."""
 
     async def watched() -> T:
         stop = asyncio.Event()
 
-        def ask() -> None:
+        def interrupt() -> None:
             if stop.is_set():
                 os._exit(130)
             stop.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ask)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         return await work(stop)
 
-    return asyncio.run(watched())
+    try:
+        return asyncio.run(watched())
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is still to be said
 
 
 def _broker(text: str) -> BrokerSpec:

@@ -22,6 +22,7 @@ from decoder.metrics import mean_auc
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
+from minddiffuser.agreement import agreement
 from minddiffuser.archive import Received, count_of, read_about, read_received
 from minddiffuser.checks import spurious_checks
 from minddiffuser.config import ArchiveSpec, Config, parse_config
@@ -93,6 +94,7 @@ async def run_evaluate(
     if live:
         received, account = await _live(recording, config, bundle, reconstructor, dataset, stop, folder)
         answer["live"] = figures(received, dataset, judges) | {"account": account}
+        answer["live_equals_offline"] = agreement(offline, received, config.publish).to_dict()
     answer["versions"] = versions()
     if page is not None:
         write_report(
@@ -191,7 +193,7 @@ def _reconstruct(window: Window, features: Features, reconstructor: Reconstructo
     )[0]
     stages["picture"] = final.pixels
     event = {"label": window.event.label} if window.event else None
-    meta = {"window_id": window.id, "event": event, "categories": features.categories}
+    meta = {"window_id": window.id, "event": event, "categories": features.categories, "seed": str(final.seed)}
     return Received(meta, stages)
 
 

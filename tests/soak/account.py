@@ -50,6 +50,7 @@ def _samples(plan: Plan, stats: dict[str, Any], wrong: list[str]) -> dict[str, i
         "flagged": int(flagged.sum()),
         "lost": int((sent.astype(bool) & (handed == 0)).sum()),
         "never sent": int((sent == 0).sum()),
+        "holes": int((np.diff(sent == 0, prepend=False) & (sent == 0)).sum()),
     }
     _equal(wrong, "samples sent", figures["sent"], figures["used"] + figures["flagged"] + figures["lost"])
     _equal(wrong, "samples doubled, or handed over but never sent", int((handed > sent).sum()), 0)
