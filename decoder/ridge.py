@@ -95,7 +95,9 @@ def make_fold(X_train: Array, X_test: Array, train: NDArray[np.intp], test: NDAr
     return Fold(train, test, spectrum, np.asarray((X_test - spectrum.mean) @ spectrum.axes, np.float32))
 
 
-def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64]) -> CrossValidation:
+def cross_validate(
+    folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64], *, per_target: bool = True
+) -> CrossValidation:
     """Choose each target's penalty and predict each sample from the folds that did not see it.
 
     Parameters
@@ -105,6 +107,8 @@ def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64])
     Y : ndarray, shape (n_samples, n_targets)
     alphas : ndarray, shape (n_alphas,)
         Candidate penalties, in the inputs' units squared.
+    per_target : bool
+        False: one penalty for all targets, of least squared error summed over them.
     """
     folds = list(folds)
     Y = np.asarray(Y, dtype=np.float32)
@@ -118,6 +122,8 @@ def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64])
             residual = shrunk @ moment
             residual -= truth
             errors[row] += np.einsum("ij,ij->j", residual, residual)
+    if not per_target:
+        errors[:] = errors.sum(axis=1, keepdims=True)
     best = alphas[errors.argmin(axis=0)]
     # About each fold's training mean: pooled raw predictions of noise correlate negatively, as the mean of the others
     # falls where a fold's own is high.

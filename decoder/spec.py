@@ -66,8 +66,13 @@ class DecoderSpec(BaseModel):
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
     """Candidate ridge penalties, in units of the inputs' mean eigenvalue."""
+    alpha_per_target: bool = True
+    """Choose a penalty for each number of a feature; false: one for all of them, for data of few pictures."""
     cv_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of pictures by which penalties, units and confidence are set."""
+    split: Literal["picture", "run", "session", "subject", "window"] = "picture"
+    """What is never on both sides of a fold; pictures never are, whatever is said here. window: single windows at
+    random, which is refused where a picture is shown more than once."""
     hold_out: Literal["none", "groups"] | Annotated[int, Field(ge=2)] = "none"
     """Also fit models that never saw some pictures, and decode those by them: one a group, or so many folds."""
     c_gain: Annotated[float, Field(ge=0, le=1)] = 0.0

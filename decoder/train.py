@@ -28,14 +28,14 @@ from decoder.ridge import (
     make_fold,
 )
 from decoder.spec import DecoderSpec
-from decoder.splits import group_folds
+from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
+from decoder.usable import usable
 from stream.windows import Window
 
 Array = NDArray[np.float32]
 
-LEAST_WINDOWS = 20
 CONSTANT = 1e-5
 """A target that ranges less than this over the training pictures is carried along, not decoded."""
 CHUNK = 4096
@@ -61,6 +61,8 @@ class Samples:
         Never on both sides of a split.
     runs : ndarray of str, shape (n,)
         The recording that each window is from.
+    units : ndarray of str, shape (n,)
+        Run, session or subject, where a split is by that; never on both sides of it. Otherwise as `groups`.
     """
 
     data: Array
@@ -68,10 +70,22 @@ class Samples:
     rows: NDArray[np.intp]
     groups: NDArray[np.str_]
     runs: NDArray[np.str_]
+    units: NDArray[np.str_]
 
     def take(self, chosen: NDArray[np.intp]) -> "Samples":
         """Give the samples of some rows."""
-        return Samples(self.data[chosen], self.times, self.rows[chosen], self.groups[chosen], self.runs[chosen])
+        return Samples(
+            self.data[chosen],
+            self.times,
+            self.rows[chosen],
+            self.groups[chosen],
+            self.runs[chosen],
+            self.units[chosen],
+        )
+
+    def folds(self, n_folds: int, rng: np.random.Generator) -> list[Split]:
+        """Split by what is never to be on both sides; every row is held out once."""
+        return folds_apart(self.groups, self.units, min(n_folds, len(np.unique(self.units))), rng)
 
 
 def fit(
@@ -82,6 +96,7 @@ def fit(
     progress: Progress = no_progress,
     *,
     runs: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
     cache: Path | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Bundle:
@@ -99,6 +114,8 @@ def fit(
         Called with (what, done, total).
     runs : sequence of str, optional
         The recording that each window is from; left out, all are from one.
+    units : sequence of str, optional
+        The run, session or subject that each window is from, where `spec.split` is by one of these.
     cache : Path or None
         Folder that keeps targets between runs.
     meta : mapping or None
@@ -116,9 +133,12 @@ def fit(
     )
     facts = {"feature_space": encoders.feature_space, "left_out": left_out, **(meta or {})}
     kept = {id(window) for window, _ in used}
-    if runs is not None:
-        runs = [run for run, window in zip(runs, windows, strict=True) if id(window) in kept]
-    return fit_targets([window for window, _ in used], shown, targets, spec, progress, runs=runs, meta=facts)
+    runs, units = (
+        None if names is None else [name for name, window in zip(names, windows, strict=True) if id(window) in kept]
+        for names in (runs, units)
+    )
+    windows = [window for window, _ in used]
+    return fit_targets(windows, shown, targets, spec, progress, runs=runs, units=units, meta=facts)
 
 
 def fit_targets(
@@ -129,14 +149,15 @@ def fit_targets(
     progress: Progress = no_progress,
     *,
     runs: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Train on targets computed already, one row a stimulus; as `fit` otherwise.
 
     Every window's label must be a stimulus.
     """
-    samples = _samples(windows, stimuli, runs)
-    folds = _held_out_folds(samples, spec) if spec.category is None else []
+    samples = gather(windows, stimuli, spec, runs=runs, units=units)
+    folds = held_out_folds(samples, spec) if spec.category is None else []
     models: dict[str, Model] = {}
     if spec.category is not None:
         templates = {name: value for name, value in (("c", targets.c), ("z", targets.z)) if value is not None}
@@ -173,44 +194,21 @@ def fit_targets(
     )
 
 
-def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Window, str]], dict[str, int]]:
-    """Pick the windows that can be learned from.
-
-    Returns
-    -------
-    used : list of (Window, stimulus id)
-    left_out : dict
-        How many windows were left out, by reason.
+def gather(
+    windows: Sequence[Window],
+    stimuli: StimulusTable,
+    spec: DecoderSpec,
+    *,
+    runs: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+) -> Samples:
+    """Put windows, each of which answers to a stimulus, side by side.
 
     Raises
     ------
     TrainingError
-        If fewer than 20 are left.
+        If they differ in shape, channels or rate, or the split that the spec asks for would leak.
     """
-    known = set(ids)
-    used = []
-    left_out = {"rejected": 0, "not a stimulus": 0, "not finite": 0}
-    for window in windows:
-        label = window.event.label if window.event is not None else ""
-        if window.quality.rejected:
-            left_out["rejected"] += 1
-        elif label not in known:
-            left_out["not a stimulus"] += 1
-        elif not np.isfinite(window.data).all():
-            left_out["not finite"] += 1
-        else:
-            used.append((window, label))
-    if any(left_out.values()):
-        logger.info("windows left out of training: %s", left_out)
-    if len(used) < LEAST_WINDOWS:
-        raise TrainingError(
-            f"{len(used)} of {len(windows)} windows can be learned from (left out: {left_out}); "
-            f"give at least {LEAST_WINDOWS} whose event labels are stimulus ids such as {list(ids[:2])}"
-        )
-    return used, left_out
-
-
-def _samples(windows: Sequence[Window], stimuli: StimulusTable, runs: Sequence[str] | None) -> Samples:
     first = windows[0]
     for window in windows:
         if window.data.shape != first.data.shape or window.channels != first.channels or window.sfreq != first.sfreq:
@@ -221,15 +219,21 @@ def _samples(windows: Sequence[Window], stimuli: StimulusTable, runs: Sequence[s
     rows = stimuli.rows(window.event.label if window.event is not None else "" for window in windows)
     times = first.tmin + np.arange(first.data.shape[1]) / (first.sfreq or 1)
     names = np.asarray(["only"] * len(windows) if runs is None else runs)
-    return Samples(np.stack([w.data for w in windows]), times, rows, np.asarray(stimuli.groups)[rows], names)
+    groups = np.asarray(stimuli.groups)[rows]
+    if spec.split == "window":
+        refuse_random_folds(groups)
+    apart = groups if spec.split in {"picture", "window"} else names if spec.split == "run" else units
+    if apart is None:
+        raise TrainingError(f"split by {spec.split}, but nobody said which window is of which; split by run or picture")
+    return Samples(np.stack([w.data for w in windows]), times, rows, groups, names, np.asarray(apart))
 
 
-def _held_out_folds(samples: Samples, spec: DecoderSpec) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def held_out_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
+    """Give the folds whose windows are decoded by models that never saw them; none if the spec asks for none."""
     if spec.hold_out == "none":
         return []
-    n_groups = len(np.unique(samples.groups))
-    n_folds = n_groups if spec.hold_out == "groups" else int(spec.hold_out)
-    return group_folds(samples.groups.tolist(), n_folds, np.random.default_rng(spec.seed))
+    n_folds = len(np.unique(samples.units)) if spec.hold_out == "groups" else int(spec.hold_out)
+    return samples.folds(n_folds, np.random.default_rng(spec.seed))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,7 +287,7 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         flat = value.reshape(len(value), -1)
         active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
         Y = flat[samples.rows][:, active]
-        found = cross_validate(folds, Y, grid)
+        found = cross_validate(folds, Y, grid, per_target=spec.alpha_per_target)
         weights, intercept = fit_ridge(spectrum, Y, found.alpha)
         gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])
         constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
@@ -316,9 +320,10 @@ class _Design:
 
 def _designs(samples: Samples, spec: DecoderSpec, progress: Progress) -> list[_Design]:
     rng = np.random.default_rng(spec.seed)
-    n_folds = min(spec.cv_folds, len(np.unique(samples.groups)))
+    splits = samples.folds(spec.cv_folds, rng)
+    n_folds = len(splits)
     out = []
-    for number, (train, test) in enumerate(group_folds(samples.groups.tolist(), n_folds, rng)):
+    for number, (train, test) in enumerate(splits):
         progress("cross-validation", number, n_folds)
         preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
         held_out = preprocess(samples.data[test])
@@ -381,7 +386,7 @@ def _structure_head(
     for start in range(0, n_units, CHUNK):
         part = slice(start, min(n_units, start + CHUNK))
         Y = units[:, part].astype(np.float32)
-        found = cross_validate(folds, Y, grid)
+        found = cross_validate(folds, Y, grid, per_target=spec.alpha_per_target)
         alpha[part], r[part] = found.alpha, found.r
         gain[part] = undo_shrinkage(Y, found.predictions, spec.s_gain)
     n_kept = max(1, round(spec.unit_fraction * n_units))

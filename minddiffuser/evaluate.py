@@ -76,6 +76,7 @@ async def run_evaluate(
         "bundle": str(bundle_folder),
         "config": config.name,
         "data": bundle.meta["data"],
+        "overlap": bundle.meta.get("overlap"),
         "offline": figures(offline, dataset),
         "versions": versions(),
     }

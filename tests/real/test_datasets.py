@@ -13,7 +13,8 @@ from decoder.classifiers import Trials
 from decoder.datasets import Dataset, load
 from decoder.metrics import correlation_matrix, pixcorr, two_way
 from decoder.targets import compute_targets
-from decoder.train import fit_targets, usable
+from decoder.train import fit_targets
+from decoder.usable import usable
 from engine.models import Models, load_models
 from minddiffuser.config import Config, load_config
 from minddiffuser.evaluate import category_figures
