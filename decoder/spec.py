@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decoder.classifiers import CategorySpec
 from decoder.preprocess import PreprocessSpec
+from decoder.regression import RegressionSpec
 
 
 class ConvSpec(BaseModel):
@@ -66,8 +67,8 @@ class DecoderSpec(BaseModel):
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
     """Candidate ridge penalties, in units of the inputs' mean eigenvalue."""
-    alpha_per_target: bool = True
-    """Choose a penalty for each number of a feature; false: one for all of them, for data of few pictures."""
+    regression: RegressionSpec = RegressionSpec()
+    """Which family of ridge, and how its settings are chosen."""
     cv_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of pictures by which penalties, units and confidence are set."""
     split: Literal["picture", "run", "session", "subject", "window"] = "picture"
@@ -85,6 +86,15 @@ class DecoderSpec(BaseModel):
     """Of the splits."""
     category: CategorySpec | None = None
     """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""
+
+    @model_validator(mode="after")
+    def _inputs_have_names(self) -> Self:
+        if self.regression.method != "ridge" and self.preprocess.components is not None:
+            raise ValueError(
+                f"regression method {self.regression.method!r} picks among inputs as they are: set "
+                "preprocess.components to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _needs_embedding(self) -> Self:

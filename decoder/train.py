@@ -18,15 +18,9 @@ from decoder.confidence import Calibration, fit_calibration, fit_typicality, win
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, two_way
-from decoder.preprocess import fit_preprocessor
-from decoder.ridge import (
-    Fold,
-    Spectrum,
-    cross_validate,
-    decompose,
-    fit_ridge,
-    make_fold,
-)
+from decoder.preprocess import fit_preprocessor, input_bands
+from decoder.regression import Regression, make_regression
+from decoder.ridge import Part
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
@@ -63,6 +57,8 @@ class Samples:
         The recording that each window is from.
     units : ndarray of str, shape (n,)
         Run, session or subject, where a split is by that; never on both sides of it. Otherwise as `groups`.
+    channels : tuple of str
+        Their names.
     """
 
     data: Array
@@ -71,6 +67,7 @@ class Samples:
     groups: NDArray[np.str_]
     runs: NDArray[np.str_]
     units: NDArray[np.str_]
+    channels: tuple[str, ...]
 
     def take(self, chosen: NDArray[np.intp]) -> "Samples":
         """Give the samples of some rows."""
@@ -81,6 +78,7 @@ class Samples:
             self.groups[chosen],
             self.runs[chosen],
             self.units[chosen],
+            self.channels,
         )
 
     def folds(self, n_folds: int, rng: np.random.Generator) -> list[Split]:
@@ -225,7 +223,8 @@ def gather(
     apart = groups if spec.split in {"picture", "window"} else names if spec.split == "run" else units
     if apart is None:
         raise TrainingError(f"split by {spec.split}, but nobody said which window is of which; split by run or picture")
-    return Samples(np.stack([w.data for w in windows]), times, rows, groups, names, np.asarray(apart))
+    data = np.stack([w.data for w in windows])
+    return Samples(data, times, rows, groups, names, np.asarray(apart), first.channels.names)
 
 
 def held_out_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
@@ -272,10 +271,12 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
     Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
     """
     designs = _designs(samples, spec, progress)
-    folds = [design.fold for design in designs]
     preprocess = fit_preprocessor(samples.data, samples.times, spec.preprocess)
-    spectrum = decompose(preprocess(samples.data))
-    grid = np.asarray(spec.alphas) * spectrum.eigenvalues.mean()
+    regression = make_regression(
+        *([design.fold for design in designs], preprocess(samples.data), spec.regression, spec.alphas),
+        bands=input_bands(samples.channels, samples.times, spec.preprocess, spec.regression.bands),
+        rng=np.random.default_rng([spec.seed, 3]),
+    )
     heads: list[Head] = []
     scores: dict[str, Any] = {}
     deviations: list[list[Array]] = [[] for _ in designs]
@@ -287,8 +288,8 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         flat = value.reshape(len(value), -1)
         active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
         Y = flat[samples.rows][:, active]
-        found = cross_validate(folds, Y, grid, per_target=spec.alpha_per_target)
-        weights, intercept = fit_ridge(spectrum, Y, found.alpha)
+        found = regression.choose(Y)
+        weights, intercept = regression.fit(Y, found.choice)
         gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])
         constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
         if name != "z":
@@ -297,11 +298,11 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         heads.append(Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant))
         correct.append(identified(flat[:, active], found.predictions, samples.rows, intercept))
         scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
-        for design, known in zip(designs, deviations, strict=True):
-            known.append(gain * _deviations(design, Y, found.alpha))
+        for number, (design, known) in enumerate(zip(designs, deviations, strict=True)):
+            known.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r = _structure_head(block, units[samples.rows], folds, spectrum, grid=grid, spec=spec)
+        head, r = _structure_head(block, units[samples.rows], regression, spec)
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
@@ -313,7 +314,7 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
 class _Design:
     """A fold, with the inputs on which confidence is learned: held-out windows, and surrogates without response."""
 
-    fold: Fold
+    fold: Part
     inputs: Array
     n_surrogates: int
 
@@ -328,7 +329,7 @@ def _designs(samples: Samples, spec: DecoderSpec, progress: Progress) -> list[_D
         preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
         held_out = preprocess(samples.data[test])
         surrogates = preprocess(turned(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
-        fold = make_fold(preprocess(samples.data[train]), held_out, train, test)
+        fold = Part(train, test, preprocess(samples.data[train]), held_out)
         out.append(_Design(fold, np.concatenate([held_out, surrogates]), len(surrogates)))
     progress("cross-validation", n_folds, n_folds)
     return out
@@ -340,12 +341,6 @@ def turned(data: Array, rng: np.random.Generator) -> Array:
     low, high = (round(share * n_times) for share in SHIFT_RANGE)
     shifts = rng.integers(low, max(high, low + 1), size=len(data))
     return np.stack([np.roll(window, shift, axis=1) for window, shift in zip(data, shifts, strict=True)])
-
-
-def _deviations(design: _Design, Y: Array, alpha: NDArray[np.float64]) -> Array:
-    """Decode a fold's held-out windows and surrogates, as deviations from the mean."""
-    weights, _ = fit_ridge(design.fold.spectrum, Y[design.fold.train], alpha)
-    return design.inputs @ weights
 
 
 def _calibration(
@@ -372,26 +367,21 @@ def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
 
 
 def _structure_head(
-    block: int,
-    units: NDArray[np.float16],
-    folds: Sequence[Fold],
-    spectrum: Spectrum,
-    *,
-    grid: NDArray[np.float64],
-    spec: DecoderSpec,
+    block: int, units: NDArray[np.float16], regression: Regression, spec: DecoderSpec
 ) -> tuple[Head, float]:
     """Find a block's best-decoded units and fit those; gives the head and their mean held-out correlation."""
     n_units = units.shape[1]
-    alpha, r, gain = np.empty(n_units), np.empty(n_units, np.float32), np.empty(n_units, np.float32)
+    choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
     for start in range(0, n_units, CHUNK):
         part = slice(start, min(n_units, start + CHUNK))
         Y = units[:, part].astype(np.float32)
-        found = cross_validate(folds, Y, grid, per_target=spec.alpha_per_target)
-        alpha[part], r[part] = found.alpha, found.r
+        found = regression.choose(Y)
+        choices.append(found.choice)
+        r[part] = found.r
         gain[part] = undo_shrinkage(Y, found.predictions, spec.s_gain)
     n_kept = max(1, round(spec.unit_fraction * n_units))
     kept = np.sort(np.argpartition(-r, n_kept - 1)[:n_kept])
-    weights, intercept = fit_ridge(spectrum, units[:, kept].astype(np.float32), alpha[kept])
+    weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
     constant = np.zeros(n_units, np.float32)
     head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
     return head, rounded_mean(r[kept])
