@@ -115,7 +115,7 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
     -------
     scores : dict
         'two_way' (ties count half) and 'top1': share of windows whose picture is the most alike of all; each with
-        '<score>_chance', [low, high]: what 95 % of pictures permuted reach; 'baseline' of two_way: the same picture
+        '<score>_chance', [low, high], as `chance_range`; 'baseline' of two_way: the same picture
         for all windows, which cannot be told from any other; 'pictures', 'windows'.
     """
     from scipy.stats import rankdata
@@ -126,10 +126,20 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
     out: dict[str, Any] = {"baseline": 0.5, "pictures": len(r), "windows": len(rows)}
     relabelled = [rng.permutation(len(r))[rows] for _ in range(PERMUTATIONS)]
     for name, hits in (("two_way", wins), ("top1", first)):
-        null = [hits[other, columns].mean() for other in relabelled]
+        null = np.array([hits[other, columns].mean() for other in relabelled])
         out[name] = round(float(hits[rows, columns].mean()), 4)
-        out[f"{name}_chance"] = [round(float(bound), 4) for bound in np.quantile(null, [0.025, 0.975])]
+        out[f"{name}_chance"] = chance_range(null)
     return out
+
+
+def chance_range(null: Floats) -> list[float]:
+    """Range in which a mean of cross-validated hits lies by chance, 95 %, from means with pictures permuted.
+
+    Permuting what was decoded once is too narrow: of two windows in different folds each helps to decode the other, by
+    the same product of their inputs, so that chance counts every pair twice and has up to twice the variance.
+    """
+    low, high = null.mean() + np.sqrt(2) * (np.quantile(null, [0.025, 0.975]) - null.mean())
+    return [round(max(0.0, float(low)), 4), round(float(high), 4)]
 
 
 def category_crossval(

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
 from decoder.usable import usable
+from decoder.versions import versions
 from stream.windows import Window
 
 Array = NDArray[np.float32]
@@ -177,7 +177,7 @@ def fit_targets(
         "windows": len(windows),
         "pictures": len(stimuli),
         "scores": scores,
-        "versions": _versions(),
+        "versions": versions(),
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
         **(meta or {}),
     }
@@ -356,8 +356,10 @@ def _calibration(
 
 
 def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:
-    """Two-way identification of each sample's picture among all pictures, by correlation about the mean."""
-    return two_way(correlation_matrix(features - mean, predictions - mean), rows)
+    """Two-way identification of each sample's picture among those of the samples, by correlation about the mean."""
+    # Not among all that have features: pictures that are held out must not be known to what is fitted here.
+    shown, own = np.unique(rows, return_inverse=True)
+    return two_way(correlation_matrix(features[shown] - mean, predictions - mean), own)
 
 
 def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
@@ -390,13 +392,3 @@ def _structure_head(
 def rounded_mean(values: NDArray[Any]) -> float:
     """Give a mean to four digits."""
     return round(float(np.mean(values)), 4)
-
-
-def _versions() -> dict[str, str]:
-    out = {}
-    for name in ("minddiffuser", "numpy", "scipy", "torch", "open_clip_torch", "diffusers"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return out
