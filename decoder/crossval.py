@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from decoder.category import category_scores, held_out_logits
 from decoder.classifiers import Trials
 from decoder.features import Features
-from decoder.metrics import correlation_matrix
+from decoder.metrics import chance_range, correlation_matrix
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, overlap
 from decoder.stimuli import StimulusTable
@@ -130,16 +130,6 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
         out[name] = round(float(hits[rows, columns].mean()), 4)
         out[f"{name}_chance"] = chance_range(null)
     return out
-
-
-def chance_range(null: Floats) -> list[float]:
-    """Range in which a mean of cross-validated hits lies by chance, 95 %, from means with pictures permuted.
-
-    Permuting what was decoded once is too narrow: of two windows in different folds each helps to decode the other, by
-    the same product of their inputs, so that chance counts every pair twice and has up to twice the variance.
-    """
-    low, high = null.mean() + np.sqrt(2) * (np.quantile(null, [0.025, 0.975]) - null.mean())
-    return [round(max(0.0, float(low)), 4), round(float(high), 4)]
 
 
 def category_crossval(
