@@ -1,5 +1,7 @@
 """From a window to the few numbers a decoder reads, with everything fitted on training windows only."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -32,6 +34,17 @@ class PreprocessSpec(BaseModel):
     """Whiten over time, too: what is slow is mostly noise, and counts as much as it is told from noise."""
     components: Annotated[int, Field(ge=1)] | None = 300
     """Principal components kept of the z-scored inputs; None: all inputs as they are."""
+
+
+class BandSpec(BaseModel):
+    """Which inputs share a penalty in banded ridge: those of one stretch of time and one kind of channel."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    edges: tuple[float, ...] = ()
+    """Times that part stretches, in seconds from the event, rising."""
+    channels: tuple[str, ...] = ()
+    """Regular expressions, one a region; a channel is of the first that fits its whole name. Empty: all are of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +142,37 @@ def time_bins(times: NDArray[np.float64], spec: PreprocessSpec) -> Array:
     for place, sample in enumerate(chosen[: n_bins * spec.decimate]):
         binning[sample, place // spec.decimate] = 1 / spec.decimate
     return binning
+
+
+def input_bands(
+    channels: Sequence[str], times: NDArray[np.float64], spec: PreprocessSpec, bands: BandSpec
+) -> NDArray[np.intp]:
+    """Say which band each input is of, where inputs are channels at times; shape (n_inputs,), bands counted from 0.
+
+    Parameters
+    ----------
+    channels : sequence of str
+    times : ndarray, shape (n_times,)
+        Seconds from the event.
+    spec : PreprocessSpec
+    bands : BandSpec
+
+    Raises
+    ------
+    TrainingError
+        If a channel is of no band.
+    """
+    binning = time_bins(times, spec)
+    centres = times @ (binning / binning.sum(axis=0))
+    in_time = np.searchsorted(bands.edges, centres, side="right")
+    of_channel = np.zeros(len(channels), np.intp)
+    for row, name in enumerate(channels):
+        found = [place for place, pattern in enumerate(bands.channels) if re.fullmatch(pattern, name)]
+        if bands.channels and not found:
+            raise TrainingError(f"channel {name!r} is of none of the bands {list(bands.channels)}; add one it fits")
+        of_channel[row] = found[0] if found else 0
+    both = of_channel[:, None] * (len(bands.edges) + 1) + in_time
+    return np.unique(both.ravel(), return_inverse=True)[1].ravel()
 
 
 def noise_whitener(data: Array) -> Array:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decoder.classifiers import CategorySpec
 from decoder.preprocess import PreprocessSpec
+from decoder.regression import RegressionSpec
 
 
 class ConvSpec(BaseModel):
@@ -66,8 +67,13 @@ class DecoderSpec(BaseModel):
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
     """Candidate ridge penalties, in units of the inputs' mean eigenvalue."""
+    regression: RegressionSpec = RegressionSpec()
+    """Which family of ridge, and how its settings are chosen."""
     cv_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of pictures by which penalties, units and confidence are set."""
+    split: Literal["picture", "run", "session", "subject", "window"] = "picture"
+    """What is never on both sides of a fold; pictures never are, whatever is said here. window: single windows at
+    random, which is refused where a picture is shown more than once."""
     hold_out: Literal["none", "groups"] | Annotated[int, Field(ge=2)] = "none"
     """Also fit models that never saw some pictures, and decode those by them: one a group, or so many folds."""
     c_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -80,6 +86,15 @@ class DecoderSpec(BaseModel):
     """Of the splits."""
     category: CategorySpec | None = None
     """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""
+
+    @model_validator(mode="after")
+    def _inputs_have_names(self) -> Self:
+        if self.regression.method != "ridge" and self.preprocess.components is not None:
+            raise ValueError(
+                f"regression method {self.regression.method!r} picks among inputs as they are: set "
+                "preprocess.components to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _needs_embedding(self) -> Self:

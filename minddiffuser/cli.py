@@ -280,7 +280,12 @@ def train(
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Trained decoder, or the archive of a session")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            help="Trained decoder, the archive of a session, or a config: cross-validated on all its recordings"
+        ),
+    ],
     data: DataDir = None,
     live_too: Annotated[
         bool, typer.Option("--live/--offline", help="Also replay the recording and decode it live")
@@ -291,12 +296,20 @@ def evaluate(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say how good a bundle is on its test recording, or what a session published, beside chance and the mean image."""
+    """Say how good a bundle is on its test recording, or what a session published, beside chance and the mean image.
+
+    Of a config, its decoder is trained and tested on all recordings, every window by what never saw its picture or run.
+    """
     from minddiffuser.archive import is_session
     from minddiffuser.console import set_up_logging
     from minddiffuser.evaluate import evaluate_session, run_evaluate
 
     set_up_logging(verbose)
+    if bundle.suffix in {".yaml", ".yml"}:
+        from minddiffuser.crossval import evaluate_config
+
+        _answer(evaluate_config(bundle, data), as_json=as_json)
+        return
     if is_session(bundle):
         _answer(evaluate_session(bundle, report), as_json=as_json)
         return

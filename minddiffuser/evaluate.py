@@ -87,6 +87,7 @@ async def run_evaluate(
         "bundle": str(bundle_folder),
         "config": config.name,
         "data": bundle.meta["data"],
+        "overlap": bundle.meta.get("overlap"),
         "offline": figures(offline, dataset, judges),
     }
     if not _of_categories(offline):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from decoder.bundle import WHOLE, Bundle
 from decoder.patterns import Patterns, patterns
 from decoder.timecourse import Decodability, decodability, rise, sliding, stretches
-from decoder.train import usable
+from decoder.usable import usable
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import Config, parse_config
 from minddiffuser.console import Report, progress

@@ -13,6 +13,7 @@ from minddiffuser.console import Report, progress
 if TYPE_CHECKING:
     from decoder.bundle import Bundle
     from decoder.datasets import Dataset
+    from decoder.spec import DecoderSpec
     from engine.models import Models
     from stream.recordings import Recording
     from stream.windows import Window
@@ -30,6 +31,24 @@ def cut(recordings: Sequence[Recording], config: Config, report: Report) -> list
     return windows
 
 
+def by_recording(recordings: Sequence[Recording], config: Config, report: Report) -> list[tuple[str, list[Window]]]:
+    """Cut recordings into windows, by the recording's name; one that comes twice is cut once."""
+    once = {id(recording): recording for recording in recordings}
+    return [(recording.name, cut([recording], config, report)) for recording in once.values()]
+
+
+def units_of(runs: Sequence[str], dataset: Dataset, spec: DecoderSpec) -> list[str] | None:
+    """Give each window's session or subject by the name of its recording, where the split is by one of these.
+
+    A recording of which the data set does not say otherwise is a session of its own, all of one subject.
+    """
+    if spec.split == "session":
+        return [dataset.sessions.get(run, run) for run in runs]
+    if spec.split == "subject":
+        return [dataset.subjects.get(run, "") for run in runs]
+    return None
+
+
 def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
     """Fit a decoder to the training recordings of a data set.
 
@@ -39,21 +58,38 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
         Too few windows, or pictures that do not go with them.
     """
     from decoder.datasets.captions import describe
+    from decoder.splits import overlap
     from decoder.targets import compute_targets
     from decoder.train import fit
     from minddiffuser.data import caption_bank
 
-    meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
+    meta: dict[str, Any] = {
+        "data": dataset.description,
+        "config": config.model_dump(mode="json", exclude_defaults=True),
+    }
     with progress() as report:
-        by_run = [(run.name, cut([run], config, report)) for run in dataset.train]
+        by_run = by_recording(dataset.train, config, report)
         windows = [window for _, cut_from in by_run for window in cut_from]
         runs = [name for name, cut_from in by_run for _ in cut_from]
         stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
+        if config.decoder.category is None and all(run is not dataset.live for run in dataset.train):
+            trained, tested = (
+                {event.label for run in side for event in run.events} & set(stimuli.ids)
+                for side in (dataset.train, (dataset.live,))
+            )
+            meta["overlap"] = overlap(stimuli, trained, tested) if tested else {}
         cache = cache_dir() / "targets"
         bank = None
         if config.decoder.c_from != "tokens" and (pictures := caption_bank(config.data)) is not None:
             bank = compute_targets(pictures, models, features=("c", "e"), cache=cache, progress=report)
-        return fit(windows, stimuli, models, config.decoder, report, runs=runs, cache=cache, meta=meta, bank=bank)
+        return fit(
+            *(windows, stimuli, models, config.decoder, report),
+            runs=runs,
+            units=units_of(runs, dataset, config.decoder),
+            cache=cache,
+            meta=meta,
+            bank=bank,
+        )
 
 
 def train_from_file(config_file: Path, data_dir: Path | None, out: Path | None) -> dict[str, Any]:

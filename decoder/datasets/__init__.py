@@ -1,7 +1,7 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -28,6 +28,10 @@ class Dataset:
     vocabulary : tuple of str
         What the pictures may show, for data whose pictures nobody described: CLIP chooses their captions from it
         (`decoder.datasets.captions.describe`).
+    reported : mapping of str to float
+        Cross-validated figures that come with the data, by the name of the score.
+    sessions, subjects : mapping of str to str
+        By a recording's name. One that is not named is a session of its own, all of one subject.
     """
 
     name: str
@@ -36,6 +40,9 @@ class Dataset:
     live: Recording
     stimuli: StimulusTable
     vocabulary: tuple[str, ...] = ()
+    reported: Mapping[str, float] = field(default_factory=dict)
+    sessions: Mapping[str, str] = field(default_factory=dict)
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
 
 READERS = {

@@ -44,7 +44,7 @@ def load(data_dir: Path, seed: int) -> Dataset:
     sessions = [_session(file, number) for number, file in enumerate(files, start=1)]
     captions = tuple((f"{name} light",) for name in LIGHTS)
     stimuli = StimulusTable(LIGHTS, cards(LIGHTS), captions)
-    return Dataset("ssvep-exo", DESCRIPTION, tuple(sessions[:-1]), sessions[-1], stimuli)
+    return Dataset("ssvep-exo", DESCRIPTION, tuple(sessions[:-1]), sessions[-1], stimuli, reported={"accuracy": 0.854})
 
 
 def _session(file: Path, number: int) -> Recording:

@@ -75,7 +75,8 @@ def load(data_dir: Path, seed: int) -> Dataset:
         for name, rows in (("training", np.sort(order[n_test:])), ("held out", np.sort(order[:n_test])))
     ]
     stimuli = StimulusTable(ids, images)
-    return Dataset("v4-photos", DESCRIPTION, (parts[0],), parts[1], stimuli, tuple(WORDS.split("; ")))
+    words = tuple(WORDS.split("; "))
+    return Dataset("v4-photos", DESCRIPTION, (parts[0],), parts[1], stimuli, words, {"two_way": 0.942})
 
 
 def _read_images(path: Path) -> NDArray[np.uint8]:
