@@ -54,9 +54,9 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
         raise AppError(
             f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
         )
-    from decoder.datasets import load
+    from decoder.datasets import Selection, load
 
-    return load(spec.dataset, data_dir, seed=spec.seed)
+    return load(spec.dataset, data_dir, Selection(seed=spec.seed))
 
 
 def own_recording(spec: DataSpec) -> Dataset:

@@ -1,9 +1,10 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from decoder.errors import DatasetError
 from decoder.stimuli import StimulusTable
@@ -38,6 +39,44 @@ class Dataset:
     vocabulary: tuple[str, ...] = ()
 
 
+PerSession = Literal["none", "zscore", "whiten"]
+Form = Literal["preprocessed", "preprocessed-250hz", "raw", "source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of a data set is read, and how.
+
+    Attributes
+    ----------
+    seed : int
+        Of random splits.
+    subject : int
+        Participant, counted from 1.
+    sessions : int or None
+        Only the first so many; None: all there should be.
+    per_session : {'none', 'zscore', 'whiten'}
+        How each session is normalised, by its own training trials.
+    repeats : int or None
+        Presentations of a test picture that are averaged, the first so many; None: all.
+    form : str
+        Which of the published forms of the data.
+    region : str
+        Which region's voxels.
+    side : int
+        Pixels of a side to which photographs are resized.
+    """
+
+    seed: int = 0
+    subject: int = 1
+    sessions: int | None = None
+    per_session: PerSession = "none"
+    repeats: int | None = None
+    form: Form = "preprocessed"
+    region: str = "nsdgeneral"
+    side: int = 128
+
+
 READERS = {
     "muse-faces": "decoder.datasets.muse:load",
     "muse-sides": "decoder.datasets.muse:load_sides",
@@ -48,7 +87,7 @@ READERS = {
 }
 
 
-def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
+def load(name: str, data_dir: Path, selection: Selection | None = None) -> Dataset:
     """Read a recorded data set.
 
     Parameters
@@ -57,8 +96,7 @@ def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
         A key of `READERS`.
     data_dir : Path
         Folder that holds the data sets' own folders.
-    seed : int
-        Of random splits.
+    selection : Selection, optional
 
     Raises
     ------
@@ -68,8 +106,8 @@ def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
     if name not in READERS:
         raise DatasetError(f"no data set is called {name!r}; known are {', '.join(READERS)}")
     module, function = READERS[name].split(":")
-    reader: Callable[[Path, int], Dataset] = getattr(import_module(module), function)
-    return reader(data_dir, seed)
+    reader: Callable[[Path, Selection], Dataset] = getattr(import_module(module), function)
+    return reader(data_dir, selection or Selection())
 
 
 def require(path: Path, where: str) -> Path:
@@ -83,3 +121,30 @@ def require(path: Path, where: str) -> Path:
     if not path.exists():
         raise DatasetError(f"{path} is missing; the data come from {where}")
     return path
+
+
+def require_runs(folder: Path, pattern: str, n: int, where: str) -> list[Path]:
+    """Find the files of a folder's `n` runs, in the order of their names.
+
+    Raises
+    ------
+    DatasetError
+        If there are more or fewer.
+    """
+    files = sorted(folder.glob(pattern), key=lambda path: path.name)
+    if len(files) != n:
+        raise DatasetError(f"{folder} holds {len(files)} runs, not {n}; fetch it from {where}")
+    return files
+
+
+def require_known(what: str, found: Iterable[object], known: Iterable[object]) -> None:
+    """Refuse labels that an experiment does not have; `what` names the file and its labels.
+
+    Raises
+    ------
+    DatasetError
+        If some of `found` are not `known`.
+    """
+    expected = set(known)
+    if strange := set(found) - expected:
+        raise DatasetError(f"{what} {sorted(map(str, strange))}; this experiment has {sorted(map(str, expected))}")
