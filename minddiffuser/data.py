@@ -56,7 +56,17 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
         )
     from decoder.datasets import Selection, load
 
-    return load(spec.dataset, data_dir, Selection(seed=spec.seed))
+    selection = Selection(
+        seed=spec.seed,
+        subject=spec.subject,
+        sessions=spec.sessions,
+        per_session=spec.per_session,
+        repeats=spec.repeats,
+        form=spec.form,
+        region=spec.region,
+        side=models.image_size,
+    )
+    return load(spec.dataset, data_dir, selection)
 
 
 def own_recording(spec: DataSpec) -> Dataset:

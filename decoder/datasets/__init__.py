@@ -84,7 +84,17 @@ READERS = {
     "haxby": "decoder.datasets.haxby:load",
     "v4-photos": "decoder.datasets.v4:load",
     "miyawaki": "decoder.datasets.miyawaki:load",
+    "things-eeg2": "decoder.datasets.things_eeg2:load",
+    "things-meg": "decoder.datasets.things_meg:load",
+    "nsd": "decoder.datasets.nsd:load",
 }
+
+SELECTED: dict[str, frozenset[str]] = {
+    "things-eeg2": frozenset({"subject", "sessions", "per_session", "repeats", "form"}),
+    "things-meg": frozenset({"subject", "sessions", "per_session", "repeats"}),
+    "nsd": frozenset({"subject", "sessions", "per_session", "repeats", "region"}),
+}
+"""What may be chosen of a data set, besides the seed."""
 
 
 def load(name: str, data_dir: Path, selection: Selection | None = None) -> Dataset:

@@ -237,8 +237,8 @@ def test_data_that_are_not_there_are_said_to_be_missing_and_where_to_find_them(n
 
 def test_a_data_set_without_a_reader_is_refused_by_name(tmp_path: Path) -> None:
     """The message lists what there is."""
-    with pytest.raises(DatasetError, match=r"'nsd'.*v4-photos"):
-        load("nsd", tmp_path)
+    with pytest.raises(DatasetError, match=r"'eeg3'.*v4-photos"):
+        load("eeg3", tmp_path)
 
 
 class OneHot:
