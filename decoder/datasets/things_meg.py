@@ -90,7 +90,10 @@ def _read(root: Path, subject: int) -> tuple[Any, Sequence[Row]]:
 
     path = require(root / "derivatives" / "preprocessed" / f"preprocessed_P{subject}-epo.fif", WHERE)
     try:
-        epochs = mne.read_epochs(path, preload=False, verbose="error")
+        with mne.utils.use_log_level("error"):
+            epochs = mne.read_epochs(path, preload=False)
+            # The table says the same, and without metadata epochs are picked by row alone, which needs no pandas.
+            epochs.metadata = None
     except Exception as error:  # what a half-fetched file makes of a foreign parser cannot be listed
         raise DatasetError(f"{path} cannot be read ({' '.join(str(error).split())}); fetch it from {WHERE}") from error
     table = require(root / "sourcedata" / f"sample_attributes_P{subject}.csv", WHERE)
@@ -100,8 +103,6 @@ def _read(root: Path, subject: int) -> tuple[Any, Sequence[Row]]:
         raise DatasetError(f"{path} holds {len(epochs)} epochs and {table.name} describes {len(rows)}; fetch both anew")
     if missing := {"trial_type", "session_nr", "image_path"} - set(rows[0]):
         raise DatasetError(f"{table} lacks the column {min(missing)!r}; fetch it anew from {WHERE}")
-    # The metadata inside the file are the table's; without them, epochs are picked by row alone, and so need no pandas.
-    epochs.metadata = None
     return epochs, rows
 
 
