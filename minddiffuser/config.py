@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from decoder.datasets import SELECTED, Form, PerSession
 from decoder.realign import RealignSpec
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
@@ -59,6 +60,9 @@ class DataSpec(Strict):
         "haxby",
         "v4-photos",
         "miyawaki",
+        "things-eeg2",
+        "things-meg",
+        "nsd",
         "recording",
     ]
     """A simulated participant, one of the data sets with a reader, or your own recording."""
@@ -78,8 +82,28 @@ class DataSpec(Strict):
     bank: int | Path | None = None
     """Captioned pictures that nobody is shown, from which the prior from e to c learns (decoder.c_from): how many to
     compose, or a folder like `stimuli`; left out, it learns from the pictures that were shown."""
+    subject: int = Field(1, ge=1)
+    """Participant of a data set with several (things-eeg2, things-meg, nsd)."""
+    sessions: int | None = Field(None, ge=1)
+    """Only the participant's first so many sessions; null: all, and none may be missing."""
+    per_session: PerSession = "none"
+    """Normalise each session by its own training trials: zscore (each channel) or whiten (noise between channels)."""
+    repeats: int | None = Field(None, ge=1)
+    """Average so many presentations of each test picture; null: all. Training pictures are never averaged."""
+    form: Form = "preprocessed"
+    """Which of the published forms (things-eeg2): as the authors preprocessed it, as others did at 250 Hz, or as it
+    was recorded (raw: NPY, source: BrainVision; 1000 Hz: set `filters`)."""
+    region: str = Field("nsdgeneral", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """Region whose voxels are read (nsd): name of a file in the participant's folder `roi`."""
     seed: int = 0
     """Seed of the simulated participant and of random splits."""
+
+    @model_validator(mode="after")
+    def _chosen_of_this(self) -> Self:
+        chosen = {name for known in SELECTED.values() for name in known} & self.model_fields_set
+        if unused := chosen - SELECTED.get(self.dataset, frozenset()):
+            raise ValueError(f"data set {self.dataset!r} leaves no choice of {', '.join(sorted(unused))}; take it out")
+        return self
 
 
 class QueueSpec(Strict):

@@ -58,9 +58,19 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
         raise AppError(
             f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
         )
-    from decoder.datasets import load
+    from decoder.datasets import Selection, load
 
-    return load(spec.dataset, data_dir, seed=spec.seed)
+    selection = Selection(
+        seed=spec.seed,
+        subject=spec.subject,
+        sessions=spec.sessions,
+        per_session=spec.per_session,
+        repeats=spec.repeats,
+        form=spec.form,
+        region=spec.region,
+        side=models.image_size,
+    )
+    return load(spec.dataset, data_dir, selection)
 
 
 def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
