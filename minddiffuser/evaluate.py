@@ -105,6 +105,7 @@ async def run_evaluate(
             {name: answer[name] for name in ("offline", "live") if name in answer},
             offline,
             dataset.stimuli,
+            agreement=answer.get("live_equals_offline"),
             checks=answer.get("checks"),
             versions=answer["versions"],
             command=f"minddiffuser evaluate {bundle_folder}",

@@ -76,6 +76,7 @@ def write_report(
     received: Sequence[Received],
     stimuli: StimulusTable,
     *,
+    agreement: Mapping[str, Any] | None = None,
     checks: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     command: str = "",
@@ -94,6 +95,8 @@ def write_report(
         With 'preview' and 'picture'.
     stimuli : StimulusTable
         Pictures that were shown, by the label of their event.
+    agreement : mapping, optional
+        Of live with offline pictures, from `minddiffuser.agreement`.
     checks : mapping, optional
         From `minddiffuser.checks.spurious_checks`.
     versions : mapping, optional
@@ -155,6 +158,15 @@ def _gain(found: Mapping[str, Any], name: str) -> str:
 
 def _short(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _agreement(found: Mapping[str, Any]) -> str:
+    return (
+        f"{found['windows']} windows have pictures on both sides: {found['same_seed']} drawn from the same seed, "
+        f"{found['identical']} with the same pixels at every stage once the offline picture is encoded as the live one "
+        f"was (largest difference {found['largest_difference']} of 255). {len(found['missing'])} have one only offline, "
+        f"{len(found['extra'])} only live. Encoding alone changes {found['encoding_difference']:.2f} of 255 on average."
+    )
 
 
 def _checks(checks: Mapping[str, Any]) -> Iterator[str]:

@@ -91,6 +91,7 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     assert {"two_way_clip", "retrieval_top1", "concept_top1"} <= set(answer["offline"]["stage2"])
     assert {"hard_two_way", "collapse", "overlap", "concepts_seen"} <= set(answer["checks"])
     text = page.read_text("utf-8")
+    assert "Live equals offline: yes" in text
     assert "simulated EEG" in text
     assert str(small_bundle) in text
     assert text.count("<img") == 3 * 3 * 6
