@@ -112,6 +112,9 @@ def write_report(
         parts += [f"<h2>Figures, {escape(name)}</h2>", *_figures(found)]
     if any("stage2" in found for found in figures.values()):
         parts.append(f'<p class="soft">{escape(METHODS)}</p>')
+    if agreement:
+        parts.append(f"<h2>Live equals offline: {'yes' if agreement['equal'] else 'no'}</h2>")
+        parts.append(f"<p>{_agreement(agreement)}</p>")
     if checks:
         parts += [
             "<h2>Are they good for the right reason?</h2>",
@@ -163,9 +166,9 @@ def _short(value: float) -> str:
 def _agreement(found: Mapping[str, Any]) -> str:
     return (
         f"{found['windows']} windows have pictures on both sides: {found['same_seed']} drawn from the same seed, "
-        f"{found['identical']} with the same pixels at every stage once the offline picture is encoded as the live one "
-        f"was (largest difference {found['largest_difference']} of 255). {len(found['missing'])} have one only offline, "
-        f"{len(found['extra'])} only live. Encoding alone changes {found['encoding_difference']:.2f} of 255 on average."
+        f"{found['identical']} with the same pixels at every stage, once the offline picture is encoded as the live "
+        f"one was (largest difference {found['largest_difference']} of 255). {len(found['missing'])} have a picture "
+        f"only offline, {len(found['extra'])} only live. Encoding alone changes {found['encoding_difference']:.2f} of 255 on average."
     )
 
 
