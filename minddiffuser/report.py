@@ -168,7 +168,8 @@ def _agreement(found: Mapping[str, Any]) -> str:
         f"{found['windows']} windows have pictures on both sides: {found['same_seed']} drawn from the same seed, "
         f"{found['identical']} with the same pixels at every stage, once the offline picture is encoded as the live "
         f"one was (largest difference {found['largest_difference']} of 255). {len(found['missing'])} have a picture "
-        f"only offline, {len(found['extra'])} only live. Encoding alone changes {found['encoding_difference']:.2f} of 255 on average."
+        f"only offline, {len(found['extra'])} only live. Encoding alone changes "
+        f"{found['encoding_difference']:.2f} of 255 on average."
     )
 
 
