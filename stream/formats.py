@@ -213,6 +213,9 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
             unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
         units.append(unit)
         factors.append(factor)
+    if len(set(names)) < len(names):
+        LOG.warning("stream %s has channels of the same name; they are numbered", info["name"][0])
+        names = [f"{name}-{names[:i].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
     montage = montage_of(
         names,
         lambda i, key: _text(described[i], key),

@@ -11,7 +11,7 @@ import mne_bids
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -292,6 +292,7 @@ def test_broken_sidecars(
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.sampled_from([None, "trial_type", "b"]))
+@settings(deadline=None)
 def test_any_table_gives_events_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str, label: str | None
 ) -> None:

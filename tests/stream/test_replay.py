@@ -14,7 +14,7 @@ import mne_bids
 import numpy as np
 import pytest
 import pyxdf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.alignment import aligned, distinct, length
@@ -78,6 +78,7 @@ def test_unknown_begins_are_said(
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a-2"]), min_size=1, max_size=6))
+@settings(deadline=None)
 def test_no_two_streams_bear_one_name(names: list[str]) -> None:
     """Whatever the files are called, every stream has its own name and source id; the first keeps what it had."""
     out = [one.streams[0] for one in distinct([made(name) for name in names])]
