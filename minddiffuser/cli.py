@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOST = 3
+LOST, STOPPED = 3, 130
 STARTED = time.monotonic()
 
 app = typer.Typer(
@@ -55,7 +55,8 @@ def main() -> None:
     """Run the command line; every error of ours is one line and exit code 1."""
     # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command that has no way of its own cleans up, too
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if TIED in os.environ:
         end_with_parent()
     try:
@@ -63,6 +64,8 @@ def main() -> None:
     except (AppError, DecoderError, EngineError, StreamError) as error:
         typer.echo(f"minddiffuser: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
 
 
 @app.command()
@@ -349,6 +352,11 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(0 if all(finding.ok or not finding.needed for finding in findings) else 1)
 
 
+def _interrupt(*_: object) -> None:
+    """End a command that has no way of its own to stop; asyncio leaves it alone, as it would not Python's own."""
+    raise KeyboardInterrupt
+
+
 def _stop_on_signal() -> threading.Event:
     """Give an event that Ctrl-C or SIGTERM sets."""
     stop = threading.Event()
@@ -365,11 +373,16 @@ def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
 
         def interrupt() -> None:
             if stop.is_set():
-                os._exit(130)
+                os._exit(STOPPED)
             stop.set()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        def listen() -> None:
+            loop.add_signal_handler(signal.SIGINT, interrupt)
+            loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+        loop = asyncio.get_running_loop()
+        # Not before the work waits for the first time: until then no handler of the loop's would be heard.
+        loop.call_soon(listen)
         return await work(stop)
 
     try:

@@ -22,6 +22,7 @@ from tests.conftest import ROOT, Cli
 
 GONE_S = 60.0
 LONG_S = 600.0
+BUSY_BYTES = 300e6
 PARENT = """
 import asyncio, sys
 from minddiffuser.children import child
@@ -96,3 +97,16 @@ def test_a_recording_that_never_began_says_so(cli: Cli, tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "nothing is recorded" in errors
     assert not path.exists()
+
+
+def test_work_that_never_waits_is_stopped_too(cli: Cli, small_bundle: Path) -> None:
+    """SIGTERM in the middle of a computation ends `evaluate` with exit code 130, and without a traceback."""
+    process = cli.start("evaluate", str(small_bundle), "--offline")
+    deadline = time.monotonic() + GONE_S
+    while psutil.Process(process.pid).memory_info().rss < BUSY_BYTES:  # torch is loaded, and the work has begun
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=GONE_S)
+    assert process.returncode == 130
+    assert "Traceback" not in errors

@@ -71,7 +71,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     end_with_parent()
     plan = Plan.read(Path(sys.argv[1]))
-    source = SourceSpec(name=plan.name, timeout_s=60, buffer_s=10)
+    source = SourceSpec(name=plan.name, timeout_s=60)
     tiled, marked = Tiled(plan), Marked(plan)
     length = plan.window / plan.rate
     sliding = WindowSpec(mode="sliding", tmin=0, tmax=length, step=length)
