@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ Pixels = NDArray[np.uint8]
 class Shown:
     """Decoded features of held-out stimuli, and the stimuli."""
 
+    labels: list[str]
     features: list[Features]
     originals: Pixels
     mean_image: Pixels
@@ -61,7 +63,7 @@ def decoded(prepared: Prepared, first: int, count: int) -> Shown:
     chosen = [w for w in windows if not w.quality.rejected][first : first + count]
     labels = [w.event.label for w in chosen if w.event]
     originals = prepared.stimuli.images[prepared.stimuli.rows(labels)]
-    return Shown(prepared.bundle.decode(chosen), originals, prepared.mean_image)
+    return Shown(labels, prepared.bundle.decode(chosen), originals, prepared.mean_image)
 
 
 def plain(models: Models, spec: EngineSpec) -> Callable[[Features], Pixels]:
@@ -199,14 +201,26 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
         "first": first,
         "repeats": repeats,
         "settings": {"steps": spec.steps, "strength": spec.strength, "guidance": spec.guidance},
+    } | about()
+
+
+def about() -> dict[str, Any]:
+    """Say what was measured on."""
+    names = (
+        "minddiffuser",
+        "torch",
+        "diffusers",
+        "open_clip_torch",
+        *(n for n in ("onnxruntime", "openvino") if find_spec(n)),
+    )
+    return {
         "machine": {
             "system": platform.platform(),
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
-        "versions": {name: version(name) for name in ("minddiffuser", "torch", "diffusers", "onnxruntime", "openvino")}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
     }
 
 

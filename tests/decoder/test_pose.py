@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decoder.pose import NOWHERE, Pose, figure, pose, pose_errors, pose_of_mask
-from engine.desk.compose import Stimulus, load_test_stimuli, place
+from engine.desk.compose import Stimulus, alpha_of, load_test_stimuli, place
 from engine.desk.pack import Pack, load_pack
 
 SIDE = 128
@@ -27,9 +27,7 @@ def stimuli() -> list[Stimulus]:
 
 def true_pose(pack: Pack, stimulus: Stimulus) -> Pose:
     """Take the moments of the drawing's own alpha."""
-    art = pack.art(stimulus.concept, stimulus.style)
-    where = (stimulus.x, stimulus.y, stimulus.size, stimulus.rotation)
-    return pose_of_mask(np.asarray(place(art, *where, flipped=stimulus.flipped))[..., 3])
+    return pose_of_mask(alpha_of(pack, stimulus))
 
 
 def bar(x: float, y: float, long: float, across: float, degrees: float) -> NDArray[np.bool_]:
