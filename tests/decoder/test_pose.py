@@ -43,15 +43,15 @@ def paint(mask: NDArray[np.bool_], ground: NDArray[np.float64]) -> NDArray[np.ui
     return np.where(mask[..., None], 250, ground).astype(np.uint8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.floats(0.35, 0.65), st.floats(0.35, 0.65), st.floats(-85, 85))
 def test_moments_of_a_bar_are_its_own(x: float, y: float, degrees: float) -> None:
-    """Centre, size sqrt((a^2 + b^2) / 3), direction and elongation a / b of a bar of half lengths a and b."""
+    """To within a pixel: centre, size sqrt((a^2 + b^2) / 3), direction and elongation a / b of a bar."""
     found = pose_of_mask(bar(x, y, 0.25, 0.1, degrees))
-    assert (found.x, found.y) == pytest.approx((x, y), abs=0.005)
-    assert found.size == pytest.approx(np.sqrt((0.25**2 + 0.1**2) / 3), rel=0.03)
-    assert found.orientation == pytest.approx(degrees, abs=1.5)
-    assert found.elongation == pytest.approx(2.5, rel=0.05)
+    assert (found.x, found.y) == pytest.approx((x, y), abs=1 / SIDE)
+    assert found.size == pytest.approx(np.sqrt((0.25**2 + 0.1**2) / 3), rel=0.04)
+    assert found.orientation == pytest.approx(degrees, abs=2)
+    assert found.elongation == pytest.approx(2.5, rel=0.1)
 
 
 @pytest.mark.parametrize("ground", ["plain", "gradient", "two-tone"])
