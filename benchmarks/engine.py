@@ -3,9 +3,10 @@
 The features are those that the demo's decoder gives for held-out stimuli, from the simulated participant's recording
 (single presentations), which is simulated once and kept in the cache folder. All figures are of one run, with the
 demo's engine settings (`configs/demo.yaml`), one picture at a time. Milliseconds are medians over `repeats` pictures,
-plain loop and backends turn by turn; of stage 2 (from the preview to the final picture) over `pictures`. `exact` is the
-paper's stage 2: 300 Adam steps (learning rate 0.01) on z and c, with the gradient through UNet, VAE and CLIP, from the
-same sampler's start; `onestep` takes as many steps as `fast`.
+plain loop and backends turn by turn; of stage 2 (from the preview to the final picture) over `pictures`. `cpu_ms` is
+the processor time of all threads for the same, which other programs disturb less. `exact` is the paper's stage 2: 300
+Adam steps (learning rate 0.01) on z and c, with the gradient through UNet, VAE and CLIP, from the same sampler's start;
+`onestep` takes as many steps as `fast`.
 
     python -m benchmarks.engine --json
     python -m benchmarks.engine --quick     one picture, 20 exact steps instead of 300: less than a minute
@@ -19,7 +20,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from decoder.features import Features
 from decoder.metrics import pixcorr, ssim
 from engine.backends.choice import missing
 from engine.models import Models, load_models, to_uint8
+from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from engine.sampling import window_noise, window_seed
 from engine.spec import BackendName, EngineSpec, StructureSpec
@@ -49,6 +53,7 @@ Pixels = NDArray[np.uint8]
 class Shown:
     """Decoded features of held-out stimuli, and the stimuli."""
 
+    labels: list[str]
     features: list[Features]
     originals: Pixels
     mean_image: Pixels
@@ -61,7 +66,7 @@ def decoded(prepared: Prepared, first: int, count: int) -> Shown:
     chosen = [w for w in windows if not w.quality.rejected][first : first + count]
     labels = [w.event.label for w in chosen if w.event]
     originals = prepared.stimuli.images[prepared.stimuli.rows(labels)]
-    return Shown(prepared.bundle.decode(chosen), originals, prepared.mean_image)
+    return Shown(labels, prepared.bundle.decode(chosen), originals, prepared.mean_image)
 
 
 def plain(models: Models, spec: EngineSpec) -> Callable[[Features], Pixels]:
@@ -84,30 +89,35 @@ def plain(models: Models, spec: EngineSpec) -> Callable[[Features], Pixels]:
         for t in scheduler.timesteps:
             output = unet(x, t, encoder_hidden_states=c).sample
             x = scheduler.step(output, t, x).prev_sample
-        return to_uint8(vae.decode(x / vae.config.scaling_factor).sample / 2 + 0.5).numpy()[0]
+        pixels: Pixels = to_uint8(vae.decode(x / vae.config.scaling_factor).sample / 2 + 0.5).numpy()[0]
+        return pixels
 
     return run
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One picture: both stages, and when each was there (s)."""
+    """One picture: both stages, when each was there (s), and the CPU time of all threads for stage 2 (s)."""
 
     stage1: Pixels
     final: Pixels
     preview_s: float
     total_s: float
+    cpu_s: float
     note: str
 
 
 def reconstruct(engine: Reconstructor, features: Features) -> Run:
     """Reconstruct one window."""
-    seen: list[tuple[float, Pixels]] = []
+    seen: list[tuple[float, float, Pixels]] = []
+
+    def preview(pictures: list[Picture]) -> None:
+        seen.append((time.perf_counter(), time.process_time(), pictures[0].pixels))
+
     began = time.perf_counter()
-    (picture,) = engine.reconstruct([features], lambda previews: seen.append((time.perf_counter(), previews[0].pixels)))
-    total = time.perf_counter() - began
-    ((at, stage1),) = seen
-    return Run(stage1, picture.pixels, at - began, total, picture.note)
+    (picture,) = engine.reconstruct([features], preview)
+    total, ((at, cpu, stage1),) = time.perf_counter() - began, seen
+    return Run(stage1, picture.pixels, at - began, total, time.process_time() - cpu, picture.note)
 
 
 def milliseconds(seconds: Sequence[float]) -> float:
@@ -115,29 +125,36 @@ def milliseconds(seconds: Sequence[float]) -> float:
     return round(statistics.median(seconds) * 1e3, 2)
 
 
+def _stage1(engine: Reconstructor, features: Features) -> Pixels:
+    return engine.reconstruct([features])[0].pixels
+
+
 def time_stage1(
     models: Models, spec: EngineSpec, shown: Shown, repeats: int, cache: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
     """Time the plain loop and stage 1 of each backend by turns, so that what else the machine does hits all alike."""
     runs: dict[str, Callable[[Features], Any]] = {"plain": plain(models, spec)}
-    left = {name: reason for name in BACKENDS if (reason := missing(name, models.device))}
+    left: dict[str, str] = {b: reason for b in BACKENDS if (reason := missing(b, models.device))}
     bare = spec.model_copy(update={"structure": StructureSpec(mode="none")})
-    for name in BACKENDS:
-        if name not in left:
-            engine = Reconstructor(bare.model_copy(update={"backend": name}), models, cache)
-            runs[name] = lambda features, engine=engine: engine.reconstruct([features])[0].pixels
+    for backend in BACKENDS:
+        if backend not in left:
+            engine = Reconstructor(bare.model_copy(update={"backend": backend}), models, cache)
+            runs[backend] = partial(_stage1, engine)
     pictures = {name: run(shown.features[0]) for name, run in runs.items()}
     for name, picture in pictures.items():
         if np.abs(picture.astype(int) - pictures["plain"]).max() > 2:
             msg = f"backend {name} and the plain loop give different pictures: the times cannot be compared"
             raise ValueError(msg)
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    cpu: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(repeats):
         for name, run in runs.items():
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             run(shown.features[number % len(shown.features)])
             taken[name].append(time.perf_counter() - began)
-    return {name: milliseconds(times) for name, times in taken.items()}, left
+            cpu[name].append(time.process_time() - cpu_began)
+    wall, used = ({name: milliseconds(times) for name, times in every.items()} for every in (taken, cpu))
+    return wall, used, left
 
 
 def scores(originals: Pixels, pictures: Sequence[Pixels]) -> dict[str, float]:
@@ -165,7 +182,7 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
     models = load_models(spec.models, "cpu")
     shown = decoded(prepared, first, max(pictures, repeats))
     cache = cache_dir() / "engines"
-    stage1, left = time_stage1(models, spec, shown, repeats, cache)
+    stage1, cpu, left = time_stage1(models, spec, shown, repeats, cache)
     live = Reconstructor(spec, models, cache)
     live.warm_up()
     both = [reconstruct(live, features) for features in shown.features[:repeats]]
@@ -178,6 +195,7 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
         runs = [reconstruct(engine, features) for features in shown.features[:pictures]]
         answer[name] = {
             "ms": milliseconds([run.total_s - run.preview_s for run in runs]),
+            "cpu_ms": milliseconds([run.cpu_s for run in runs]),
             **scores(originals, [run.final for run in runs]),
             "iterations": structure.iterations,
             "stage1_stood": sum(bool(run.note) for run in runs),
@@ -186,6 +204,7 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
     return {
         "plain_diffusers_ms": stage1.pop("plain"),
         "stage1_ms": stage1,
+        "cpu_ms": cpu,
         "stage1": scores(originals, [run.stage1 for run in runs]),
         "stage2": answer,
         "mean_image": scores(originals, [shown.mean_image] * pictures),
@@ -199,14 +218,26 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
         "first": first,
         "repeats": repeats,
         "settings": {"steps": spec.steps, "strength": spec.strength, "guidance": spec.guidance},
+    } | about()
+
+
+def about() -> dict[str, Any]:
+    """Say what was measured on."""
+    names = (
+        "minddiffuser",
+        "torch",
+        "diffusers",
+        "open_clip_torch",
+        *(n for n in ("onnxruntime", "openvino") if find_spec(n)),
+    )
+    return {
         "machine": {
             "system": platform.platform(),
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
-        "versions": {name: version(name) for name in ("minddiffuser", "torch", "diffusers", "onnxruntime", "openvino")}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
     }
 
 
@@ -223,8 +254,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4, help="for stage 2; exact takes more than a minute for each")
     parser.add_argument("--first", type=int, default=0, help="number of the first picture: many can be done in slices")
     parser.add_argument("--repeats", type=int, default=30, help="pictures timed for each median of stage 1 and in all")
+    parser.add_argument("--exact-steps", type=int, default=PAPER["iterations"], help="Adam steps of exact")
     given = parser.parse_args()
-    size = {"pictures": given.pictures, "repeats": given.repeats, "exact_iterations": PAPER["iterations"]}
+    size = {"pictures": given.pictures, "repeats": given.repeats, "exact_iterations": given.exact_steps}
     if given.quick:
         size = {"pictures": 1, "repeats": 10, "exact_iterations": 20}
     with torch.inference_mode(mode=False):
