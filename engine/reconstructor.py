@@ -19,7 +19,7 @@ from engine.batches import sizes
 from engine.cache import EngineCache
 from engine.errors import FeatureError, ModelError
 from engine.gradient import load_gradient
-from engine.memory import budgeted
+from engine.memory import budgeted, check_budget, peak_bytes
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
 from engine.reuse import Reuse
@@ -120,8 +120,10 @@ class Reconstructor:
         MemoryBudgetError
             If that took more memory than the configuration allows.
         """
+        before = peak_bytes(self.models.device)
         for size in dict.fromkeys(part for windows in range(1, batch + 1) for part in sizes(windows)):
             self.rehearse(size)
+        check_budget(self.spec.memory_gib, before, peak_bytes(self.models.device))
 
     def rehearse(self, count: int, on_preview: Callable[[list[Picture]], None] | None = None) -> list[Picture]:
         """Reconstruct made-up features, and keep quiet about what becomes of their structure."""
@@ -288,6 +290,7 @@ class Reconstructor:
         if not targets.blocks or not any(problem is None for problem in targets.problems):
             self._fall_back(group, [problem or "" for problem in targets.problems])
             return
+        _report_lost_blocks(group.features, targets)
         latents = self._pulled(group, targets)
         sampled = time.perf_counter()
         pixels = self._decode(latents)
@@ -374,6 +377,15 @@ class Reconstructor:
             if note:
                 _log.warning("window %s: stage 1 stands: %s", picture.window_id, note)
         group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
+
+
+def _report_lost_blocks(features: Sequence[Features], targets: Targets) -> None:
+    """Log which blocks of s are left out of windows that are otherwise pulled: not finite, zero, or masked whole."""
+    for block in targets.blocks:
+        weights = targets.weights[block].tolist()
+        for f, problem, weight in zip(features, targets.problems, weights, strict=True):
+            if problem is None and block in f.s and weight == 0:
+                _log.warning("window %s: block %d of s cannot be used; the others are", f.window_id, block)
 
 
 def _in_order(groups: Sequence[_Group]) -> list[Picture]:

@@ -150,5 +150,6 @@ def _table(found: EngineTimings) -> list[str]:
     }
     lines += [f"{name:<24}{timing.p50:>10.1f}{timing.p99:>10.1f}" for name, timing in rows.items()]
     lines.append(f"preview and picture with {found.backend}, {found.picture.repeats} repeats")
-    lines += [f"left {name}: {reason}" for name, reason in (found.left or found.skipped).items()]
+    lines += [f"auto left {name}: {reason}" for name, reason in found.left.items()]
+    lines += [f"not timed {name}: {reason}" for name, reason in found.skipped.items() if name not in found.left]
     return lines

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.models import Models, load_models
 from engine.spec import ModelSpec
-from tests.tinymodels import write_stable_diffusion, write_tiny
+from tests.tinymodels import write_stable_diffusion
 
 DESK = Path(__file__).resolve().parents[2] / "models" / "desk"
 
@@ -40,11 +40,3 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stable-diffusion")
     write_stable_diffusion(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Models for both stages that take milliseconds, with random weights."""
-    folder = tmp_path_factory.mktemp("tiny")
-    write_tiny(folder)
-    return load_models(ModelSpec(folder=str(folder)), "cpu")

@@ -156,9 +156,11 @@ def test_every_family_runs_by_its_folder_alone(family: str, tmp_path: Path) -> N
     with torch.no_grad():
         for t in theirs.timesteps:
             without, with_c = (plain(x, t, embedding).sample for embedding in (null, c))
-            x = theirs.step(without + 3 * (with_c - without), t, x).prev_sample
+            stepped = theirs.step(without + 3 * (with_c - without), t, x)
+            x = stepped.prev_sample
         ours = sample(guided(lambda x, t, c: models.unet(x, t, c).sample, 3, null), schedule, noise, c, [noise] * 4)
-    torch.testing.assert_close(ours, x, atol=1e-4, rtol=1e-4)
+    # diffusers leaves the schedule's last noise in the latent where set_alpha_to_one is false; ours is the clean one
+    torch.testing.assert_close(ours, stepped.pred_original_sample, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
