@@ -9,18 +9,16 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from decoder.bundle import Bundle
 from decoder.codes import low_level
 from decoder.features import Features
-from decoder.headmodel import CORTEX_RADIUS, leadfield
 from decoder.metrics import correlation_matrix, two_way
 from decoder.preprocess import PreprocessSpec
 from decoder.realign import Realigner, RealignSpec
@@ -39,24 +37,7 @@ CHANNELS = Channels(EEG_CHANNELS, ("eeg",) * 63, ("V",) * 63)
 SPEC = DecoderSpec(features=("z",), preprocess=PreprocessSpec(tmin=0.04, decimate=2, whiten=True, components=100))
 GAIN_SPREAD = 0.8
 """Standard deviation of the log gains."""
-DIPOLES = 500
-LEAST_FIELD = 1e-3
-"""Singular values of their fields below this share of the largest are not carried over."""
 TURNS = {"cap turned by 10 degrees": (0, 0, 10), "cap turned by 20 degrees": (0, 0, 20)}
-
-
-def turned(info: Any, degrees: Sequence[float]) -> NDArray[np.float32]:
-    """Give the map from what electrodes see to what they see on a cap that was put on turned, (63, 63).
-
-    Learned from the fields of dipoles all over the brain; to a turned cap, every dipole lies turned the other way.
-    """
-    rng = np.random.default_rng(2)
-    places, ways = rng.normal(size=(2, DIPOLES, 3))
-    places *= rng.uniform(0.3, 1, (DIPOLES, 1)) * CORTEX_RADIUS / np.linalg.norm(places, axis=1, keepdims=True)
-    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-    back = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
-    straight, now = leadfield(info, places, ways), leadfield(info, places @ back, ways @ back)
-    return np.asarray(now @ np.linalg.pinv(straight, rcond=LEAST_FIELD), np.float32)
 
 
 def cut(participant: Participant, rows: range, run: int, shown: tuple[Any, Any]) -> list[Window]:
@@ -111,8 +92,8 @@ def run() -> dict[str, Any]:
     gains = np.exp(GAIN_SPREAD * np.random.default_rng(1).normal(size=(63, 1))).astype(np.float32)
     sessions = {"same": same, "gains drifted": [replace(window, data=gains * window.data) for window in same]}
     for name, degrees in TURNS.items():
-        map_ = turned(participant.info, degrees)
-        sessions[name] = [replace(window, data=map_ @ window.data) for window in same]
+        moved = Participant("eeg", "demo", 0, pictures, meanings, turned=degrees)
+        sessions[name] = cut(moved, rest, 5, shown)
     return {name: compare(bundle, windows, targets) for name, windows in sessions.items()}
 
 
