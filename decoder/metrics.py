@@ -5,6 +5,7 @@ values with a Gaussian window (sigma 1.5) and data range 1, pixel two-way identi
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,30 @@ def two_way(r: Floats, own: NDArray[np.intp] | None = None) -> Floats:
 def top_k(r: Floats, k: int, own: NDArray[np.intp] | None = None) -> Floats:
     """Whether each reconstruction's own truth is among the k most similar of n; shape (m,), chance k / n."""
     return np.asarray((r > _own(r, own)).sum(axis=0) < k, dtype=np.float64)
+
+
+def error_whitener(errors: NDArray[np.floating[Any]], *, shrinkage: float = 0.3) -> NDArray[np.float32]:
+    """Find the map after which the errors of decoding are alike in all directions.
+
+    Where errors are Gaussian, what was seen is best told by distance (or correlation) after this map, as in linear
+    discriminant analysis: directions that are decoded badly, and those that say the same twice, count for less.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (n, d)
+        Truth less held-out predictions, of training pictures: never of those to be told apart.
+    shrinkage : float
+        Of the errors' covariance toward a multiple of the identity, in (0, 1].
+
+    Returns
+    -------
+    whitener : ndarray, shape (d, d), float32
+    """
+    covariance = np.atleast_2d(np.cov(errors.T.astype(np.float64)))
+    d = len(covariance)
+    covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / d * np.eye(d)
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T, np.float32)
 
 
 def _own(r: Floats, own: NDArray[np.intp] | None) -> Floats:

@@ -270,6 +270,9 @@ def train(
     config_file: ConfigFile,
     data: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the bundle; default bundles/NAME")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Move this bundle to the recording; a few minutes of it are enough")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -278,7 +281,7 @@ def train(
     from minddiffuser.training import train_from_file
 
     set_up_logging(verbose)
-    _answer(train_from_file(config_file, data, out), as_json=as_json)
+    _answer(train_from_file(config_file, data, out, start), as_json=as_json)
 
 
 @app.command()

@@ -92,19 +92,41 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
         )
 
 
-def train_from_file(config_file: Path, data_dir: Path | None, out: Path | None) -> dict[str, Any]:
+def move(bundle: Bundle, config: Config, dataset: Dataset, models: Models) -> Bundle:
+    """Move a trained decoder to the training recordings of a data set, such as a few minutes of a new session.
+
+    Raises
+    ------
+    decoder.errors.DecoderError
+        Too few windows, or a bundle that they do not fit.
+    """
+    from decoder.datasets.captions import describe
+    from decoder.recalibrate import recalibrate
+
+    with progress() as report:
+        windows = cut(dataset.train, config, report)
+        stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
+        return recalibrate(bundle, windows, stimuli, models, report, cache=cache_dir() / "targets")
+
+
+def train_from_file(
+    config_file: Path, data_dir: Path | None, out: Path | None, start: Path | None = None
+) -> dict[str, Any]:
     """Carry out `minddiffuser train`; return where the bundle is and how well it does on held-out windows."""
+    from decoder.bundle import Bundle
     from engine.models import load_models
     from minddiffuser.data import load_dataset
 
     config = load_config(config_file)
+    trained = Bundle.load(start) if start is not None else None
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)
-    bundle = train(config, dataset, models)
+    bundle = train(config, dataset, models) if trained is None else move(trained, config, dataset, models)
     folder = out or bundle_path(config)
     bundle.save(folder)
-    return {"bundle": str(folder), "data": dataset.description, "scores": bundle.meta.get("scores", {})}
+    answer = {"bundle": str(folder), "data": dataset.description, "scores": bundle.meta.get("scores", {})}
+    return answer if trained is None else {**answer, "recalibrated": bundle.meta["recalibrated"]}
 
 
 def bundle_path(config: Config) -> Path:
