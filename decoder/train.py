@@ -308,9 +308,9 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
     progress("structure", len(targets.s), len(targets.s))
     if not correct:
         # Of structure alone, its first block says what is told apart.
-        units = next(iter(targets.s.values()))[:, heads[0].active].astype(np.float32)
-        found = regression.choose(units[samples.rows])
-        correct.append(identified(units, found.predictions, samples.rows, heads[0].intercept))
+        kept = next(iter(targets.s.values()))[:, heads[0].active].astype(np.float32)
+        found = regression.choose(kept[samples.rows])
+        correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
     calibration = _calibration(designs, deviations, correct)
     return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 
