@@ -317,6 +317,11 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
+    if not correct:
+        # Of structure alone, its first block says what is told apart.
+        kept = next(iter(targets.s.values()))[:, heads[0].active].astype(np.float32)
+        found = regression.choose(kept[samples.rows])
+        correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
     calibration, scores["confidence"] = _calibration(designs, deviations, correct)
     return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 

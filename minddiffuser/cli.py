@@ -314,6 +314,8 @@ def evaluate(
     if bundle.suffix in {".yaml", ".yml"}:
         from minddiffuser.crossval import evaluate_config
 
+        if pictures or limit or report:
+            raise AppError(f"{bundle} is a config: --pictures, --limit and --report go with what it trains, a bundle")
         _answer(evaluate_config(bundle, data), as_json=as_json)
         return
     if is_session(bundle):

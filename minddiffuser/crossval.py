@@ -68,7 +68,8 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             scores = category_crossval(windows, dataset.stimuli, spec, runs)
             return {"held_out": {"split": "run", "folds": len(set(runs))}, "scores": scores, **about}
         shown = dataset.stimuli.select(sorted({label for _, label in used}))
-        shown = describe(shown, models, dataset.vocabulary)
+        if "c" in spec.features:
+            shown = describe(shown, models, dataset.vocabulary)
         targets = compute_targets(
             *(shown, models),
             features=spec.features,

@@ -214,6 +214,15 @@ def test_gain_undoes_shrinkage(windows: list[Window], stimuli: StimulusTable, en
     assert 0.8 < b.std() / truth.std() < 1.2
 
 
+def test_structure_alone_is_decoded_and_believed(windows: list[Window], stimuli: StimulusTable, encoders) -> None:
+    """Without c, z and e, confidence is learned from the structure: windows with a signal have some, noise has less."""
+    bundle = fit(windows, stimuli, encoders, DecoderSpec(features=("s",), blocks=(2,)))
+    noise = [replace(w, data=np.zeros_like(w.data)) for w in windows]
+    assert set(bundle.decode(windows[:1])[0].s) == {2}
+    assert np.mean([f.confidence for f in bundle.decode(windows)]) > 0.3
+    assert np.mean([f.confidence for f in bundle.decode(noise)]) < 0.05
+
+
 def test_noise_only_is_not_decoded(stimuli: StimulusTable, channels: Channels, encoders, window_maker) -> None:
     """Windows without response score at chance in cross-validation, and are not believed."""
     noise = window_maker(stimuli, channels, noise=1.0, seed=5, signal=0.0)

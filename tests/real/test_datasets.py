@@ -30,6 +30,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute targets anew, in a cache of the test's own."""
+    monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path))
+
+
 @cache
 def models() -> Models:
     """Load the desk models once."""

@@ -37,7 +37,9 @@ def account(plan: Plan, begin: float) -> Account:
     wrong: list[str] = list(said["wrong"])
     samples = _samples(plan, said["samples"], wrong)
     markers = _markers(plan, said["markers"], begin, wrong)
-    reported = {key: said["samples"][key] for key in ("samples", "lost", "gap_count", "disconnections", "windows", "unmade")}
+    reported = {
+        key: said["samples"][key] for key in ("samples", "lost", "gap_count", "disconnections", "windows", "unmade")
+    }
     return Account(samples, markers, reported, wrong)
 
 
@@ -58,7 +60,9 @@ def _samples(plan: Plan, stats: dict[str, Any], wrong: list[str]) -> dict[str, i
     # them, and what it had received of them is lost. Without one, everything received is handed over.
     unmade = stats["samples"] - figures["used"] - figures["flagged"]
     if not 0 <= unmade <= stats["unmade"] * plan.window:
-        wrong.append(f"{unmade} samples received and not handed over, with {stats['unmade']} windows reported as unmade")
+        wrong.append(
+            f"{unmade} samples received and not handed over, with {stats['unmade']} windows reported as unmade"
+        )
     # The ingest cannot tell what was lost from what the source left out: it reports the sum.
     missing = figures["lost"] + figures["never sent"] - unmade
     _equal(wrong, "samples the ingest reports as lost", stats["lost"], missing)
