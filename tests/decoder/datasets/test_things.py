@@ -98,7 +98,9 @@ def test_eeg2_test_concepts_are_none_of_the_training_concepts(tmp_path: Path, th
     assert groups["thing_aa1_01b"] == groups["thing_aa1_03s"] == "thing_aa1"
     assert len(set(groups.values())) == 26
     assert dataset.stimuli.captions is not None
-    assert dataset.stimuli.captions[dataset.stimuli.rows(["thing_aa1_01b"])[0]] == ("thing aa",)
+    row = dataset.stimuli.rows(["thing_aa1_01b"])[0]
+    assert dataset.stimuli.captions[row] == ("thing aa",)
+    assert dataset.stimuli.concepts[row] == "thing aa"
 
 
 def test_eeg2_pictures_are_those_that_were_shown(tmp_path: Path, things: Things) -> None:
