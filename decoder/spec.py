@@ -87,17 +87,17 @@ class DecoderSpec(BaseModel):
     """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""
 
     @model_validator(mode="after")
-    def _names_a_network(self) -> Self:
-        if self.family == "braindecode" and self.conv.network is None:
-            raise ValueError("family 'braindecode' needs conv.network, such as EEGNet")
-        if self.family not in {"braindecode", "auto"} and self.conv.network is not None:
-            raise ValueError(f"conv.network {self.conv.network!r} is braindecode's: set family to braindecode or auto")
-        return self
-
-    @model_validator(mode="after")
     def _needs_embedding(self) -> Self:
         if self.category is None and (self.family != "ridge" or self.c_from != "tokens") and "e" not in self.features:
             raise ValueError(
                 f"family {self.family!r} with c_from {self.c_from!r} decodes the pooled embedding: add e to features"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_a_network(self) -> Self:
+        if self.family == "braindecode" and self.conv.network is None:
+            raise ValueError("family 'braindecode' needs conv.network, such as EEGNet")
+        if self.family not in {"braindecode", "auto"} and self.conv.network is not None:
+            raise ValueError(f"conv.network {self.conv.network!r} is braindecode's: set family to braindecode or auto")
         return self

@@ -1,6 +1,6 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -147,7 +147,7 @@ def require_runs(folder: Path, pattern: str, n: int, where: str) -> list[Path]:
     return files
 
 
-def require_known(what: str, found: Iterable[object], known: Iterable[object]) -> None:
+def require_known(what: str, found: frozenset[object], known: frozenset[object]) -> None:
     """Refuse labels that an experiment does not have; `what` names the file and its labels.
 
     Raises
@@ -155,6 +155,5 @@ def require_known(what: str, found: Iterable[object], known: Iterable[object]) -
     DatasetError
         If some of `found` are not `known`.
     """
-    expected = set(known)
-    if strange := set(found) - expected:
-        raise DatasetError(f"{what} {sorted(map(str, strange))}; this experiment has {sorted(map(str, expected))}")
+    if strange := found - known:
+        raise DatasetError(f"{what} {sorted(map(str, strange))}; this experiment has {sorted(map(str, known))}")
