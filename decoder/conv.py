@@ -165,6 +165,8 @@ class ConvEncoder:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "ConvEncoder":
         """Rebuild an encoder from `tensors()` and `settings()`; it runs on the CPU."""
+        from decoder.braindecode import make_network
+
         preparation = Preparation(*(tensors[name] for name in Preparation.__slots__))
         state = {
             name.removeprefix("network."): torch.from_numpy(np.array(array))
@@ -174,6 +176,6 @@ class ConvEncoder:
         spec = ConvSpec(**settings["spec"])
         shape = preparation.mean.shape
         n_targets, n_subjects = len(state["refine.bias"]), len(state["subjects"])
-        network = Network((shape[0], shape[1]), settings["sfreq"], n_targets, n_subjects, spec)
+        network = make_network((shape[0], shape[1]), settings["sfreq"], n_targets, n_subjects, spec)
         network.load_state_dict(state)
         return cls(preparation, network, spec, settings["sfreq"], settings["gain"])

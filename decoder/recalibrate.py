@@ -25,7 +25,7 @@ from decoder.ridge import decompose, fit_ridge
 from decoder.splits import Split, group_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
-from decoder.train import usable
+from decoder.usable import usable
 from stream.windows import Window
 
 Array = NDArray[np.float32]

@@ -14,6 +14,11 @@ class ConvSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    network: str | None = None
+    """A network of braindecode by its name, such as EEGNet, for family 'braindecode'; None: the project's own, to which
+    alone filters, kernel, pool and attention belong."""
+    parameters: dict[str, int | float | str | bool] = {}
+    """What that network's constructor takes, under braindecode's names."""
     filters: Annotated[int, Field(ge=1)] = 32
     """Temporal filters, and as many spatial ones."""
     kernel: Annotated[float, Field(gt=0)] = 0.08
@@ -53,10 +58,10 @@ class DecoderSpec(BaseModel):
 
     features: Annotated[tuple[Literal["c", "z", "s", "e"], ...], Field(min_length=1)] = ("c", "z", "s")
     """Which features are decoded; e is the picture's pooled CLIP embedding."""
-    family: Literal["ridge", "conv", "auto"] = "ridge"
+    family: Literal["ridge", "conv", "braindecode", "auto"] = "ridge"
     """What decodes e (all else is ridge); auto: what tells held-out training pictures apart better."""
     conv: ConvSpec = ConvSpec()
-    """The convolutional encoder, of family 'conv' or 'auto'."""
+    """The convolutional encoder, of family 'conv', 'braindecode' or 'auto'."""
     c_from: Literal["tokens", "embedding", "auto"] = "tokens"
     """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family."""
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3, 4, 5, 6)
@@ -102,4 +107,12 @@ class DecoderSpec(BaseModel):
             raise ValueError(
                 f"family {self.family!r} with c_from {self.c_from!r} decodes the pooled embedding: add e to features"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_a_network(self) -> Self:
+        if self.family == "braindecode" and self.conv.network is None:
+            raise ValueError("family 'braindecode' needs conv.network, such as EEGNet")
+        if self.family not in {"braindecode", "auto"} and self.conv.network is not None:
+            raise ValueError(f"conv.network {self.conv.network!r} is braindecode's: set family to braindecode or auto")
         return self

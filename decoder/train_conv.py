@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from decoder.braindecode import make_network
 from decoder.conv import ConvEncoder, Network, Preparation
 from decoder.errors import TrainingError
 from decoder.preprocess import PreprocessSpec, noise_whitener, time_bins, time_whitener
@@ -110,7 +111,7 @@ def fit_encoder(
         preparation = fit_preparation(lesson.data[train], binning, preprocess)
         n_subjects = int(lesson.subjects.max()) + 1
         n_channels, n_bins = preparation.mean.shape
-        network = Network((n_channels, n_bins), sfreq, lesson.embeddings.shape[1], n_subjects, spec).to(device)
+        network = make_network((n_channels, n_bins), sfreq, lesson.embeddings.shape[1], n_subjects, spec).to(device)
         parameters = list(network.parameters())
         scale = _School(lesson, preparation, network, spec, rng).teach(parameters, train, validation, progress)
     return ConvEncoder(preparation, network.cpu(), spec, sfreq, scale)

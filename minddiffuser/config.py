@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -99,7 +99,7 @@ class DataSpec(Strict):
     """Seed of the simulated participant and of random splits."""
 
     @model_validator(mode="after")
-    def _chosen_of_this(self) -> Self:
+    def _chosen_of_this(self) -> DataSpec:
         chosen = {name for known in SELECTED.values() for name in known} & self.model_fields_set
         if unused := chosen - SELECTED.get(self.dataset, frozenset()):
             raise ValueError(f"data set {self.dataset!r} leaves no choice of {', '.join(sorted(unused))}; take it out")

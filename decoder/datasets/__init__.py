@@ -154,7 +154,7 @@ def require_runs(folder: Path, pattern: str, n: int, where: str) -> list[Path]:
     return files
 
 
-def require_known(what: str, found: Iterable[object], known: Iterable[object]) -> None:
+def require_known(what: str, found: frozenset[object], known: frozenset[object]) -> None:
     """Refuse labels that an experiment does not have; `what` names the file and its labels.
 
     Raises
@@ -162,6 +162,5 @@ def require_known(what: str, found: Iterable[object], known: Iterable[object]) -
     DatasetError
         If some of `found` are not `known`.
     """
-    expected = set(known)
-    if strange := set(found) - expected:
-        raise DatasetError(f"{what} {sorted(map(str, strange))}; this experiment has {sorted(map(str, expected))}")
+    if strange := found - known:
+        raise DatasetError(f"{what} {sorted(map(str, strange))}; this experiment has {sorted(map(str, known))}")

@@ -50,7 +50,7 @@ def _session(file: Path, number: int) -> Recording:
     recording = read(file)
     stream = recording.streams[0]
     table = mne.read_events(require(file.with_name(file.name.replace("_raw.fif", "-eve.fif")), WHERE), verbose="error")
-    require_known(f"{file.name} has events", table[:, 2].tolist(), LABELS)
+    require_known(f"{file.name} has events", frozenset(table[:, 2].tolist()), frozenset(LABELS))
     # Sample numbers count from the start of the recording, which is where the stream's times count from.
     events = tuple(Event(sample / stream.sfreq, LABELS[code], code) for sample, _, code in table.tolist())
     return replace(recording, name=f"ssvep-exo session {number}", description=DESCRIPTION, events=events)

@@ -53,7 +53,7 @@ def load(data_dir: Path, selection: Selection) -> Dataset:
     volumes = _voxels(require(root / "bold.nii.gz", WHERE), require(root / "mask.nii.gz", WHERE))
     if len(volumes) != len(labels):
         raise DatasetError(f"{root} holds {len(volumes)} volumes and labels of {len(labels)}; fetch it from {WHERE}")
-    require_known(f"{root} has labels", labels.tolist(), (*CAPTIONS, REST))
+    require_known(f"{root} has labels", frozenset(labels.tolist()), frozenset((*CAPTIONS, REST)))
     recordings = [
         _run(int(number), volumes[runs == number], labels[runs == number]) for number in np.unique(runs).tolist()
     ]

@@ -101,7 +101,8 @@ def _runs(data_dir: Path, task: Task) -> tuple[Path, list[Recording]]:
 
 
 def _named(recording: Recording, task: Task, number: int) -> Recording:
-    require_known(f"{recording.name} has markers", (event.label for event in recording.events), task.labels)
+    markers = frozenset(event.label for event in recording.events)
+    require_known(f"{recording.name} has markers", markers, frozenset(task.labels))
     events = tuple(replace(event, label=task.labels[event.label]) for event in recording.events)
     return replace(recording, name=f"{task.name} run {number}", description=task.description, events=events)
 

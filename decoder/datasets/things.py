@@ -32,7 +32,8 @@ def things_table(files: Sequence[Path], side: int, where: str) -> StimulusTable:
         tuple(file.stem for file in files),
         read_photographs(files, side, where),
         tuple((caption_of(concept),) for concept in concepts),
-        tuple(concepts),
+        groups=tuple(concepts),
+        concepts=tuple(caption_of(concept) for concept in concepts),
     )
 
 

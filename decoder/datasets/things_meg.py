@@ -52,7 +52,7 @@ def load(data_dir: Path, selection: Selection) -> Dataset:
     epochs, rows = _read(root, selection.subject)
     n_sessions = selection.sessions or N_SESSIONS
     numbers = range(1, n_sessions + 1)
-    session = np.array([int(row["session_nr"]) for row in rows])
+    session = np.array([int(float(row["session_nr"])) for row in rows])
     if missing := sorted(set(numbers) - set(session.tolist())):
         raise DatasetError(
             f"subject {selection.subject} has no epochs of session {missing[0]}; fetch them from {WHERE}"

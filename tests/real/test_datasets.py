@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decoder.bundle import Bundle
-from decoder.datasets import Dataset, Selection, load
+from decoder.datasets import Dataset, load
 from decoder.metrics import correlation_matrix, pixcorr, two_way
 from decoder.targets import compute_targets
 from decoder.train import fit_targets
@@ -45,7 +45,7 @@ def models() -> Models:
 def prepared(name: str) -> tuple[Config, Dataset, list[Window], list[Window]]:
     """Give a config, its data set, and the windows to train and to test on, cut as the live loop cuts them."""
     config = load_config(ROOT / "configs" / f"{name}.yaml")
-    dataset = load(config.data.dataset, DATA, Selection(seed=config.data.seed))
+    dataset = load(config.data.dataset, DATA)
     train = [w for run in dataset.train for w in windows_of(run, config.window, config.filters)]
     test = [w for w in windows_of(dataset.live, config.window, config.filters) if not w.quality.rejected]
     return config, dataset, train, test

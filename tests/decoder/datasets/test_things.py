@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from decoder.datasets import Dataset, Selection, load
+from decoder.datasets.photographs import squared
+from decoder.datasets.sessions import normaliser
 from decoder.datasets.things import caption_of, concept_of
 from decoder.errors import DatasetError
 from stream.ingest import FilterSpec, WindowSpec, windows_of
@@ -47,6 +49,28 @@ def test_a_concept_is_the_file_name_without_its_number() -> None:
     assert concept_of("bat1_01b.jpg") == "bat1"
     assert caption_of("aircraft_carrier") == "aircraft carrier"
     assert caption_of("bat1") == "bat"
+
+
+def test_photographs_are_cut_to_their_middle_square() -> None:
+    """Of a wide or a high photograph the middle is kept, at its own proportions."""
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 200
+    for pixels in (wide, wide.transpose(1, 0, 2)):
+        np.testing.assert_array_equal(squared(pixels, 10), np.full((10, 10, 3), 200, np.uint8))
+    assert squared(wide, 4).shape == (4, 4, 3)
+
+
+def test_a_session_is_normalised_to_white_noise_of_unit_size() -> None:
+    """Noise that is mixed between channels comes out unmixed; other data get the same treatment, not their own."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(6, 6)).astype(np.float32)
+    noise = mixing @ rng.normal(size=(400, 6, 50)).astype(np.float32)
+    whitened = normaliser(noise, "whiten")(noise).transpose(1, 0, 2).reshape(6, -1)
+    np.testing.assert_allclose(np.cov(whitened), np.eye(6), atol=0.05)
+    scored = normaliser(noise, "zscore")
+    np.testing.assert_allclose(scored(noise).std(axis=(0, 2)), 1, rtol=1e-3)
+    np.testing.assert_allclose(scored(3 * noise).std(axis=(0, 2)), 3, rtol=1e-3)
+    assert normaliser(noise, "none")(noise) is noise
 
 
 def test_eeg2_windows_are_the_published_epochs(tmp_path: Path, things: Things) -> None:
@@ -98,7 +122,9 @@ def test_eeg2_test_concepts_are_none_of_the_training_concepts(tmp_path: Path, th
     assert groups["thing_aa1_01b"] == groups["thing_aa1_03s"] == "thing_aa1"
     assert len(set(groups.values())) == 26
     assert dataset.stimuli.captions is not None
-    assert dataset.stimuli.captions[dataset.stimuli.rows(["thing_aa1_01b"])[0]] == ("thing aa",)
+    row = dataset.stimuli.rows(["thing_aa1_01b"])[0]
+    assert dataset.stimuli.captions[row] == ("thing aa",)
+    assert dataset.stimuli.concepts[row] == "thing aa"
 
 
 def test_eeg2_pictures_are_those_that_were_shown(tmp_path: Path, things: Things) -> None:
