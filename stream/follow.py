@@ -1,5 +1,6 @@
 """A further stream, read at the times of the one that decides the windows."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from stream.errors import StreamError
 from stream.filters import NYQUIST_SHARE, FilterSpec
 from stream.intake import Intake
 from stream.sources import StreamSelector
+from stream.window_spec import SLACK
 from stream.windows import Channels
 
 PATIENCE_S = 2.0  # a window waits so long for a stream that is behind, or three samples of a slow one
@@ -20,7 +22,8 @@ class FollowerSpec(StreamSelector):
     """A further stream whose channels join each window, interpolated at the times of the source's samples.
 
     Regular streams are interpolated by cubics (through two samples before and two after), irregular ones by straight
-    lines. A stream faster than the windows gets a low-pass below their Nyquist frequency.
+    lines. A stream faster than the windows gets a low-pass below their Nyquist frequency. A window waits for the
+    samples that this needs, so it is ready later by two samples of a slower stream.
     """
 
     unit: str | None = None
@@ -137,8 +140,10 @@ class Follower:
 
     def _missing(self, times: NDArray[np.float64], last: float) -> int:
         """How many samples of a regular stream should have come within `times` after the last one that came."""
-        seconds = (times[-1] - max(last, times[0])) * self._speed
-        return max(1, round(seconds * self.intake.sfreq)) if self.intake.sfreq and times[-1] > last else 0
+        if not self.intake.sfreq or times[-1] <= last:
+            return 0
+        rate = self.intake.sfreq / float(self.intake.chain.factor) * self._speed
+        return max(1, math.floor((times[-1] - max(last, times[0] - 1 / rate)) * rate + SLACK))
 
 
 def patience(spec: FollowerSpec, sfreq: float, speed: float) -> float:
