@@ -143,7 +143,8 @@ class Follower:
         if not self.intake.sfreq or times[-1] <= last:
             return 0
         rate = self.intake.sfreq / float(self.intake.chain.factor) * self._speed
-        return max(1, math.floor((times[-1] - max(last, times[0] - 1 / rate)) * rate + SLACK))
+        seconds = float(times[-1] - max(last, times[0] - 1 / rate))
+        return max(1, math.floor(seconds * rate + SLACK))
 
 
 def patience(spec: FollowerSpec, sfreq: float, speed: float) -> float:
