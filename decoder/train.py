@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,7 @@ from decoder.spec import DecoderSpec
 from decoder.splits import group_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
+from decoder.units import alike
 from stream.windows import Window
 
 Array = NDArray[np.float32]
@@ -136,19 +137,20 @@ def fit_targets(
     Every window's label must be a stimulus.
     """
     samples = _samples(windows, stimuli, runs)
+    scaled = replace(samples, data=alike(windows[0].channels, samples.data))
     folds = _held_out_folds(samples, spec) if spec.category is None else []
     models: dict[str, Model] = {}
     if spec.category is not None:
         templates = {name: value for name, value in (("c", targets.c), ("z", targets.z)) if value is not None}
-        trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
+        trials = Trials(scaled.data, samples.times, samples.rows, stimuli.ids, samples.runs)
         models[WHOLE], scores = fit_category(trials, templates, spec.category, spec.preprocess)
     else:
-        models[WHOLE], scores = fit_model(samples, targets, spec, progress)
+        models[WHOLE], scores = fit_model(scaled, targets, spec, progress)
     held_out: dict[str, str] = {}
     for number, (train, test) in enumerate(folds):
         name = f"fold{number}"
         progress("held-out folds", number, len(folds))
-        models[name], _ = fit_model(samples.take(train), targets, spec)
+        models[name], _ = fit_model(scaled.take(train), targets, spec)
         held_out |= dict.fromkeys((stimuli.ids[row] for row in samples.rows[test]), name)
     if folds:
         progress("held-out folds", len(folds), len(folds))

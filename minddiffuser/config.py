@@ -14,6 +14,7 @@ from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
 from stream.broker import BrokerSpec
 from stream.filters import FilterSpec
+from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.lsl import SourceSpec
 
@@ -117,6 +118,8 @@ class Config(Strict):
     source: SourceSpec
     window: WindowSpec
     filters: FilterSpec = FilterSpec()
+    extra: tuple[FollowerSpec, ...] = ()
+    """Further streams whose channels join the source's in every window (MEG beside EEG, gaze)."""
     decoder: DecoderSpec = DecoderSpec()
     engine: EngineSpec = EngineSpec()
     queue: QueueSpec = QueueSpec()

@@ -29,7 +29,7 @@ from minddiffuser.live import ready_engine
 from minddiffuser.quality import score
 from minddiffuser.rehearsal import rehearse
 from stream.ingest import windows_of
-from stream.recordings import Recording, write_npz
+from stream.recordings import Recording, chosen, write_npz
 from stream.windows import Window
 
 SCORING_SEED = 20261122
@@ -129,7 +129,9 @@ async def _live(
     broker = config.broker.model_copy(update={"host": None, "port": 0})
     with tempfile.TemporaryDirectory(prefix="minddiffuser-") as scratch:
         file = Path(scratch) / "recording.npz"
-        write_npz(recording, file)
+        source, *_ = chosen(recording, config.source, config.extra)
+        others = (stream for stream in recording.streams if stream is not source)
+        write_npz(replace(recording, streams=(source, *others)), file)  # the replay gives the first a name of its own
         outcome = await rehearse(
             config.model_copy(update={"queue": patient, "broker": broker, "archive": ArchiveSpec()}),
             bundle,
@@ -147,7 +149,8 @@ def offline_pictures(
     recording: Recording, config: Config, bundle: Bundle, reconstructor: Reconstructor, report: Report
 ) -> list[Received]:
     """Reconstruct every window of a recording without a stream, by the live loop's own objects."""
-    windows = [w for w in windows_of(recording, config.window, config.filters) if not w.quality.rejected]
+    cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
+    windows = [window for window in cut if not window.quality.rejected]
     pictures = []
     for done, window in enumerate(windows):
         report("reconstructing offline", done, len(windows))

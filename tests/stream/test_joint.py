@@ -109,7 +109,7 @@ def test_faster_stream_is_kept_from_aliasing() -> None:
     st.sampled_from([0.0, 60.0, 100.0, 400.0]),
     st.lists(st.tuples(st.integers(1, 900), st.integers(1, 30)), max_size=2),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_chunking_of_two_streams(cuts: list[float], seed: int, sfreq: float, holes: list[tuple[int, int]]) -> None:
     """However two streams arrive, holes in the second included, windows and flags are those cut from the file."""
     rng = np.random.default_rng(seed)

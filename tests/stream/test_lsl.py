@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,26 +16,11 @@ from stream.errors import RecordingError, SourceError
 from stream.events import Event
 from stream.ingest import FilterSpec, WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec, StreamSelector
-from stream.recordings import RecordedStream, Recording, write_npz
+from stream.recordings import RecordedStream, Recording
 from stream.replay import replay
 from stream.sources import describe, find, load_lsl, marker_event
 from stream.windows import Channels, Window
-
-PLAY = """
-import sys
-from pathlib import Path
-from stream.recordings import read
-from stream.replay import replay
-replay(read(Path(sys.argv[1])), speed=float(sys.argv[2]), loop=sys.argv[3] == "loop")
-"""
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait until a condition holds; fail at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.01)
+from tests.stream.conftest import wait_for
 
 
 def made(name: str, seconds: float = 6.0, sfreq: float = 250.0, *, hole: bool = False) -> Recording:
@@ -48,23 +32,6 @@ def made(name: str, seconds: float = 6.0, sfreq: float = 250.0, *, hole: bool = 
     stream = RecordedStream(name, "EEG", name, channels, sfreq, grid / sfreq, data)
     events = tuple(Event(k * 40 / sfreq, f"stim_{k % 7:03d}") for k in range(1, n // 40 - 4))
     return Recording(name, "simulated EEG", (stream,), events)
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start replays in processes of their own; whatever still runs at the end is killed."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(recording: Recording, speed: float = 1.0, loop: bool = False) -> subprocess.Popen[bytes]:
-        write_npz(recording, tmp_path / "x.npz")
-        command = [sys.executable, "-c", PLAY, str(tmp_path / "x.npz"), str(speed), "loop" if loop else "once"]
-        running.append(subprocess.Popen(command))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
 
 
 def live(name: str, window: WindowSpec, filters: FilterSpec, got: list[Window]) -> LiveIngest:
