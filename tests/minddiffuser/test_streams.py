@@ -1,4 +1,4 @@
-"""A config of two streams: a bundle trained on both, offline, decodes them live."""
+"""A config of several streams: live windows are those of the file, and a bundle trained on all decodes them live."""
 
 import subprocess
 import sys
@@ -27,6 +27,7 @@ from stream.windows import Channels, Window
 
 EEG = Channels(("Oz", "Cz"), ("eeg", "eeg"), ("V", "V"))
 MEG = Channels(("MEG001", "MEG002"), ("mag", "mag"), ("T", "T"))
+GAZE = Channels(("x", "y"), ("misc", "misc"), ("count", "count"))
 NAMES = ("00", "01", "10", "11")  # first digit: a bump in the EEG; second: one in the MEG
 PLAY = """
 import sys
@@ -38,26 +39,33 @@ replay(read(Path(sys.argv[1])), speed=4.0)
 
 
 def config_of(name: str) -> Config:
-    """EEG decides, MEG joins."""
+    """EEG decides, MEG and gaze join."""
     raw = {
         "name": "two",
         "data": {"dataset": "recording"},
         "source": {"name": f"eeg-{name}", "timeout_s": 30},
-        "window": {"tmin": 0.0, "tmax": 0.3},
-        "filters": {"highpass": 1.0, "lowpass": 30},
-        "extra": [{"name": f"meg-{name}", "filters": {"highpass": 1.0, "lowpass": 30}}],
+        "window": {"tmin": 0.0, "tmax": 0.3, "baseline": [-0.05, 0.05]},
+        "filters": {"highpass": 1.0, "lowpass": 30, "decimate": 2},
+        "extra": [
+            {"name": f"meg-{name}", "filters": {"highpass": 1.0, "lowpass": 30}},
+            {"name": f"gaze-{name}", "longest_silence": 0.2},
+        ],
     }
     return parse_config(raw, "test")
 
 
 def recorded(name: str, presentations: int, seed: int) -> Recording:
-    """EEG at 100 Hz, microvolts, and MEG at 250 Hz, femtotesla, each telling one bit of what is shown (simulated)."""
+    """EEG at 200 Hz, microvolts, and MEG at 500 Hz, femtotesla, each telling one bit of what is shown; idle gaze.
+
+    The MEG lacks 20 ms at 3 s, the gaze half a second at 5 s. All simulated, out of step with each other.
+    """
     rng = np.random.default_rng(seed)
     shown = rng.permutation(np.arange(presentations) % 4)
     onsets = 0.5 + 0.4 * np.arange(presentations)
     streams = []
-    for kind, channels, sfreq, scale in (("eeg", EEG, 100.0, 1e-5), ("meg", MEG, 250.0, 1e-13)):
+    for kind, channels, sfreq, scale in (("eeg", EEG, 200.0, 1e-5), ("meg", MEG, 500.0, 1e-13)):
         times = 0.0007 * len(streams) + np.arange(0, onsets[-1] + 1, 1 / sfreq)
+        times = times[(times < 3) | (times > 3.02)] if kind == "meg" else times
         bits = shown // 2 if kind == "eeg" else shown % 2
         signal = sum(np.exp(-(((times - at - 0.15) / 0.03) ** 2)) for at, bit in zip(onsets, bits, strict=True) if bit)
         data = np.outer(signal, [3.0, 1.5]) + rng.normal(0, 0.3, (len(times), 2))
@@ -65,8 +73,12 @@ def recorded(name: str, presentations: int, seed: int) -> Recording:
         streams.append(
             RecordedStream(full, kind.upper(), full, channels, sfreq, times, (scale * data).astype(np.float32))
         )
+    times = np.cumsum(rng.uniform(0.01, 0.023, round(60 * (onsets[-1] + 1))))
+    times = times[(times < 5) | (times > 5.5)]
+    gaze = rng.normal(500, 100, (len(times), 2)).astype(np.float32)
+    streams.append(RecordedStream(f"gaze-{name}", "Gaze", f"gaze-{name}", GAZE, 0.0, times, gaze))
     events = tuple(Event(float(at), NAMES[k]) for at, k in zip(onsets, shown, strict=True))
-    return Recording(name, "simulated EEG and MEG", tuple(streams), events)
+    return Recording(name, "simulated EEG, MEG and gaze", tuple(streams), events)
 
 
 def trained(windows: list[Window]) -> Bundle:
@@ -85,7 +97,7 @@ def no_report(what: str, done: int, total: int) -> None:
     """Say nothing."""
 
 
-def without_meg(recording: Recording) -> Recording:
+def eeg_of(recording: Recording) -> Recording:
     """Keep the first stream."""
     return replace(recording, streams=recording.streams[:1])
 
@@ -98,8 +110,8 @@ def share(bundle: Bundle, windows: list[Window]) -> float:
     return float(np.mean([name == one.event.label for name, one in zip(found, windows, strict=True) if one.event]))
 
 
-def test_two_streams_trained_offline_and_decoded_live(tmp_path: Path) -> None:
-    """Four categories that neither stream tells alone are told from both: offline, from a saved bundle, and live."""
+def test_several_streams_trained_offline_and_decoded_live(tmp_path: Path) -> None:
+    """Four categories that EEG does not tell alone are told from all streams: offline, from a saved bundle, live."""
     name = uuid.uuid4().hex
     config = config_of(name)
     training, test = recorded(name, 200, 0), recorded(name, 24, 1)
@@ -107,9 +119,11 @@ def test_two_streams_trained_offline_and_decoded_live(tmp_path: Path) -> None:
     bundle = Bundle.load(tmp_path / "bundle")
     offline = cut([test], config, no_report)
     assert share(bundle, offline) > 0.95
+    reasons = {one.quality.rejected for one in offline}
+    assert reasons == {None, f"meg-{name}: 10 samples lost", f"gaze-{name}: silent for more than 0.2 s"}
     alone = config.model_copy(update={"extra": ()})
-    eeg_test, eeg_train = (cut([without_meg(one)], alone, no_report) for one in (test, training))
-    with pytest.raises(BundleError, match="lacks 2 of the bundle's 4 channels"):
+    eeg_test, eeg_train = (cut([eeg_of(one)], alone, no_report) for one in (test, training))
+    with pytest.raises(BundleError, match="lacks 4 of the bundle's 6 channels"):
         bundle.decode(eeg_test)
     assert share(trained(eeg_train), eeg_test) < 0.75
     got: list[Window] = []
@@ -125,5 +139,10 @@ def test_two_streams_trained_offline_and_decoded_live(tmp_path: Path) -> None:
         finally:
             ingest.stop()
             player.kill()
+    assert [one.id for one in got] == [one.id for one in offline]
+    for one, same in zip(got, offline, strict=True):
+        assert one.quality == same.quality
+        for row, wanted in zip(one.data, same.data, strict=True):
+            np.testing.assert_allclose(row, wanted, atol=1e-4 * float(np.abs(wanted).max()))
     for live, want in zip(bundle.decode(got), bundle.decode(offline), strict=True):
         assert live.categories == pytest.approx(want.categories, abs=1e-3)

@@ -60,16 +60,6 @@ def stream(name: str, kind: str, sfreq: float, times: np.ndarray, frequency: flo
     return RecordedStream(f"{kind}-{name}", kind, f"{kind}-{name}", channels, sfreq, times, data.astype(np.float32))
 
 
-def three(name: str) -> Recording:
-    """EEG at 250 Hz, MEG at 1 kHz with a hole, and gaze at uneven times, out of step with each other."""
-    rng = np.random.default_rng(3)
-    eeg = stream(name, "EEG", 250, np.arange(1500) / 250, 7)
-    meg = stream(name, "MEG", 1000, 0.00037 + np.delete(np.arange(6000), np.s_[3000:3030]) / 1000, 11)
-    gaze = stream(name, "Gaze", 0, np.cumsum(rng.uniform(0.01, 0.023, 360)), 1)
-    events = tuple(Event(k * 0.2 + 0.0017, f"stim_{k % 5}") for k in range(1, 27))
-    return Recording(name, "simulated", (eeg, meg, gaze), events)
-
-
 def check_same(got: list[Window], want: list[Window], atol: float) -> None:
     """Hold live windows against those cut from the file."""
     assert [window.id for window in got] == [window.id for window in want]
@@ -79,41 +69,10 @@ def check_same(got: list[Window], want: list[Window], atol: float) -> None:
         np.testing.assert_allclose(a.data, b.data, atol=atol * float(np.abs(b.data).max()))
 
 
-def test_three_live_streams_give_the_windows_of_the_file(play: Callable[..., Any]) -> None:
-    """EEG, MEG and gaze replayed at once give the windows that are cut from the file: ids, data and flags."""
-    name = uuid.uuid4().hex
-    recording = three(name)
-    window = WindowSpec(tmin=-0.05, tmax=0.25, baseline=(-0.05, 0.0))
-    filters = FilterSpec(highpass=0.5, lowpass=40, decimate=2)
-    source = SourceSpec(name=f"EEG-{name}", timeout_s=30)
-    extra = [
-        FollowerSpec(name=f"MEG-{name}", filters=FilterSpec(highpass=0.5, lowpass=40)),
-        FollowerSpec(name=f"Gaze-{name}"),
-    ]
-    want = list(windows_of(recording, window, filters, source, extra))
-    flags = [one.quality.rejected for one in want]
-    assert len(want) > 22
-    assert 1 <= sum(flag is not None for flag in flags) <= 3
-    got: list[Window] = []
-    ingest = LiveIngest(source, window, filters, got.append, extra)
-    play(recording, 4.0)
-    channels = ingest.start()
-    total = sum(len(each.times) for each in recording.streams)
-    try:
-        wait_for(lambda: ingest.stats().samples >= total, 40)
-    finally:
-        ingest.stop()
-    assert channels.names == ("EEG1", "EEG2", "MEG1", "MEG2", "Gaze1", "Gaze2")
-    assert ingest.sfreq == 125
-    check_same(got, want, 1e-5)
-    stats = ingest.stats()
-    assert stats.streams[f"MEG-{name}"].lost == stats.lost == 30
-
-
 def test_lost_extra_stream_is_a_lost_source(play: Callable[..., Any]) -> None:
     """When one of two streams is killed the state says so and windows go on, flagged; then it is back."""
     name = uuid.uuid4().hex
-    eeg, meg, _ = three(name).streams
+    eeg, meg = (stream(name, kind, 250, np.arange(1500) / 250, 7) for kind in ("EEG", "MEG"))
     spec = WindowSpec(mode="sliding", tmin=0, tmax=0.2, step=0.2)
     got: list[Window] = []
     extra = [FollowerSpec(name=meg.name)]
