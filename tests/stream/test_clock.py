@@ -73,6 +73,33 @@ def test_any_chunking_gives_the_same_bits(seed: int, cuts: list[int]) -> None:
     assert whole[2] == pieces[2]
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.floats(0, 0.1),
+    st.integers(1, 20),
+    st.lists(st.tuples(st.integers(50, 3400), st.integers(1, 60)), max_size=5),
+    st.lists(st.integers(0, 4000), max_size=8),
+)
+@settings(max_examples=60, deadline=None)
+def test_holes_among_jitter_are_counted_to_the_sample(
+    seed: int, share: float, chunk: int, holes: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    """With jitter of up to a tenth of a sample each way, holes anywhere give every sample its true place."""
+    grid = np.arange(3600)
+    kept: list[int] = []  # holes have some way between them, and none lies where the first second ends
+    for at, lost in sorted(holes):
+        if abs(at - 480) > 100 and (not kept or at - kept[-1] > 150) and (at > 480 or not kept):
+            grid = grid[(grid < at) | (grid >= at + lost)]
+            kept.append(at)
+    rng = np.random.default_rng(seed)
+    noise = np.repeat(rng.uniform(-share, share, len(grid) // chunk + 1), chunk)[: len(grid)]
+    times, index, gaps = feed(SampleClock(500), 9e4 + (grid + noise) / 500, cuts)
+    np.testing.assert_array_equal(index, grid)
+    assert sum(gap.lost for gap in gaps) == 3600 - len(grid)
+    assert np.all(np.diff(times) > 0)
+    np.testing.assert_allclose(times, 9e4 + grid / 500, atol=0.25 / 500, rtol=0)
+
+
 def test_speed_scales_time_only() -> None:
     """A replay at 20 times the speed has the same grid and the same gaps."""
     raw = np.delete(np.arange(4000), np.s_[2000:2003]) / 100 + np.random.default_rng(1).normal(0, 1e-3, 3997)
