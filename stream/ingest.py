@@ -41,7 +41,7 @@ class IngestStats:
     state : str
         'lost' where any stream is, else 'waiting' where any is, else 'streaming'.
     streams : dict of str to StreamStats
-        Each stream's own account.
+        Each stream's own account, where there are several.
     events, doubled, ignored, unmade, pending : int
         Markers received that match; of these the same marker again; markers that do not match; markers whose window
         lies (partly) outside what the streams still hold; markers whose window is not complete yet.
@@ -192,7 +192,7 @@ class Ingest:
             pending=len(self._pending),
             overruns=sum(intake.ring.overruns for intake in self.intakes),
             channel_rms=self._streams.levels(),
-            streams=streams,
+            streams=streams if len(streams) > 1 else {},
         )
 
     def _windows(self) -> list[Window]:

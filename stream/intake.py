@@ -124,11 +124,11 @@ class Intake:
         return replace(self.stats, gaps=list(self.stats.gaps))
 
     def levels(self) -> list[float]:
-        """Root mean square of each channel over the newest second; 0 before there is one."""
+        """Root mean square of each channel over the newest second; nothing before the first sample."""
         n = max(1, round(self.sfreq))
         stretch = self.ring.read(max(self.ring.start, self.ring.stop - n), self.ring.stop)
         if stretch is None or not len(stretch.data):
-            return [0.0] * len(self.channels)
+            return []
         return np.sqrt(np.mean(np.square(stretch.data, dtype=np.float64), axis=0)).tolist()  # type: ignore[no-any-return]
 
     def interpolated(self, start: int, stop: int) -> tuple[str, ...]:

@@ -162,8 +162,13 @@ class Joint:
 
     def levels(self) -> dict[str, float]:
         """Root mean square of each channel over the newest second, where there is one."""
-        levels = [level for intake in self.intakes for level in intake.levels()]
-        return dict(zip(self.channels.names, levels, strict=True))
+        parts = [(self._own.channels, self._own), *((each.channels, each.intake) for each in self._followers)]
+        return {
+            name: level
+            for channels, intake in parts
+            if (levels := intake.levels())
+            for name, level in zip(channels.names, levels, strict=True)
+        }
 
 
 def _joined(parts: Sequence[Intake | Follower], names: Sequence[str]) -> Channels:

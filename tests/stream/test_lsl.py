@@ -308,3 +308,27 @@ def test_markers_of_another_source_are_not_taken(outlet: Callable[..., Any]) -> 
         assert not marks[1].have_consumers()
     finally:
         ingest.stop()
+
+
+def test_slow_stream_of_volumes(play: Callable[..., Any]) -> None:
+    """At 0.5 Hz, one scan in two seconds, live windows of lagged volumes are those of the file."""
+    name = f"t-{uuid.uuid4().hex}"
+    times = np.arange(40) * 2.0
+    data = np.random.default_rng(8).normal(1000, 10, (40, 30)).astype(np.float32)
+    channels = Channels(tuple(f"v{i}" for i in range(30)), ("voxel",) * 30, ("count",) * 30)
+    stream = RecordedStream(name, "fMRI", name, channels, 0.5, times, data)
+    recording = Recording(name, "simulated fMRI", (stream,), tuple(Event(5.3 * k, f"p{k}") for k in range(1, 13)))
+    window, filters = WindowSpec(mode="mean", tmin=4, tmax=8), FilterSpec(percent_signal=60)
+    want = list(windows_of(recording, window, filters))
+    assert len(want) == 12
+    got: list[Window] = []
+    ingest = live(name, window, filters, got)
+    play(recording, 60.0)
+    ingest.start()
+    try:
+        wait_for(lambda: len(got) == len(want))
+    finally:
+        ingest.stop()
+    for a, b in zip(got, want, strict=True):
+        assert a.id == b.id
+        np.testing.assert_allclose(a.data, b.data, atol=1e-4)
