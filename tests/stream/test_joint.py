@@ -237,6 +237,8 @@ def test_channels_of_one_name_want_a_prefix() -> None:
         ingest_of(recording)
     ingest = ingest_of(recording, SPEC, FollowerSpec(prefix="b-"))
     assert ingest.channels.names == ("Cz", "Pz", "b-Cz", "b-Pz")
+    assert ingest.account().channel_rms == {}
+    feed(ingest, recording, [0, 2, 4])
     assert set(ingest.account().channel_rms) == {"Cz", "Pz", "b-Cz", "b-Pz"}
 
 
