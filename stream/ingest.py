@@ -16,7 +16,7 @@ from stream.events import Event
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.intake import StreamStats
-from stream.joint import Extra, Joint
+from stream.joint import Extra, Joint, distinct
 from stream.recordings import Recording, chosen
 from stream.sources import StreamSelector
 from stream.window_spec import SLACK, WindowSpec, line, trend
@@ -342,9 +342,10 @@ def windows_of(
     StreamError
         The specs do not fit the streams, or do not tell them apart.
     """
-    own, *others = chosen(recording, source, extra)
-    extras = [Extra(each.name, each.channels, each.sfreq, spec) for each, spec in zip(others, extra, strict=True)]
-    ingest = Ingest(own.channels, own.sfreq, window, filters, name=own.name, extras=extras)
+    streams = own, *others = chosen(recording, source, extra)
+    name, *names = distinct([(each.name, each.source_id) for each in streams])
+    extras = [Extra(of, each.channels, each.sfreq, spec) for of, each, spec in zip(names, others, extra, strict=True)]
+    ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
     for event in sorted(recording.events, key=lambda event: event.time):
         ingest.event(event)
     fed = [0] * len(others)

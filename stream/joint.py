@@ -171,8 +171,16 @@ class Joint:
         }
 
 
+def distinct(streams: Sequence[tuple[str, str]]) -> list[str]:
+    """Give streams names to be told apart by, of (name, source id): two amplifiers of one make share theirs."""
+    names = [name for name, _ in streams]
+    return [f"{name} ({source_id})" if names.count(name) > 1 else name for name, source_id in streams]
+
+
 def _joined(parts: Sequence[Intake | Follower], names: Sequence[str]) -> Channels:
     """Put the channels of several streams one after the other."""
+    if len(set(names)) < len(names):
+        raise StreamError(f"streams cannot be told apart, or one is named twice: {', '.join(names)}")
     owner: dict[str, str] = {}
     for part, name in zip(parts, names, strict=True):
         if twice := next((each for each in part.channels.names if each in owner), None):
@@ -180,7 +188,5 @@ def _joined(parts: Sequence[Intake | Follower], names: Sequence[str]) -> Channel
                 f"streams {owner[twice]!r} and {name!r} both have a channel {twice!r}; set a prefix for one of them"
             )
         owner |= dict.fromkeys(part.channels.names, name)
-    if len(set(names)) < len(names):
-        raise StreamError(f"streams of one name cannot be told apart: {', '.join(names)}")
     channels = [part.channels for part in parts]
     return Channels(*(sum((getattr(each, key) for each in channels), ()) for key in ("names", "kinds", "units")))

@@ -13,6 +13,7 @@ from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest import Extra, Ingest, IngestStats, WindowSpec
 from stream.intake import StreamStats
+from stream.joint import distinct
 from stream.reader import Reader
 from stream.sources import LOOK_S, Source, SourceSpec, StreamSelector, find_among, load_lsl, matches
 from stream.windows import Channels, Window
@@ -141,11 +142,8 @@ class LiveIngest:
 
     def _make(self) -> Ingest:
         """Make the pipeline for what was found."""
-        source, *others = (reader.source for reader in self._readers)
-        if twice := {(each.name, each.source_id) for each in others} & {(source.name, source.source_id)}:
-            raise SourceError(
-                f"stream {next(iter(twice))[0]!r} is both source and extra; say which by name or source_id"
-            )
+        sources = source, *others = [reader.source for reader in self._readers]
+        name, *names = distinct([(each.name, each.source_id) for each in sources])
         return Ingest(
             source.channels,
             source.sfreq,
@@ -154,10 +152,10 @@ class LiveIngest:
             speed=source.speed,
             buffer_s=self._spec.buffer_s,
             now=self._lsl.local_clock,
-            name=source.name,
+            name=name,
             extras=[
-                Extra(each.name, each.channels, each.sfreq, spec, each.speed)
-                for each, spec in zip(others, self._extra, strict=True)
+                Extra(of, each.channels, each.sfreq, spec, each.speed)
+                for of, each, spec in zip(names, others, self._extra, strict=True)
             ],
         )
 

@@ -1,6 +1,7 @@
 """Several streams in one window, on the time line of the first."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -231,14 +232,20 @@ def test_each_stream_has_its_own_limits() -> None:
 def test_channels_of_one_name_want_a_prefix() -> None:
     """Two streams with a channel of one name are refused until one gets a prefix."""
     own = stream(CAP, 100, np.arange(300) / 100, np.sin)
-    twin = RecordedStream("amp2", "EEG", "amp2", CAP, 100.0, own.times, own.data)
+    twin = RecordedStream("eeg", "EEG", "second", CAP, 100.0, own.times, own.data)
     recording = Recording("r", "test", (own, twin), (Event(2.0, "x"),))
-    with pytest.raises(StreamError, match=r"both have a channel 'Cz'; set a prefix"):
+    source, extra = StreamSelector(source_id="EEG"), FollowerSpec(source_id="second")
+    with pytest.raises(StreamError, match=r"'eeg \(EEG\)' and 'eeg \(second\)' both have a channel 'Cz'; set a prefix"):
+        next(windows_of(recording, SPEC, RAW, source, [extra]))
+    with pytest.raises(StreamError, match="named twice: eeg, eeg"):
         ingest_of(recording)
-    ingest = ingest_of(recording, SPEC, FollowerSpec(prefix="b-"))
-    assert ingest.channels.names == ("Cz", "Pz", "b-Cz", "b-Pz")
+    extra = extra.model_copy(update={"prefix": "b-"})
+    (window,) = windows_of(recording, SPEC, RAW, source, [extra])
+    assert window.channels.names == ("Cz", "Pz", "b-Cz", "b-Pz")
+    renamed = Recording("r", "test", (own, replace(twin, name="b")), recording.events)
+    ingest = ingest_of(renamed, SPEC, extra)
     assert ingest.account().channel_rms == {}
-    feed(ingest, recording, [0, 2, 4])
+    feed(ingest, renamed, [0, 2, 4])
     assert set(ingest.account().channel_rms) == {"Cz", "Pz", "b-Cz", "b-Pz"}
 
 
