@@ -42,7 +42,7 @@ class Followed:
 
     Attributes
     ----------
-    data : ndarray, shape (n, n_channels), float32
+    data : ndarray, shape (n_channels, n), float32
     lost : int
         Its own samples that were missing there.
     interpolated : tuple of str
@@ -120,9 +120,10 @@ class Follower:
             return None
         nodes, weights = lagrange(stretch.times, times, before, after)
         weights[times > stretch.times[-1]] = np.eye(before + after + 1)[-1]
-        data = np.zeros((len(times), len(self.channels)))
-        for node, weight in zip(nodes.T, weights.T, strict=True):
-            data += weight[:, None] * stretch.data[node]
+        rows = stretch.data.T  # a channel's samples side by side
+        data = np.zeros((len(rows), len(times)), np.float32)
+        for node, weight in zip(nodes.T, weights.T.astype(np.float32), strict=True):
+            data += rows.take(node, axis=1) * weight
         lost = self.intake.lost(stretch.present) + self._missing(times, stretch.times[-1])
         silence = max(float(np.diff(stretch.times).max()), times[-1] - stretch.times[-1])
         reason = None
@@ -131,7 +132,7 @@ class Follower:
         elif silence > self._silence:
             reason = f"{self.name}: silent for more than {self._silence * self._speed:g} s"
         names = tuple(self._prefix + each for each in self.intake.interpolated(low, high))
-        return Followed(data.astype(np.float32), lost, names, reason)
+        return Followed(data, lost, names, reason)
 
     def _interval(self, time: float) -> int:
         """Row of the last sample that is not after `time`; the last but one for the last sample and later."""

@@ -139,7 +139,7 @@ class Joint:
                 return None
             parts.append(part)
         return Cut(
-            np.concatenate([stretch.data.T, *(part.data.T for part in parts)]),
+            np.concatenate([stretch.data.T, *(part.data for part in parts)]),
             stretch.times,
             lost + sum(part.lost for part in parts),
             names + tuple(name for part in parts for name in part.interpolated),
