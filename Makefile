@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/minddiffuser demo $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

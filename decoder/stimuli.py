@@ -27,12 +27,15 @@ class StimulusTable:
         At least one caption a picture; None where nobody described the pictures.
     groups : tuple of str
         Pictures of one group never lie on both sides of a split. Left empty: every picture is its own group.
+    concepts : tuple of str
+        What each picture shows, in a word that CLIP can be asked for; empty where nobody said.
     """
 
     ids: tuple[str, ...]
     images: NDArray[np.uint8]
     captions: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -50,6 +53,8 @@ class StimulusTable:
             lengths["captions"] = len(self.captions)
             if not all(self.captions):
                 raise StimulusError(f"stimulus {self.ids[self.captions.index(())]!r} has no caption; give it one")
+        if self.concepts:
+            lengths["concepts"] = len(self.concepts)
         for name, length in lengths.items():
             if length != n:
                 raise StimulusError(f"{n} stimulus ids but {length} {name}; give one a stimulus")
@@ -85,7 +90,8 @@ class StimulusTable:
         """Give the sub-table of some pictures, in the order asked for."""
         rows = self.rows(ids)
         captions = None if self.captions is None else tuple(self.captions[row] for row in rows)
-        return StimulusTable(tuple(ids), self.images[rows], captions, tuple(self.groups[row] for row in rows))
+        groups, concepts = (tuple(own[row] for row in rows) if own else () for own in (self.groups, self.concepts))
+        return StimulusTable(tuple(ids), self.images[rows], captions, groups, concepts)
 
     def content_hash(self) -> str:
         """Hash pictures and captions, not their ids: what targets are computed from."""
@@ -100,7 +106,7 @@ def read_stimuli(folder: Path) -> StimulusTable:
     """Read a folder of pictures described by its `stimuli.csv`.
 
     The file has a header; `file` is required, `id` (default: the file's name without its suffix), `caption`
-    (several parted by ' | ') and `group` are optional, and other columns are let be. Pictures have one size.
+    (several parted by ' | '), `group` and `concept` are optional, and other columns are let be. Pictures have one size.
 
     Raises
     ------
@@ -127,11 +133,13 @@ def read_stimuli(folder: Path) -> StimulusTable:
     if len({image.shape for image in images}) > 1:
         raise StimulusError(f"the pictures of {folder} differ in size; resize them to one")
     captions = tuple(tuple(filter(None, (row.get("caption") or "").split(CAPTION_SEPARATOR))) for row in rows)
+    concepts = tuple(row.get("concept") or "" for row in rows)
     return StimulusTable(
         ids=tuple(row.get("id") or Path(row["file"]).stem for row in rows),
         images=np.stack(images),
         captions=captions if all(captions) else None,
         groups=tuple(row.get("group") or row.get("id") or Path(row["file"]).stem for row in rows),
+        concepts=concepts if all(concepts) else (),
     )
 
 
@@ -142,9 +150,10 @@ def write_stimuli(stimuli: StimulusTable, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stimuli.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["id", "file", "group", "caption"])
+        table.writerow(["id", "file", "group", "caption", "concept"])
         for row, (name, group) in enumerate(zip(stimuli.ids, stimuli.groups, strict=True)):
             picture = f"{row:05d}.png"
             Image.fromarray(stimuli.images[row]).save(folder / picture, compress_level=1)
             captions = stimuli.captions[row] if stimuli.captions else ()
-            table.writerow([name, picture, group, CAPTION_SEPARATOR.join(captions)])
+            concept = stimuli.concepts[row] if stimuli.concepts else ""
+            table.writerow([name, picture, group, CAPTION_SEPARATOR.join(captions), concept])

@@ -256,6 +256,7 @@ def evaluate(
     ] = True,
     pictures: Annotated[Path | None, typer.Option(help="Folder for the reconstructed pictures")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many windows")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page: figures, and pictures from best to worst")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -266,9 +267,11 @@ def evaluate(
 
     set_up_logging(verbose)
     if is_session(bundle):
-        _answer(evaluate_session(bundle), as_json=as_json)
+        _answer(evaluate_session(bundle, report), as_json=as_json)
         return
-    answer = _run(lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, limit=limit))
+    answer = _run(
+        lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, limit=limit, page=report)
+    )
     _answer(answer, as_json=as_json)
 
 

@@ -176,6 +176,7 @@ def stimulus_table(stimuli: list[Stimulus]) -> StimulusTable:
         ids=tuple(stimulus.name for stimulus in stimuli),
         images=images(stimuli),
         captions=tuple(stimulus.captions for stimulus in stimuli),
+        concepts=tuple(stimulus.concept for stimulus in stimuli),
     )
 
 

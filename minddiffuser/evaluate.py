@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from decoder.stimuli import StimulusTable
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
 from minddiffuser.archive import Received, count_of, read_about, read_received
+from minddiffuser.checks import spurious_checks
 from minddiffuser.config import ArchiveSpec, Config, parse_config
 from minddiffuser.console import Report, progress
 from minddiffuser.data import load_dataset, originals
 from minddiffuser.live import ready_engine
+from minddiffuser.perception import Judges
 from minddiffuser.quality import score
 from minddiffuser.rehearsal import rehearse
+from minddiffuser.report import write_report
 from stream.ingest import windows_of
 from stream.recordings import Recording, chosen, write_npz
 from stream.windows import Window
@@ -47,6 +51,7 @@ async def run_evaluate(
     live: bool = True,
     folder: Path | None = None,
     limit: int | None = None,
+    page: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a bundle offline and, on request, live through LSL and MQTT on the same recording.
 
@@ -62,6 +67,8 @@ async def run_evaluate(
         Where reconstructions are kept.
     limit : int, optional
         Only the first so many windows.
+    page : Path, optional
+        Where an HTML report goes.
     """
     bundle = Bundle.load(bundle_folder)
     config = parse_config(bundle.meta["config"], str(bundle_folder))
@@ -71,22 +78,40 @@ async def run_evaluate(
         dataset = load_dataset(config, data_dir, models, report)
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
-        offline = offline_pictures(recording, config, bundle, reconstructor, report)
+        cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
+        windows = [window for window in cut if not window.quality.rejected]
+        features = [bundle.decode([window])[0] for window in windows]
+        offline = offline_pictures(windows, features, reconstructor, report)
+    judges = Judges(models)
     answer: dict[str, Any] = {
         "bundle": str(bundle_folder),
         "config": config.name,
         "data": bundle.meta["data"],
-        "offline": figures(offline, dataset),
-        "versions": versions(),
+        "offline": figures(offline, dataset, judges),
     }
+    if not _of_categories(offline):
+        answer["checks"] = spurious_checks(offline, features, dataset, models)
     if live:
         received, account = await _live(recording, config, bundle, reconstructor, dataset, stop, folder)
-        answer["live"] = figures(received, dataset) | {"account": account}
+        answer["live"] = figures(received, dataset, judges) | {"account": account}
+    answer["versions"] = versions()
+    if page is not None:
+        write_report(
+            page,
+            f"Evaluation of {config.name}",
+            str(answer["data"]),
+            {name: answer[name] for name in ("offline", "live") if name in answer},
+            offline,
+            dataset.stimuli,
+            checks=answer.get("checks"),
+            versions=answer["versions"],
+            command=f"minddiffuser evaluate {bundle_folder}",
+        )
     return answer
 
 
-def evaluate_session(folder: Path) -> dict[str, Any]:
-    """Score what an archived session published, from its own folder alone.
+def evaluate_session(folder: Path, page: Path | None = None) -> dict[str, Any]:
+    """Score what an archived session published, from its own folder alone; `page` asks for an HTML report.
 
     The mean image is that of the pictures the session showed, which are all that an archive knows.
 
@@ -105,14 +130,19 @@ def evaluate_session(folder: Path) -> dict[str, Any]:
         "abstained": count_of(folder, "abstained"),
         "removed": about.get("removed", 0),
     }
-    if received and all(one.meta.get("categories") for one in received):
+    if _of_categories(received):
         return answer | category_figures(received)
     shown = {one.label: one.stages["original"] for one in received if one.label and "original" in one.stages}
     if len(shown) < 2:
         return answer | {"figures": f"{len(shown)} original pictures are in the archive; two are the least to score"}
-    images = np.stack(list(shown.values()))
-    mean: NDArray[np.uint8] = np.round(images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
-    return answer | picture_quality(received, StimulusTable(tuple(shown), images), mean)
+    stimuli = StimulusTable(tuple(shown), np.stack(list(shown.values())))
+    mean: NDArray[np.uint8] = np.round(stimuli.images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    found = picture_quality(received, stimuli, mean)
+    if page is not None:
+        title, data = f"Session {answer['session']}", str(answer["data"])
+        command = f"minddiffuser evaluate {folder}"
+        write_report(page, title, data, {"live": found}, received, stimuli, versions=versions(), command=command)
+    return answer | found
 
 
 async def _live(
@@ -146,21 +176,18 @@ async def _live(
 
 
 def offline_pictures(
-    recording: Recording, config: Config, bundle: Bundle, reconstructor: Reconstructor, report: Report
+    windows: Sequence[Window], features: Sequence[Features], reconstructor: Reconstructor, report: Report
 ) -> list[Received]:
-    """Reconstruct every window of a recording without a stream, by the live loop's own objects."""
-    cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
-    windows = [window for window in cut if not window.quality.rejected]
+    """Reconstruct decoded windows of a recording without a stream, by the live loop's own engine."""
     pictures = []
-    for done, window in enumerate(windows):
+    for done, (window, decoded) in enumerate(zip(windows, features, strict=True)):
         report("reconstructing offline", done, len(windows))
-        pictures.append(_reconstruct(window, bundle, reconstructor))
+        pictures.append(_reconstruct(window, decoded, reconstructor))
     report("reconstructing offline", len(windows), len(windows))
     return pictures
 
 
-def _reconstruct(window: Window, bundle: Bundle, reconstructor: Reconstructor) -> Received:
-    features: Features = bundle.decode([window])[0]
+def _reconstruct(window: Window, features: Features, reconstructor: Reconstructor) -> Received:
     stages: dict[str, NDArray[np.uint8]] = {}
     final = reconstructor.reconstruct(
         [features], on_preview=lambda pictures: stages.update(preview=pictures[0].pixels)
@@ -171,12 +198,15 @@ def _reconstruct(window: Window, bundle: Bundle, reconstructor: Reconstructor) -
     return Received(meta, stages)
 
 
-def figures(received: Sequence[Received], dataset: Dataset) -> dict[str, Any]:
+def _of_categories(received: Sequence[Received]) -> bool:
+    return bool(received) and all(one.meta.get("categories") for one in received)
+
+
+def figures(received: Sequence[Received], dataset: Dataset, judges: Judges) -> dict[str, Any]:
     """Give the figure that fits the data: AUC for categories, scores of the pictures where each was one's own."""
-    categories = [one.meta["categories"] for one in received]
-    if received and all(categories):
+    if _of_categories(received):
         return {"n": len(received), **category_figures(received)}
-    return picture_quality(received, dataset.stimuli, mean_training_image(dataset))
+    return picture_quality(received, dataset.stimuli, mean_training_image(dataset), judges)
 
 
 def category_figures(received: Sequence[Received]) -> dict[str, float]:
@@ -193,21 +223,24 @@ def category_figures(received: Sequence[Received]) -> dict[str, float]:
 
 
 def picture_quality(
-    received: Sequence[Received], stimuli: StimulusTable, mean_image: NDArray[np.uint8]
+    received: Sequence[Received],
+    stimuli: StimulusTable,
+    mean_image: NDArray[np.uint8],
+    judges: Judges | None = None,
 ) -> dict[str, Any]:
     """Score received pictures whose original is known; empty if there are fewer than two of those."""
     known = [one for one in received if one.label in stimuli.ids and {"preview", "picture"} <= set(one.stages)]
-    shown = sorted({one.label for one in known})
+    shown = stimuli.select(sorted({one.label for one in known}))
     if len(shown) < 2:
         return {}
-    place = {label: row for row, label in enumerate(shown)}
     stages = {
         name: np.stack([one.stages[stage] for one in known])
         for name, stage in (("stage1", "preview"), ("stage2", "picture"))
     }
-    own = np.array([place[one.label] for one in known], dtype=np.intp)
+    own = shown.rows(one.label for one in known)
     rng = np.random.default_rng(SCORING_SEED)
-    return score(stimuli.select(shown).images, own, stages, mean_image, rng)
+    judge = None if judges is None else partial(judges.scores, concepts=shown.concepts)
+    return score(shown.images, own, stages, mean_image, rng, judge)
 
 
 def mean_training_image(dataset: Dataset) -> NDArray[np.uint8]:

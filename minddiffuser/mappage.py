@@ -9,22 +9,12 @@ from typing import TYPE_CHECKING
 
 from minddiffuser.errors import AppError
 from minddiffuser.mapfigures import write_figures
+from minddiffuser.page import how_made, html, table
 
 if TYPE_CHECKING:
     from decoder.bundle import Bundle
     from minddiffuser.maps import Maps
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d5dae1; --soft: #566070 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14171b; --line: #3a424d; --soft: #a5afbd } }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--paper) }
-h1 { font-size: 1.5rem; line-height: 1.2 } h2 { font-size: 1.15rem; margin-top: 2rem }
-p, dd { overflow-wrap: anywhere } .soft, dt { color: var(--soft) } dd { margin: 0 0 .4rem }
-.wide { overflow-x: auto } .wide img { display: block; max-width: 100%; min-width: 34rem; height: auto }
-table { border-collapse: collapse } th, td { text-align: left; padding: .25rem .8rem .25rem 0;
-  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; white-space: nowrap }
-"""
 TITLES = {"c": "c, text embedding", "z": "z, image latent", "category": "category"}
 
 
@@ -77,16 +67,8 @@ def _html(maps: Maps, bundle: Bundle, figures: dict[str, dict[str, Path]], comma
     for name in maps.patterns:
         title = TITLES.get(name, f"{name}, CLIP block {name[1:]}")
         parts += [f"<h3>{escape(title)}</h3>", _figure(title, figures[f"pattern-{name}"], f"Pattern of {title}")]
-    versions = ", ".join(f"{key} {value}" for key, value in bundle.meta.get("versions", {}).items())
-    parts.append(
-        f"<h2>How this was made</h2><dl><dt>Data</dt><dd>{escape(data)}</dd><dt>Command</dt><dd><code>"
-        f"{escape(command)}</code></dd><dt>Versions of the bundle</dt><dd>{escape(versions)}</dd></dl>"
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>Maps: {escape(data)}</title><style>{STYLE}</style>'
-        f"</head><body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    parts.append(how_made([("Data", data)], command, bundle.meta.get("versions", {}).items()))
+    return html(f"Maps: {data}", parts)
 
 
 def _figure(name: str, files: dict[str, Path], alt: str) -> str:
@@ -108,10 +90,6 @@ def _table(maps: Maps) -> str:
         if timed:
             rises, peak = one["rise_s"], one.get("pattern_peak_s")
             cells += ["-" if rises is None else f"{rises:.3f} s", "-" if peak is None else f"{peak:.3f} s"]
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
     heads = ["feature", "best", "at", *(["rises at", "pattern peaks at"] if timed else [])]
-    top = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Figures"><table><thead><tr>'
-        f"{top}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return table("Figures", heads, rows)

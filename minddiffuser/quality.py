@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from decoder import metrics
 
 Pixels = NDArray[np.uint8]
 Scores = dict[str, NDArray[np.float64]]
+Judge = Callable[[Pixels, NDArray[np.intp], Pixels], Scores]
 
 
 def score(
@@ -20,6 +21,7 @@ def score(
     stages: Mapping[str, Pixels],
     mean_image: Pixels,
     rng: np.random.Generator,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Score reconstructions against the pictures shown.
 
@@ -35,24 +37,32 @@ def score(
         Mean of the training pictures: the best picture that knows nothing of the brain.
     rng : numpy.random.Generator
         For permutations and bootstrap.
+    judge : callable, optional
+        Gives more scores of reconstructions (`minddiffuser.perception.Judges.scores`), from the gallery, the row of
+        each one's truth and the reconstructions.
 
     Returns
     -------
     dict
-        `<stage>`, `mean_image` and `chance`, each with the scores of `decoder.metrics.picture_scores`;
+        `<stage>`, `mean_image` and `chance`, each with the scores of `decoder.metrics.picture_scores` and the judge's;
         `<stage>_interval` with [low, high] (95 %, bootstrap over reconstructions); `gain` of stage 2 over
         stage 1 with its paired interval, where there are both; `n` reconstructions of `pictures` pictures.
     """
     result: dict[str, Any] = {"n": len(own), "pictures": len(gallery)}
-    scores = {stage: metrics.picture_scores(gallery, own, pixels) for stage, pixels in stages.items()}
+
+    def measure(held_against: NDArray[np.intp], pixels: Pixels) -> Scores:
+        found = metrics.picture_scores(gallery, held_against, pixels)
+        return found if judge is None else found | judge(gallery, held_against, pixels)
+
+    scores = {stage: measure(own, pixels) for stage, pixels in stages.items()}
     for stage, values in scores.items():
         result[stage] = _means(values)
         result[f"{stage}_interval"] = {name: _interval(value, rng) for name, value in values.items()}
     constant = np.broadcast_to(mean_image, (len(own), *mean_image.shape))
-    result["mean_image"] = _means(metrics.picture_scores(gallery, own, constant))
+    result["mean_image"] = _means(measure(own, constant))
     # Chance: the same reconstructions, each held against a picture that was not the one shown.
     other = (own + rng.integers(1, len(gallery), len(own))) % len(gallery)
-    result["chance"] = _means(metrics.picture_scores(gallery, other, list(stages.values())[-1]))
+    result["chance"] = _means(measure(other, list(stages.values())[-1]))
     if {"stage1", "stage2"} <= set(scores):
         gains = {name: scores["stage2"][name] - scores["stage1"][name] for name in scores["stage2"]}
         result["gain"] = {

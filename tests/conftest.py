@@ -1,14 +1,29 @@
-"""The command line, run as a user would."""
+"""The command line, run as a user would, and workers that do not hear each other's streams."""
 
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several pytest workers an LSL session of its own, and one thread a core."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return
+    folder = tempfile.TemporaryDirectory(prefix="minddiffuser-lsl-")
+    config.add_cleanup(folder.cleanup)
+    file = Path(folder.name) / "lsl_api.cfg"
+    session = f"{worker}-{os.getpid()}"
+    file.write_text(f"[lab]\nSessionID = {session}\nKnownPeers = {{127.0.0.1}}\n[log]\nlevel = -3\n", "utf-8")
+    os.environ["LSLAPICFG"] = str(file)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Captions for pictures that nobody described, chosen by CLIP from a vocabulary."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -33,4 +34,4 @@ def describe(
     similarity = encoders.embed_images(stimuli.images) @ encoders.embed_texts(list(vocabulary)).T
     ranked = np.argsort(-similarity, axis=1, kind="stable")[:, :best]
     captions = tuple(tuple(vocabulary[word] for word in row) for row in ranked)
-    return StimulusTable(stimuli.ids, stimuli.images, captions, stimuli.groups)
+    return replace(stimuli, captions=captions)

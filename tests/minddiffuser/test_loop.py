@@ -75,16 +75,24 @@ def test_the_report_has_the_keys_that_later_checks_read(report: dict[str, object
     assert "torch" in report["versions"]  # type: ignore[operator]
 
 
-def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path) -> None:
-    """The same windows give the same scores through LSL and MQTT (JPEG) as without them."""
-    run = cli("evaluate", str(small_bundle), "--limit", "6", "--json")
+def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tmp_path: Path) -> None:
+    """The same windows give the same scores through LSL and MQTT (JPEG) as without them; a page shows them."""
+    page = tmp_path / "report.html"
+    run = cli("evaluate", str(small_bundle), "--limit", "6", "--report", str(page), "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     assert answer["live"]["n"] == answer["offline"]["n"] == 6
     assert answer["live"]["account"]["lost"] == 0
     for stage in ("stage1", "stage2"):
-        for metric, value in answer["offline"][stage].items():
-            assert answer["live"][stage][metric] == pytest.approx(value, abs=0.02)
+        for metric in ("pixcorr", "ssim", "two_way", "two_way_features"):
+            assert answer["live"][stage][metric] == pytest.approx(answer["offline"][stage][metric], abs=0.02)
+    assert {"two_way_clip", "retrieval_top1", "concept_top1"} <= set(answer["offline"]["stage2"])
+    assert {"hard_two_way", "collapse", "overlap", "concepts_seen"} <= set(answer["checks"])
+    text = page.read_text("utf-8")
+    assert "simulated EEG" in text
+    assert str(small_bundle) in text
+    assert text.count("<img") == 3 * 3 * 6
+    assert f"{answer['offline']['stage2']['pixcorr']:.3f}" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
