@@ -1,7 +1,7 @@
 """A further stream, read at the times of the one that decides the windows."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class Follower:
         self.patience = patience(spec, sfreq, speed)
         self.intake = Intake(channels, sfreq, self.filters, speed=speed, seconds=seconds + self.patience * speed)
         own = self.intake.channels
-        self.channels = Channels(tuple(spec.prefix + each for each in own.names), own.kinds, own.units)
+        self.channels = replace(own, names=tuple(spec.prefix + each for each in own.names))
         self._prefix, self._speed = spec.prefix, speed
         self._silence = np.inf if sfreq else spec.longest_silence / speed
         self._nodes = CUBIC if sfreq else LINEAR

@@ -189,4 +189,6 @@ def _joined(parts: Sequence[Intake | Follower], names: Sequence[str]) -> Channel
             )
         owner |= dict.fromkeys(part.channels.names, name)
     channels = [part.channels for part in parts]
+    if len(channels) == 1:
+        return channels[0]
     return Channels(*(sum((getattr(each, key) for each in channels), ()) for key in ("names", "kinds", "units")))
