@@ -22,8 +22,9 @@ class FollowerSpec(StreamSelector):
     """A further stream whose channels join each window, interpolated at the times of the source's samples.
 
     Regular streams are interpolated by cubics (through two samples before and two after), irregular ones by straight
-    lines. A stream faster than the windows gets a low-pass below their Nyquist frequency. A window waits for the
-    samples that this needs, so it is ready later by two samples of a slower stream.
+    lines. A regular stream faster than the windows gets a low-pass below their Nyquist frequency. A window waits for
+    the samples that this needs, so it is ready later by two samples of a slower stream. Samples that are not finite
+    numbers (gaze in a blink) count as missing.
     """
 
     unit: str | None = None
