@@ -88,13 +88,15 @@ class SampleClock:
         self._index = -1
         self._variance = 0.0
 
-    def feed(self, raw: NDArray[np.float64]) -> Stamped:
+    def feed(self, raw: NDArray[np.float64], *, last: bool = False) -> Stamped:
         """Place the next samples on the line.
 
         Parameters
         ----------
         raw : ndarray, shape (n,), float64
             Timestamps in the LSL clock of this machine, not smoothed.
+        last : bool
+            Hold nothing back: the source has ended, or fallen silent.
 
         Returns
         -------
@@ -104,7 +106,7 @@ class SampleClock:
         stamps = raw.tolist()
         place = self._place_irregular
         if self.sfreq:
-            stamps, place = self._release(stamps), self._place_regular
+            stamps, place = self._release(stamps, last=last), self._place_regular
         times = np.empty(len(stamps))
         index = np.empty(len(stamps), dtype=np.int64)
         gaps: list[tuple[int, Gap]] = []
@@ -115,12 +117,12 @@ class SampleClock:
             times[i], index[i] = self._last, self._index
         return Stamped(times, index, tuple(gaps))
 
-    def _release(self, stamps: list[float]) -> list[float]:
+    def _release(self, stamps: list[float], *, last: bool) -> list[float]:
         """Hold the first second back; at its end look for its holes and let it go."""
         if self._seen:
             return stamps
         self._held += stamps
-        if len(self._held) < self._settling:
+        if len(self._held) < self._settling and not last:
             return []
         stamps, self._held = self._held, []
         self._lost = first_holes(np.array(stamps[: self._settling]), self._nominal)

@@ -175,6 +175,11 @@ class Ingest:
             made += self._windows()
         return made
 
+    def release(self, stream: int = 0) -> list[Window]:
+        """Give the windows of what a stream's clock holds back: nothing more comes from it for now."""
+        self.intakes[stream].release()
+        return self._windows()
+
     def account(self) -> IngestStats:
         """Copy the counters, with the newest second's level of each channel."""
         streams = self._streams.account()
@@ -359,3 +364,5 @@ def windows_of(
         yield from ingest.samples(own.data[part], own.times[part])
     for k, other in enumerate(others):
         yield from ingest.samples(other.data[fed[k] :], other.times[fed[k] :], k + 1)
+    for k in reversed(range(len(streams))):
+        yield from ingest.release(k)

@@ -98,21 +98,14 @@ class Intake:
         raw_times : ndarray, shape (n,), float64
             LSL time of this machine, clock-corrected, not smoothed.
         """
-        if not len(data):
-            return
-        self.stats.samples += len(data)
-        self.stats.state = "streaming"
-        stamped = self._clock.feed(raw_times)
-        placed = np.asarray(data, dtype=np.float64)
-        if len(self._held) or len(stamped.times) < len(data):
-            joined = np.concatenate([self._held, placed])
-            placed, self._held = joined[: len(stamped.times)], joined[len(stamped.times) :]
-        edges = [0, *(at for at, _ in stamped.gaps), len(placed)]
-        gaps: list[Gap | None] = [None, *(gap for _, gap in stamped.gaps)]
-        for gap, start, stop in zip(gaps, edges[:-1], edges[1:], strict=True):
-            if gap:
-                self._hole(gap, float(stamped.times[start]), int(stamped.index[start]))
-            self._write(placed[start:stop], stamped, start, stop)
+        if len(data):
+            self.stats.samples += len(data)
+            self.stats.state = "streaming"
+            self._place(np.asarray(data, dtype=np.float64), self._clock.feed(raw_times))
+
+    def release(self) -> None:
+        """Let go what the clock holds back: nothing more comes for now."""
+        self._place(self._held[:0], self._clock.feed(np.empty(0), last=True))
 
     def interrupted(self) -> None:
         """Note that the source is gone; what comes next is a gap away at best."""
@@ -148,6 +141,20 @@ class Intake:
     def lost(self, present: NDArray[np.bool_]) -> int:
         """Count the source's samples that the absent ones among some rows stand for."""
         return round(int((~present).sum()) / self.chain.factor)
+
+    def _place(self, data: NDArray[np.float64], stamped: Stamped) -> None:
+        """Write what the clock has placed of these samples and those before them."""
+        if len(self._held) or len(stamped.times) < len(data):
+            joined = np.concatenate([self._held, data])
+            data, self._held = joined[: len(stamped.times)], joined[len(stamped.times) :]
+        if not len(data):
+            return
+        edges = [0, *(at for at, _ in stamped.gaps), len(data)]
+        gaps: list[Gap | None] = [None, *(gap for _, gap in stamped.gaps)]
+        for gap, start, stop in zip(gaps, edges[:-1], edges[1:], strict=True):
+            if gap:
+                self._hole(gap, float(stamped.times[start]), int(stamped.index[start]))
+            self._write(data[start:stop], stamped, start, stop)
 
     def _write(self, data: NDArray[np.float64], stamped: Stamped, start: int, stop: int) -> None:
         bad: NDArray[np.bool_] = np.logical_not(np.isfinite(data).all(axis=1))

@@ -129,6 +129,8 @@ class LiveIngest:
         assert self._ingest is not None
         with self._lock:
             self._ingest.intakes[stream].interrupted()
+            for window in self._ingest.release(stream):
+                self._on_window(window)
 
     def stream_stats(self, stream: int) -> StreamStats:
         """Give one stream's account."""

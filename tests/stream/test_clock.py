@@ -147,6 +147,9 @@ def test_first_second_is_held_back_only_once() -> None:
     clock = SampleClock(100)
     given_back = [len(clock.feed(np.arange(start, start + 30) / 100).times) for start in range(0, 300, 30)]
     assert given_back == [0, 0, 0, 120, 30, 30, 30, 30, 30, 30]
+    clock = SampleClock(100)
+    assert len(clock.feed(np.arange(30) / 100).times) == 0
+    assert len(clock.feed(np.empty(0), last=True).times) == 30
     assert len(SampleClock(0.5).feed(np.array([7.0])).times) == 1  # a slow stream has no second to be held
 
 

@@ -225,6 +225,15 @@ def test_late_marker_beyond_the_ring_is_counted() -> None:
     assert ingest.account().unmade == 1
 
 
+def test_recording_of_less_than_a_second() -> None:
+    """What the clock holds back at the start comes out at the end, if that comes first."""
+    data, times = ramp(60, 100)
+    stream = RecordedStream("s", "EEG", "s", TWO, 100, times, data.astype(np.float32))
+    recording = Recording("r", "test", (stream,), (Event(0.2, "x"),))
+    (window,) = windows_of(recording, WindowSpec(tmin=0, tmax=0.1), RAW)
+    np.testing.assert_array_equal(window.data[0], np.arange(20, 30))
+
+
 def test_irregular_stream_needs_sample_mode() -> None:
     """A window of many samples cannot be cut from a stream without a rate, and the error says what can."""
     with pytest.raises(StreamError, match="'sample'"):
