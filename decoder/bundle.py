@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from decoder.errors import BundleError
 from decoder.features import Features
 from decoder.reference import Reference
+from decoder.units import alike
 from stream.windows import Channels, Window
 
 logger = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class Bundle:
         out: dict[int, Features] = {}
         for name, rows in by_model.items():
             chosen = [windows[row] for row in rows]
-            data = np.stack([self._data(window) for window in chosen])
+            data = alike(self.channels, np.stack([self._data(window) for window in chosen]))
             out |= dict(zip(rows, self.models[name].predict(chosen, data), strict=True))
         return [out[row] for row in range(len(windows))]
 

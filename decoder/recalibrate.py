@@ -25,6 +25,7 @@ from decoder.ridge import decompose, fit_ridge
 from decoder.splits import Split, group_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
+from decoder.units import alike
 from decoder.usable import usable
 from stream.windows import Window
 
@@ -111,7 +112,7 @@ def recalibrate(
     groups = np.asarray(shown.groups)[rows].tolist()
     n_folds = min(FOLDS, len(set(groups)))
     session = Session(
-        np.stack([bundle.arranged(window).data for window, _ in used]),
+        alike(bundle.channels, np.stack([bundle.arranged(window).data for window, _ in used])),
         {head.name: _wanted(targets, head, rows) for head in base.heads},
         group_folds(groups, n_folds, np.random.default_rng(seed)),
     )

@@ -25,6 +25,7 @@ from decoder.spec import DecoderSpec
 from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
+from decoder.units import alike, one_unit
 from decoder.usable import usable
 from decoder.versions import versions
 from stream.windows import Window
@@ -194,7 +195,8 @@ def fit_targets(
         tmin=first.tmin,
         held_out=held_out,
         meta=facts,
-        reference=fit_reference(samples.data) if can_align(samples.data) else None,
+        # A map between covariances means nothing across units, nor across streams with clocks of their own.
+        reference=fit_reference(samples.data) if one_unit(first.channels) and can_align(samples.data) else None,
     )
 
 
@@ -229,7 +231,7 @@ def gather(
     apart = groups if spec.split in {"picture", "window"} else names if spec.split == "run" else units
     if apart is None:
         raise TrainingError(f"split by {spec.split}, but nobody said which window is of which; split by run or picture")
-    data = np.stack([w.data for w in windows])
+    data = alike(first.channels, np.stack([w.data for w in windows]))
     return Samples(data, times, rows, groups, names, np.asarray(apart), first.channels.names)
 
 

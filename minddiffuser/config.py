@@ -18,6 +18,7 @@ from minddiffuser.errors import ConfigError
 from stream.bids import BidsRun
 from stream.broker import BrokerSpec
 from stream.filters import FilterSpec
+from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.lsl import SourceSpec
 
@@ -161,6 +162,8 @@ class Config(Strict):
     source: SourceSpec
     window: WindowSpec
     filters: FilterSpec = FilterSpec()
+    extra: tuple[FollowerSpec, ...] = ()
+    """Further streams whose channels join the source's in every window (MEG beside EEG, gaze)."""
     decoder: DecoderSpec = DecoderSpec()
     realign: RealignSpec | None = None
     """Set ('realign: {}' will do): follow drifts of the channels in a live session, without labels."""

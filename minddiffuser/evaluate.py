@@ -34,7 +34,7 @@ from minddiffuser.quality import score
 from minddiffuser.rehearsal import rehearse
 from minddiffuser.report import write_report
 from stream.ingest import windows_of
-from stream.recordings import Recording, write_npz
+from stream.recordings import Recording, chosen, write_npz
 from stream.windows import Window
 
 SCORING_SEED = 20261122
@@ -79,7 +79,8 @@ async def run_evaluate(
         dataset = load_dataset(config, data_dir, models, report)
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
-        windows = [w for w in windows_of(recording, config.window, config.filters) if not w.quality.rejected]
+        cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
+        windows = [window for window in cut if not window.quality.rejected]
         features = [bundle.decode([window])[0] for window in windows]
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
@@ -162,7 +163,9 @@ async def _live(
     broker = config.broker.model_copy(update={"host": None, "port": 0})
     with tempfile.TemporaryDirectory(prefix="minddiffuser-") as scratch:
         file = Path(scratch) / "recording.npz"
-        write_npz(recording, file)
+        source, *_ = chosen(recording, config.source, config.extra)
+        others = (stream for stream in recording.streams if stream is not source)
+        write_npz(replace(recording, streams=(source, *others)), file)  # the replay gives the first a name of its own
         outcome = await rehearse(
             config.model_copy(update={"queue": patient, "broker": broker, "archive": ArchiveSpec()}),
             bundle,

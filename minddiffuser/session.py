@@ -147,7 +147,9 @@ class Session:
         def hand_over(window: Window) -> None:
             loop.call_soon_threadsafe(self._take, window)
 
-        ingest = LiveIngest(self._config.source, self._config.window, self._config.filters, hand_over)
+        ingest = LiveIngest(
+            self._config.source, self._config.window, self._config.filters, hand_over, self._config.extra
+        )
         self._ingest = ingest
         try:
             if (channels := await started(ingest, stop)) is not None:

@@ -26,7 +26,7 @@ def cut(recordings: Sequence[Recording], config: Config, report: Report) -> list
     windows: list[Window] = []
     for done, recording in enumerate(recordings):
         report("cutting windows", done, len(recordings))
-        windows += windows_of(recording, config.window, config.filters)
+        windows += windows_of(recording, config.window, config.filters, config.source, config.extra)
     report("cutting windows", len(recordings), len(recordings))
     return windows
 

@@ -39,6 +39,15 @@ class Montage:
 NOTHING_KNOWN = Montage()
 
 
+def side_by_side(parts: Sequence[tuple[Montage, int]]) -> Montage:
+    """Put montages of several streams, each with its number of channels, one after the other; the first's reference."""
+    places: list[Place | None] = []
+    for montage, n in parts:
+        places += montage.places or (None,) * n
+    bads = tuple(name for montage, _ in parts for name in montage.bads)
+    return Montage(tuple(places) if any(places) else (), parts[0][0].reference, bads)
+
+
 def montage_of(
     names: Sequence[str], child: Callable[[int, str], str], location: Callable[[int, str], str], reference: str
 ) -> Montage:

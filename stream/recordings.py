@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.montage import restored, stored
+from stream.sources import StreamSelector
 from stream.windows import Channels
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class RecordedStream:
                 f"and {len(self.channels)} channels"
             )
 
+    def until(self, start: int, time: float) -> int:
+        """Place of the first sample from `start` on that is later than `time`; real timestamps may step back."""
+        late = np.flatnonzero(self.times[start:] > time)
+        return start + int(late[0]) if len(late) else len(self.times)
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -78,19 +84,53 @@ class Recording:
     lsl_begun: float | None = None
 
 
-def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
-    """Find a stream by name or type; the only one, or the first, when `name` is None.
+def chosen(
+    recording: Recording, source: StreamSelector | None, extra: Sequence[StreamSelector] = ()
+) -> list[RecordedStream]:
+    """Find the streams of a recording that a live session would take, by name, type and source id.
+
+    Parameters
+    ----------
+    recording : Recording
+    source : StreamSelector, optional
+        Where the recording holds one stream, that one is the source whatever it is called.
+    extra : sequence of StreamSelector
+
+    Returns
+    -------
+    list of RecordedStream
+        The source, then the extras.
 
     Raises
     ------
     RecordingError
-        No stream of that name.
+        A selector matches no stream, several, or one that is taken already.
     """
-    for stream in recording.streams:
-        if name is None or name in {stream.name, stream.type}:
-            return stream
-    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
-    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
+    streams = recording.streams
+    first = streams[0] if len(streams) == 1 else _only(recording, source or StreamSelector())
+    found = [first, *(_only(recording, selector) for selector in extra)]
+    if len({id(stream) for stream in found}) < len(found):
+        raise RecordingError(
+            f"recording {recording.name!r}: two of source and extra are one stream; it has {_listed(recording)}"
+        )
+    return found
+
+
+def _only(recording: Recording, selector: StreamSelector) -> RecordedStream:
+    wanted = {key: value for key in ("name", "type", "source_id") if (value := getattr(selector, key)) is not None}
+    matching = [
+        stream for stream in recording.streams if all(getattr(stream, key) == value for key, value in wanted.items())
+    ]
+    if len(matching) != 1:
+        raise RecordingError(
+            f"recording {recording.name!r} has {len(matching) or 'no'} streams with {selector}; say which by name or "
+            f"type; it has {_listed(recording)}"
+        )
+    return matching[0]
+
+
+def _listed(recording: Recording) -> str:
+    return ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
 
 
 def read(where: "Path | BidsRun") -> Recording:

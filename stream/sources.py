@@ -47,8 +47,8 @@ class StreamSelector(BaseModel):
 class SourceSpec(StreamSelector):
     """The live source of a session."""
 
-    markers: StreamSelector | None = None
-    """The marker stream; left out, '<name>-markers', else the only stream of type 'Markers'."""
+    markers: StreamSelector | tuple[StreamSelector, ...] | None = None
+    """The marker stream, or several; left out, '<name>-markers', else the only stream of type 'Markers'."""
     unit: str | None = None
     """The unit of all channels, where the metadata do not state one that is known."""
     timeout_s: float = Field(10.0, gt=0)
@@ -59,6 +59,12 @@ class SourceSpec(StreamSelector):
     """Look for the source again when it is lost (same source id)."""
     peers: tuple[str, ...] = ("127.0.0.1",)
     """Machines asked directly, where multicast does not reach."""
+
+    @property
+    def marker_selectors(self) -> list[StreamSelector]:
+        """The marker streams that are named."""
+        named = self.markers or ()
+        return [named] if isinstance(named, StreamSelector) else list(named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path

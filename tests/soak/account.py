@@ -56,8 +56,8 @@ def _samples(plan: Plan, stats: dict[str, Any], wrong: list[str]) -> dict[str, i
     }
     _equal(wrong, "samples sent", figures["sent"], figures["used"] + figures["flagged"] + figures["lost"])
     _equal(wrong, "samples doubled, or handed over but never sent", int((handed > sent).sum()), 0)
-    # After an outage longer than the buffer, windows that had begun before it cannot be made any more; the ingest counts
-    # them, and what it had received of them is lost. Without one, everything received is handed over.
+    # After an outage longer than the buffer, windows that had begun before it cannot be made any more; the ingest
+    # counts them, and what it had received of them is lost. Without one, everything received is handed over.
     unmade = stats["samples"] - figures["used"] - figures["flagged"]
     if not 0 <= unmade <= stats["unmade"] * plan.window:
         wrong.append(

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,26 +16,11 @@ from stream.errors import RecordingError, SourceError
 from stream.events import Event
 from stream.ingest import FilterSpec, WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec, StreamSelector
-from stream.recordings import RecordedStream, Recording, write_npz
+from stream.recordings import RecordedStream, Recording
 from stream.replay import replay
 from stream.sources import describe, find, load_lsl, marker_event
 from stream.windows import Channels, Window
-
-PLAY = """
-import sys
-from pathlib import Path
-from stream.recordings import read
-from stream.replay import replay
-replay(read(Path(sys.argv[1])), speed=float(sys.argv[2]), loop=sys.argv[3] == "loop")
-"""
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait until a condition holds; fail at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.01)
+from tests.stream.conftest import wait_for
 
 
 def made(name: str, seconds: float = 6.0, sfreq: float = 250.0, *, hole: bool = False) -> Recording:
@@ -48,23 +32,6 @@ def made(name: str, seconds: float = 6.0, sfreq: float = 250.0, *, hole: bool = 
     stream = RecordedStream(name, "EEG", name, channels, sfreq, grid / sfreq, data)
     events = tuple(Event(k * 40 / sfreq, f"stim_{k % 7:03d}") for k in range(1, n // 40 - 4))
     return Recording(name, "simulated EEG", (stream,), events)
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start replays in processes of their own; whatever still runs at the end is killed."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(recording: Recording, speed: float = 1.0, loop: bool = False) -> subprocess.Popen[bytes]:
-        write_npz(recording, tmp_path / "x.npz")
-        command = [sys.executable, "-c", PLAY, str(tmp_path / "x.npz"), str(speed), "loop" if loop else "once"]
-        running.append(subprocess.Popen(command))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
 
 
 def live(name: str, window: WindowSpec, filters: FilterSpec, got: list[Window]) -> LiveIngest:
@@ -347,3 +314,27 @@ def test_markers_of_another_source_are_not_taken(outlet: Callable[..., Any]) -> 
         assert not marks[1].have_consumers()
     finally:
         ingest.stop()
+
+
+def test_slow_stream_of_volumes(play: Callable[..., Any]) -> None:
+    """At 0.5 Hz, one scan in two seconds, live windows of lagged volumes are those of the file."""
+    name = f"t-{uuid.uuid4().hex}"
+    times = np.arange(40) * 2.0
+    data = np.random.default_rng(8).normal(1000, 10, (40, 30)).astype(np.float32)
+    channels = Channels(tuple(f"v{i}" for i in range(30)), ("voxel",) * 30, ("count",) * 30)
+    stream = RecordedStream(name, "fMRI", name, channels, 0.5, times, data)
+    recording = Recording(name, "simulated fMRI", (stream,), tuple(Event(5.3 * k, f"p{k}") for k in range(1, 13)))
+    window, filters = WindowSpec(mode="mean", tmin=4, tmax=8), FilterSpec(percent_signal=60)
+    want = list(windows_of(recording, window, filters))
+    assert len(want) == 12
+    got: list[Window] = []
+    ingest = live(name, window, filters, got)
+    play(recording, 60.0)
+    ingest.start()
+    try:
+        wait_for(lambda: len(got) == len(want))
+    finally:
+        ingest.stop()
+    for a, b in zip(got, want, strict=True):
+        assert a.id == b.id
+        np.testing.assert_allclose(a.data, b.data, atol=1e-4)
