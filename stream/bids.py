@@ -106,7 +106,8 @@ def read_run(wanted: BidsRun) -> Recording:
         LOG.warning("%s has no events.tsv: it is read without events", path.name)
     bold = _name(path).suffix == "bold"
     recording = _read_bold(path, root, wanted.mask) if bold else _read_raw(path, root)
-    data_set = str(_json(root / "dataset_description.json").get("Name") or root.name)
+    stated = str(_json(root / "dataset_description.json").get("Name", ""))
+    data_set = root.name if stated.strip("[] ").lower() in {"", "unspecified"} else stated  # as mne-bids leaves it
     return replace(recording, events=events, description=f"{recording.streams[0].type} of {data_set}")
 
 

@@ -57,7 +57,7 @@ def test_bids_runs_to_train_and_test_on(data: Path, tmp_path: Path) -> None:
     runs = [{"bids": str(data / "ds"), "subject": 1, "run": run} for run in (1, 2)]
     made = config(tmp_path, train=runs, live=runs[0] | {"run": 3}, stimuli=str(data / "pictures"))
     dataset = own_recording(made.data)
-    assert dataset.name == "sub-01_task-see_run-1_eeg"
+    assert (dataset.name, dataset.description) == ("sub-01_task-see_run-1_eeg", "EEG of ds")
     assert [run.name for run in dataset.train] == [f"sub-01_task-see_run-{run}_eeg.vhdr" for run in (1, 2)]
     assert dataset.live.name == "sub-01_task-see_run-3_eeg.vhdr"
     assert [event.label for event in dataset.train[0].events] == list(dataset.stimuli.ids)
