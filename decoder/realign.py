@@ -32,7 +32,7 @@ SHRINKAGE = 0.02
 """Of a covariance toward its diagonal; keeps it invertible, and commutes with a change of gains."""
 SILENCE = 1e-4
 """Least variance of a channel, in units of the mean one's: a dead channel is not blown up."""
-STIFFNESS = 100.0
+STIFFNESS = 1000.0
 """The smallest map is believed as if so many windows of unit response had shown it."""
 SURE = 2.0
 """Standard errors by which another map must do better before it is taken."""
