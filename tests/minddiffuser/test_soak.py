@@ -9,9 +9,9 @@ from tests.soak.account import account
 from tests.soak.live import LiveProgram
 from tests.soak.run import soak
 
-SECONDS = 60.0
+SECONDS = 120.0
 SEED = 25  # both senders are killed and stalled, and everybody who receives is stalled
-PAUSE_S = (1.0, 4.0)  # as much happens as in two minutes of the long one
+PAUSE_S = (1.5, 6.0)
 
 
 @pytest.mark.slow
