@@ -18,7 +18,7 @@ from decoder.spec import DecoderSpec
 from decoder.splits import Split, overlap
 from decoder.stimuli import StimulusTable
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import Samples, fit_model, gather, held_out_folds
+from decoder.train import CONSTANT, Samples, fit_model, gather, held_out_folds
 from stream.windows import Window
 
 Array = NDArray[np.float32]
@@ -159,15 +159,17 @@ def _truths(targets: Targets) -> Iterator[tuple[str, Array]]:
 
 
 def _similarity(held_out: HeldOut, truth: Array, name: str) -> Floats:
-    """Correlate pictures with windows over the decoded numbers, both about the mean of the fold's training windows."""
+    """Correlate pictures with windows over the decoded numbers, both z-scored by the fold's training windows."""
     rows = held_out.samples.rows
     r = np.empty((len(truth), len(rows)))
     for train, test in held_out.folds:
         decoded = np.stack([decoded_values(held_out.features[row], name) for row in test])
-        varied = np.ptp(truth[rows[train]], axis=0) > 0
-        used = varied if not name.startswith("s") else held_out.features[test[0]].s[int(name[1:])].mask
-        mean = truth[rows[train]].mean(axis=0)
-        r[:, test] = correlation_matrix(truth[:, used] - mean[used], decoded[:, used] - mean[used])
+        shown = truth[rows[train]]
+        used = np.ptp(shown, axis=0) > CONSTANT
+        if name.startswith("s"):
+            used &= held_out.features[test[0]].s[int(name[1:])].mask
+        mean, spread = shown[:, used].mean(axis=0), shown[:, used].std(axis=0)
+        r[:, test] = correlation_matrix((truth[:, used] - mean) / spread, (decoded[:, used] - mean) / spread)
     return r
 
 

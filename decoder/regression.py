@@ -69,14 +69,15 @@ def make_regression(
     rng : numpy.random.Generator
         Draws the candidates of banded ridge.
     """
-    from decoder.banded import BandedRegression, draw_shares
-    from decoder.topridge import TopRegression
-
     spectrum = decompose(X)
     grid = np.asarray(alphas) * spectrum.eigenvalues.mean()
     if spec.method == "top":
+        from decoder.topridge import TopRegression
+
         return TopRegression(parts, X, grid, spec.inputs, per_target=spec.per_target, by=spec.by)
     if spec.method == "banded":
+        from decoder.banded import BandedRegression, draw_shares
+
         shares = draw_shares(int(bands.max()) + 1, spec.candidates, rng)
         return BandedRegression(parts, X, grid, bands, shares, per_target=spec.per_target, by=spec.by)
     return RidgeRegression(parts, spectrum, grid, per_target=spec.per_target, by=spec.by)
