@@ -58,10 +58,12 @@ def build(
     with progress() as report:
         models = load_models(spec.models, spec.device)
         choice = make_backend(spec.backend, models, cache, build=True, report=report)
-        report(f"warming up {choice.backend.name}", 0, 1)
-        Reconstructor(spec.model_copy(update={"backend": choice.backend.name}), models, cache.folder).warm_up()
-        report(f"warming up {choice.backend.name}", 1, 1)
-    _say({"backend": choice.backend.name, "left": choice.left, **_made(cache, began)}, as_json)
+        name, left = choice.backend.name, choice.left
+        del choice  # its networks would be in memory twice
+        report(f"warming up {name}", 0, 1)
+        Reconstructor(spec.model_copy(update={"backend": name}), models, cache.folder).warm_up()
+        report(f"warming up {name}", 1, 1)
+    _say({"backend": name, "left": left, **_made(cache, began)}, as_json)
 
 
 @engine_app.command()

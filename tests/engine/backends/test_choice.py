@@ -13,9 +13,9 @@ from engine.backends.onnx import OnnxRunner, tensorrt_settings
 from engine.backends.torch import TorchBackend
 from engine.cache import EngineCache
 from engine.errors import BackendError
-from engine.export import FILE, INPUTS, OPSETS, example, exported, write_onnx
-from engine.models import Models
-from engine.spec import BackendName
+from engine.export import FILE, INPUTS, OPSETS, example, exported, onnx_key, write_onnx
+from engine.models import Models, load_models
+from engine.spec import BackendName, ModelSpec
 
 CPU = torch.device("cpu")
 PRESENT = [
@@ -191,3 +191,17 @@ def test_attention_as_one_operator_agrees_with_eager(tiny: Models, tmp_path: Pat
     write_onnx(exportable(tiny), "unet", tmp_path, 23, lambda _: None)
     found = OnnxRunner(tmp_path / FILE, "onnx", CPU).run(inputs, tuple(expected.shape))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_the_key_of_an_export_is_complete(tiny: Models, stable_diffusion: Path) -> None:
+    """Weights, architecture, shapes, type, opset, device and library versions each make another entry."""
+    key = onnx_key(tiny, "unet", 20)
+    versions = {"torch", "diffusers", "onnx", "onnxscript"}
+    parts = {"weights", "architecture", "shapes", "dtype", "scaling", "opset", "device"}
+    assert set(key) == {"kind", "part"} | parts | versions
+    assert all(key[name] != "none" for name in versions)
+    half = onnx_key(load_models(tiny.spec.model_copy(update={"dtype": "float16"}), "cpu"), "unet", 20)
+    assert {name for name in key if key[name] != half[name]} == {"dtype"}
+    other = onnx_key(load_models(ModelSpec(folder=str(stable_diffusion)), "cpu"), "decoder", 23)
+    changed = {"part", "weights", "architecture", "shapes", "scaling", "opset"}
+    assert {name for name in key if key[name] != other[name]} == changed
