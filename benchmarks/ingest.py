@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import tempfile
 import uuid
 from importlib.metadata import version
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=DELAY_S, help="mne-lsl's acquisition delay (its default: 0.001)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends us, ends our processes
     one = options.channels is not None
     cases = [(options.channels, options.rate)] if one else [(n, rate) for n in CHANNELS for rate in RATES]
     with tempfile.TemporaryDirectory() as folder:

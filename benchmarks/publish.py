@@ -31,6 +31,7 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
+from minddiffuser.children import TIED
 from minddiffuser.subscribe import percentiles
 from stream.broker import EmbeddedBroker
 from stream.messages import lsl_clock
@@ -131,8 +132,9 @@ def frozen_viewer(port: int) -> socket.socket:
 
 
 def minddiffuser(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start one of our commands."""
-    return subprocess.Popen([sys.executable, "-m", "minddiffuser", *arguments], text=True, **options)
+    """Start one of our commands; it ends when we do."""
+    tied: dict[str, Any] = {"stdin": subprocess.PIPE, "env": os.environ | {TIED: "1"}}
+    return subprocess.Popen([sys.executable, "-m", "minddiffuser", *arguments], text=True, **tied, **options)
 
 
 def resident_mb(*pids: int) -> float:
@@ -275,6 +277,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--seconds", type=float, default=60.0, help="in all; half of it at each rate")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     answer = run(arguments.seconds)
     if arguments.json:
         print(json.dumps(answer))

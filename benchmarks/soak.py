@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import uuid
@@ -19,7 +20,7 @@ from tests.soak.live import LiveProgram, plan_of
 from tests.soak.plan import Plan
 from tests.soak.run import soak
 
-LOST = 3
+LOST, STOPPED = 3, 130
 
 
 def plans(folder: Path, seconds: float, seed: int, live: LiveProgram | None = None) -> list[Plan]:
@@ -42,7 +43,17 @@ def plans(folder: Path, seconds: float, seed: int, live: LiveProgram | None = No
 
 
 def main() -> None:
-    """Run a soak."""
+    """Run a soak; SIGTERM and Ctrl-C end it, its processes too, without an account."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run()
+    except KeyboardInterrupt:
+        _say("stopped before its time: no account")
+        sys.exit(STOPPED)
+
+
+def run() -> None:
+    """Read the options, stream, and say what came of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)

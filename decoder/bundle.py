@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -14,12 +16,17 @@ from numpy.typing import NDArray
 
 from decoder.errors import BundleError
 from decoder.features import Features
+from decoder.reference import Reference
+from decoder.units import alike
 from stream.windows import Channels, Window
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
 """Name of the model that was fitted on every picture."""
+REFERENCE = "reference"
+"""Name under which the training channels' statistics are kept beside the models."""
 FAMILIES = {
     "linear": "decoder.linear:LinearModel",
     "category": "decoder.category:CategoryModel",
@@ -65,6 +72,8 @@ class Bundle:
         Stimulus id -> the fold that never saw that picture. Windows of these stimuli are decoded by that fold.
     meta : mapping
         JSON-able: data, window, filters, feature_space, scores, versions, ...
+    reference : Reference or None
+        What the channels looked like in training, for realignment.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class Bundle:
         tmin: float,
         held_out: Mapping[str, str] | None = None,
         meta: Mapping[str, Any] | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.models = dict(models)
         self.channels = channels
@@ -85,7 +95,9 @@ class Bundle:
         self.tmin = tmin
         self.held_out = dict(held_out or {})
         self.meta = dict(meta or {})
+        self.reference = reference
         self._orders: dict[Channels, NDArray[np.intp]] = {}
+        self._reference_told = False
 
     def check(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
         """Find the bundle's channels in a stream.
@@ -107,6 +119,14 @@ class Bundle:
         BundleError
             If a channel is missing or has another unit, or the rate differs by more than 0.1 %.
         """
+        trained, live = self.channels.montage.reference, channels.montage.reference
+        if trained and live and trained != live and not self._reference_told:
+            self._reference_told = True
+            logger.warning(
+                "the decoder was trained on EEG against %s, this is against %s: record against the same, or set "
+                "filters.reference and train again",
+                *(trained, live),
+            )
         if abs(sfreq - self.sfreq) > 1e-3 * self.sfreq:
             raise BundleError(
                 f"the bundle was trained at {self.sfreq:g} Hz but windows come at {sfreq:g} Hz; "
@@ -159,9 +179,19 @@ class Bundle:
         out: dict[int, Features] = {}
         for name, rows in by_model.items():
             chosen = [windows[row] for row in rows]
-            data = np.stack([self._data(window) for window in chosen])
+            data = alike(self.channels, np.stack([self._data(window) for window in chosen]))
             out |= dict(zip(rows, self.models[name].predict(chosen, data), strict=True))
         return [out[row] for row in range(len(windows))]
+
+    def arranged(self, window: Window) -> Window:
+        """Give a window with the bundle's channels, in its order.
+
+        Raises
+        ------
+        BundleError
+            If the window's channels, rate or times are not the bundle's.
+        """
+        return replace(window, data=self._data(window), channels=self.channels)
 
     def _data(self, window: Window) -> NDArray[np.float32]:
         """Give a window's data in the bundle's channel order."""
@@ -193,12 +223,15 @@ class Bundle:
         tensors = {
             f"{name}/{key}": array for name, model in self.models.items() for key, array in model.tensors().items()
         }
+        if self.reference is not None:
+            tensors |= {f"{REFERENCE}/{key}": getattr(self.reference, key) for key in Reference.__slots__}
         weights = save({key: np.ascontiguousarray(array) for key, array in tensors.items()})
         content = {
             "format": FORMAT,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "models": {name: {"family": m.family, "settings": m.settings()} for name, m in self.models.items()},
             "channels": {k: list(getattr(self.channels, k)) for k in ("names", "kinds", "units")},
+            "reference": self.channels.montage.reference,
             "sfreq": self.sfreq,
             "n_times": self.n_times,
             "tmin": self.tmin,
@@ -255,14 +288,22 @@ class Bundle:
                 start = f"{name}/"
                 own = {key.removeprefix(start): array for key, array in tensors.items() if key.startswith(start)}
                 models[name] = _family(entry["family"]).from_tensors(own, entry["settings"])
-            channels = Channels(**{key: tuple(value) for key, value in content["channels"].items()})
+            channels = _channels(content["channels"], str(content.get("reference", "")))
             rest = {key: content[key] for key in ("sfreq", "n_times", "tmin", "held_out", "meta")}
-            return cls(models, channels, **rest)
+            reference = None
+            if f"{REFERENCE}/unit" in tensors:
+                reference = Reference(*(tensors[f"{REFERENCE}/{key}"] for key in Reference.__slots__))
+            return cls(models, channels, **rest, reference=reference)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise BundleError(
                 f"{folder} lacks {reason} that this version needs; train the bundle again with this version"
             ) from None
+
+
+def _channels(content: Mapping[str, Sequence[str]], reference: str) -> Channels:
+    names, kinds, units = (tuple(content[key]) for key in ("names", "kinds", "units"))
+    return Channels(names, kinds, units).against(reference)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -194,7 +194,7 @@ def held_out_logits(trials: Trials, spec: CategorySpec, preprocess: PreprocessSp
     """Decode every window by a classifier that never saw its run (of a single run: its stretch); shape (n, k)."""
     logits = np.empty((len(trials.rows), len(trials.names)))
     several = len(np.unique(trials.runs)) > 1
-    folds = leave_one_out(trials.runs) if several else stretches(len(trials.rows), spec.cv_folds)
+    folds = leave_one_out(trials.runs) if several else stretches(trials.rows, spec.cv_folds)
     for train, test in folds:
         if len(np.unique(trials.rows[train])) < len(trials.names):
             raise TrainingError(f"a category is shown in one stretch of the recording only; mix {trials.names} in time")

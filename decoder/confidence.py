@@ -1,34 +1,56 @@
 """How far a decoded window is to be believed, learned from windows that were held out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.preprocess import noise_whitener
+from decoder.reference import can_align
+
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 FLOOR = 1e-3
-"""Channel energy, in training variances, that counts as silence: keeps the logarithm of a dead channel finite."""
+"""Energy, in training variances, that counts as silence: keeps the logarithm of a dead channel finite."""
+SEGMENTS = 4
+"""Parts of a window in which its change from sample to sample is looked at: a held value shows as silence in one."""
+REACH = 3.0
+"""Robust standard deviations about the training windows' median distance that count as usual."""
+ROBUST = 1.4826
+"""Standard deviations of a normal variable in its median absolute deviation."""
+FAR = 2.5
+"""Standard deviations from the mean beyond which a statistic counts as no larger: nothing was learned out there."""
+
+ABSENT = 0.2
+"""Share of windows taken to hold no response, when confidence is learned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Typicality:
-    """What the energy of training windows looks like, channel by channel.
+    """What the energy of training windows looks like: in all, by channel, whitened, and in parts of the window.
+
+    An artefact, a dead or swapped channel or another state of the brain changes some of these energies, each judged by
+    how much it varies in training. Limits are robust: artefacts that training windows hold, too, stay outside them.
 
     Attributes
     ----------
     mean, spread : ndarray, shape (n_channels,), float32
         Of the samples.
-    level : ndarray, shape (n_channels,), float32
-        Mean log energy of a window, in training variances.
-    limit : ndarray, shape (1,), float32
-        99th percentile of the training windows' mean distance from `level`.
+    whitener : ndarray, shape (n_channels, n_channels), float32
+        Of scaled channels; shape (0, 0) where windows are single samples or have too many channels.
+    level, width : ndarray, shape (n_energies,), float32
+        Median log energy of a window, and its robust spread.
+    limit : ndarray, shape (n_distances,), float32
+        Usual mean and largest distance, in widths, of each kind of energy.
     """
 
     mean: Array
     spread: Array
+    whitener: Array
     level: Array
+    width: Array
     limit: Array
 
     def __call__(self, data: Array) -> Floats:
@@ -41,27 +63,53 @@ class Typicality:
         Returns
         -------
         typicality : ndarray, shape (n,)
-            1 within what training windows did; falls to 0 with more noise, artefacts or silence than that.
+            1 within what is usual; falls to 0 with more noise, artefacts or silence than that.
         """
-        distance = np.abs(_log_energy(data, self.mean, self.spread) - self.level).mean(axis=1)
-        return np.asarray(np.exp(-np.maximum(0, distance / self.limit[0] - 1)), np.float64)
+        energies = _log_energies(data, self.mean, self.spread, self.whitener)
+        distances = _distances((energies - self.level) / self.width, len(self.mean))
+        return np.asarray(np.exp(-np.maximum(0, (distances / self.limit).max(axis=1) - 1)), np.float64)
 
 
 def fit_typicality(data: Array) -> Typicality:
-    """Learn the channels' usual energy from training windows, shape (n, n_channels, n_times)."""
+    """Learn the usual energies from training windows, shape (n, n_channels, n_times)."""
     mean = data.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)
     spread = data.std(axis=(0, 2), dtype=np.float64).astype(np.float32)
     spread[spread == 0] = 1
-    energy = _log_energy(data, mean, spread)
-    level = energy.mean(axis=0)
-    limit = np.quantile(np.abs(energy - level).mean(axis=1), 0.99)
-    return Typicality(mean, spread, level, np.array([max(limit, FLOOR)], np.float32))
-
-
-def _log_energy(data: Array, mean: Array, spread: Array) -> Array:
     scaled = (data - mean[:, None]) / spread[:, None]
-    energy: Array = np.log(np.einsum("nct,nct->nc", scaled, scaled) / data.shape[2] + FLOOR)
-    return energy
+    whitener = noise_whitener(scaled) if can_align(data) else np.zeros((0, 0), np.float32)
+    energies = _log_energies(data, mean, spread, whitener)
+    level, width = _robust(energies)
+    width = np.maximum(width, FLOOR)
+    middle, reach = _robust(_distances((energies - level) / width, len(mean)))
+    limit = np.maximum(middle + REACH * reach, FLOOR)
+    return Typicality(mean, spread, whitener, level, width, limit)
+
+
+def _robust(values: Array) -> tuple[Array, Array]:
+    """Give the median of each column, and its robust standard deviation."""
+    middle = np.median(values, axis=0)
+    return middle.astype(np.float32), (ROBUST * np.median(np.abs(values - middle), axis=0)).astype(np.float32)
+
+
+def _log_energies(data: Array, mean: Array, spread: Array, whitener: Array) -> Array:
+    """Give log energies of all, of channels, then of whitened channels and of changes where there is a whitener."""
+    scaled = (data - mean[:, None]) / spread[:, None]
+    channels = np.einsum("nct,nct->nc", scaled, scaled) / data.shape[2]
+    energies = [channels.mean(axis=1, keepdims=True), channels]
+    if whitener.size:
+        white = whitener @ scaled
+        energies.append(np.einsum("nct,nct->nc", white, white) / data.shape[2])
+        change = np.diff(white, axis=2) ** 2
+        parts = np.array_split(change.mean(axis=1), min(SEGMENTS, change.shape[2]), axis=1)
+        energies.append(np.stack([part.mean(axis=1) for part in parts], axis=1))
+    return np.asarray(np.log(np.concatenate(energies, axis=1) + FLOOR), np.float32)
+
+
+def _distances(deviations: Array, n_channels: int) -> Array:
+    """Give the mean and the largest distance of each kind of energy, (n, 2 * kinds)."""
+    size = np.abs(deviations)
+    kinds = [part for part in np.split(size, [1, 1 + n_channels, 1 + 2 * n_channels], axis=1) if part.shape[1]]
+    return np.stack([value for part in kinds for value in (part.mean(axis=1), part.max(axis=1))], axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +129,7 @@ class Calibration:
 
     def __call__(self, statistics: Array) -> Floats:
         """Give the confidence, 2 P(two-way correct) - 1 clipped to [0, 1]; statistics of shape (n, n_statistics)."""
-        scaled = (statistics - self.centre) / self.scale
+        scaled = np.clip((statistics - self.centre) / self.scale, -FAR, FAR)
         logit = (scaled @ self.coefficients[:-1] + self.coefficients[-1]).astype(np.float64)
         return np.asarray(np.clip(2 / (1 + np.exp(-logit)) - 1, 0, 1), np.float64)
 
@@ -102,7 +150,9 @@ def window_statistics(inputs: Array, deviations: list[Array]) -> Array:
     return np.log(np.stack(norms, axis=1) + np.finfo(np.float32).tiny).astype(np.float32)
 
 
-def fit_calibration(statistics: Array, correct: Floats, *, penalty: float = 1.0) -> Calibration:
+def fit_calibration(
+    statistics: Array, correct: Floats, weights: Floats | None = None, *, penalty: float = 1.0
+) -> Calibration:
     """Fit the logistic map by iteratively reweighted least squares.
 
     Parameters
@@ -111,19 +161,90 @@ def fit_calibration(statistics: Array, correct: Floats, *, penalty: float = 1.0)
         Of held-out windows.
     correct : ndarray, shape (n,), in [0, 1]
         Share of other pictures from which the window's own was told.
+    weights : ndarray, shape (n,), or None
+        Of the windows; None: all the same.
     penalty : float
         Ridge penalty on standardised coefficients (not on the intercept).
     """
+    counts = np.ones(len(correct)) if weights is None else weights
     centre, scale = statistics.mean(axis=0), statistics.std(axis=0) + np.float32(1e-6)
-    design = np.column_stack([(statistics - centre) / scale, np.ones(len(statistics))]).astype(np.float64)
+    near = np.clip((statistics - centre) / scale, -FAR, FAR)
+    design = np.column_stack([near, np.ones(len(near))]).astype(np.float64)
     ridge = np.diag([penalty] * (design.shape[1] - 1) + [1e-6])
-    weights = np.zeros(design.shape[1])
+    coefficients = np.zeros(design.shape[1])
     for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
-        gradient = design.T @ (correct - p) - ridge @ weights
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge
+        p = 1 / (1 + np.exp(-np.clip(design @ coefficients, -30, 30)))
+        gradient = design.T @ (counts * (correct - p)) - ridge @ coefficients
+        hessian = (design * (counts * p * (1 - p))[:, None]).T @ design + ridge
         step = np.linalg.solve(hessian, gradient)
-        weights += step
+        coefficients += step
         if np.abs(step).max() < 1e-8:
             break
-    return Calibration(centre, scale, weights.astype(np.float32))
+    return Calibration(centre, scale, coefficients.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldStatistics:
+    """What one fold's held-out windows say of how far they are to be believed.
+
+    Attributes
+    ----------
+    statistics : ndarray, shape (n, n_statistics)
+    correct : ndarray, shape (n,), in [0, 1]
+        Share of other pictures from which each window's own was told.
+    surrogates : ndarray, shape (m, n_statistics)
+        Of the same windows without their response, whose picture is told by chance only.
+    """
+
+    statistics: Array
+    correct: Floats
+    surrogates: Array
+
+
+def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, float]]:
+    """Fit the map on all held-out windows, and score it on each fold as fitted on the others.
+
+    Windows without a response are taken to be `ABSENT` of all that will come.
+
+    Returns
+    -------
+    calibration : Calibration
+    score : dict
+        'ece', the expected calibration error of the chance of telling a held-out window's picture from another (Naeini
+        et al. 2015, in bins of equal counts); that chance as claimed ('claimed') and as found ('told') on average; and
+        'told_by_half', the latter for the half of the windows that is believed more.
+    """
+    claimed = [
+        0.5 + 0.5 * _fit([*folds[:number], *folds[number + 1 :]])(fold.statistics) for number, fold in enumerate(folds)
+    ]
+    p, correct = np.concatenate(claimed), np.concatenate([fold.correct for fold in folds])
+    order = np.argsort(p, kind="stable")
+    score = {
+        "ece": calibration_error(p, correct),
+        "claimed": float(p.mean()),
+        "told": float(correct.mean()),
+        "told_by_half": float(correct[order[len(order) // 2 :]].mean()),
+    }
+    return _fit(folds), {name: round(value, 4) for name, value in score.items()}
+
+
+def _fit(folds: Sequence[FoldStatistics]) -> Calibration:
+    correct = np.concatenate([fold.correct for fold in folds])
+    surrogates = np.concatenate([fold.surrogates for fold in folds])
+    statistics = np.concatenate([*(fold.statistics for fold in folds), surrogates])
+    truth = np.concatenate([correct, np.full(len(surrogates), 0.5)])
+    each = ABSENT / (1 - ABSENT) * len(correct) / max(1, len(surrogates))
+    weights = np.concatenate([np.ones(len(correct)), np.full(len(surrogates), each)])
+    return fit_calibration(statistics, truth, weights)
+
+
+def calibration_error(claimed: Floats, correct: Floats, *, bins: int = 10) -> float:
+    """Give the expected calibration error: mean distance of claimed and true chance over bins of equal counts.
+
+    Parameters
+    ----------
+    claimed, correct : ndarray, shape (n,), in [0, 1]
+    bins : int
+    """
+    parts = np.array_split(np.argsort(claimed, kind="stable"), min(bins, len(claimed)))
+    return float(sum(len(part) * abs(claimed[part].mean() - correct[part].mean()) for part in parts) / len(claimed))

@@ -100,7 +100,7 @@ class Preparation:
     Attributes
     ----------
     binning : ndarray, shape (n_times, n_bins), float32
-        Picks times and averages them.
+        Picks times and averages them; whitens over time.
     whitener : ndarray, shape (n_channels, n_channels), float32
     mean : ndarray, shape (n_channels, n_bins), float32
         Of whitened training windows.
@@ -165,6 +165,8 @@ class ConvEncoder:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "ConvEncoder":
         """Rebuild an encoder from `tensors()` and `settings()`; it runs on the CPU."""
+        from decoder.braindecode import make_network
+
         preparation = Preparation(*(tensors[name] for name in Preparation.__slots__))
         state = {
             name.removeprefix("network."): torch.from_numpy(np.array(array))
@@ -174,6 +176,6 @@ class ConvEncoder:
         spec = ConvSpec(**settings["spec"])
         shape = preparation.mean.shape
         n_targets, n_subjects = len(state["refine.bias"]), len(state["subjects"])
-        network = Network((shape[0], shape[1]), settings["sfreq"], n_targets, n_subjects, spec)
+        network = make_network((shape[0], shape[1]), settings["sfreq"], n_targets, n_subjects, spec)
         network.load_state_dict(state)
         return cls(preparation, network, spec, settings["sfreq"], settings["gain"])

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.confidence import Calibration, fit_calibration, window_statistics
+from decoder.confidence import Calibration, FoldStatistics, calibrate, window_statistics
 from decoder.conv import ConvEncoder
 from decoder.features import Features
 from decoder.linear import LinearModel
 from decoder.prior import Prior, fit_prior
 from decoder.ridge import column_correlations
 from decoder.spec import DecoderSpec
-from decoder.splits import group_folds
+from decoder.splits import Split, group_folds
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import Samples, fit_linear, identified, rounded_mean, turned, undo_shrinkage
+from decoder.train import CONSTANT, Samples, fit_linear, identified, rounded_mean, turned, undo_shrinkage
 from decoder.train_conv import Lesson, fit_encoder
 from stream.windows import Window
 
@@ -119,10 +119,23 @@ def fit_embedding(
     targets: Targets,
     spec: DecoderSpec,
     progress: Progress = no_progress,
+    *,
+    bank: Targets | None = None,
 ) -> tuple[EmbeddingModel, dict[str, Any]]:
     """Fit a linear model, and beside it what the spec asks for: an encoder of `e`, a prior from `e` to `c`.
 
-    Where the spec leaves the choice open, the one that better tells held-out training pictures apart is kept.
+    Where the spec leaves the choice open, the one that better tells held-out training pictures apart is kept. All that
+    is compared was held out by the same folds.
+
+    Parameters
+    ----------
+    samples : Samples
+    targets : Targets
+    spec : DecoderSpec
+    progress : callable
+    bank : Targets or None
+        `c` and `e` of captioned pictures that nobody was shown: the prior learns from these. None: it learns from the
+        pictures that were shown.
 
     Returns
     -------
@@ -131,27 +144,71 @@ def fit_embedding(
         As of the linear model; 'e' and 'c' also name what was compared, and which is 'used'.
     """
     base = fit_linear(samples, targets, spec, progress)
-    scores, e_held_out = base.scores, base.held_out["e"]
+    scores, held_out = base.scores, base.held_out
     assert targets.e is not None
     convolution, prior = None, None
     if spec.family != "ridge":
-        convolution, conv_held_out, score = fit_convolution(samples, targets.e, spec, progress)
-        scores["e"] = {"ridge": scores["e"], "conv": score, "used": "conv"}
-        if spec.family == "auto" and score["two_way"] <= scores["e"]["ridge"]["two_way"]:
+        folds = encoder_folds(samples, spec)
+        held_out = held_out_linear(samples, targets, spec, folds)
+        convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
+        confidence = conv_score.pop("confidence")
+        ridge_score = scored(targets.e, held_out["e"], samples.rows)
+        scores["e"] = {"ridge": ridge_score, "conv": conv_score, "used": "conv"}
+        if spec.family == "auto" and conv_score["two_way"] <= ridge_score["two_way"]:
             convolution, scores["e"]["used"] = None, "ridge"
         else:
-            e_held_out = conv_held_out
+            held_out["e"], scores["confidence"] = conv_held_out, confidence
     if spec.c_from != "tokens" and targets.c is not None:
-        prior, score = _fit_prior(samples, targets.e, targets.c, e_held_out, spec)
-        scores["c"] = {"tokens": scores["c"], "embedding": score, "used": "embedding"}
-        if spec.c_from == "auto" and score["two_way"] <= scores["c"]["tokens"]["two_way"]:
+        prior, prior_score = _fit_prior(samples, targets, held_out["e"], spec, bank)
+        token_score = scored(targets.c, held_out["c"], samples.rows)
+        scores["c"] = {"tokens": token_score, "embedding": prior_score, "used": "embedding"}
+        if spec.c_from == "auto" and prior_score["two_way"] <= token_score["two_way"]:
             prior, scores["c"]["used"] = None, "tokens"
     return EmbeddingModel(base.model, convolution, prior), scores
 
 
+def encoder_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
+    """Give the folds of pictures by which an encoder and ridge are compared."""
+    n_folds = min(spec.conv.cv_folds, len(np.unique(samples.groups)))
+    return group_folds(samples.groups.tolist(), n_folds, np.random.default_rng([spec.seed, 1]))
+
+
+def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds: Sequence[Split]) -> dict[str, Array]:
+    """Decode each fold by a linear model that was fitted, penalties and all, on the others.
+
+    Returns
+    -------
+    held_out : dict of str to ndarray, shape (n_samples, n_numbers), float32
+        'e', and 'c' where a prior is to be compared with it.
+    """
+    truth = {"e": targets.e, "c": targets.c if spec.c_from != "tokens" else None}
+    shown = {name: value.reshape(len(value), -1)[samples.rows] for name, value in truth.items() if value is not None}
+    found = {name: np.empty_like(value) for name, value in shown.items()}
+    for train, test in folds:
+        model = fit_linear(samples.take(train), Targets(c=truth["c"], e=truth["e"]), spec).model
+        for name, values in model.values(samples.data[test]).items():
+            # About the fold's own mean: it is low where the held-out ones are high, which would count against it.
+            own_mean = shown[name][train].mean(axis=0)
+            found[name][test] = values.reshape(len(test), -1) - own_mean + shown[name].mean(axis=0)
+    return found
+
+
+def scored(truth: Array, found: Array, rows: Rows) -> dict[str, float]:
+    """Score held-out predictions: mean correlation over the numbers that vary, and two-way identification."""
+    true, flat = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
+    active = np.ptp(true[rows], axis=0) > CONSTANT
+    told = identified(true, flat, rows, true[rows].mean(axis=0))
+    r = column_correlations(true[rows][:, active], flat[:, active])
+    return {"r": rounded_mean(r), "two_way": rounded_mean(told)}
+
+
 def fit_convolution(
-    samples: Samples, embeddings: Array, spec: DecoderSpec, progress: Progress = no_progress
-) -> tuple[Convolution, Array, dict[str, float]]:
+    samples: Samples,
+    embeddings: Array,
+    spec: DecoderSpec,
+    folds: Sequence[Split],
+    progress: Progress = no_progress,
+) -> tuple[Convolution, Array, dict[str, Any]]:
     """Fit an encoder on all samples; its gain and confidence come from folds that did not see the picture.
 
     Returns
@@ -160,31 +217,34 @@ def fit_convolution(
     held_out : ndarray, shape (n_samples, d), float32
         Embeddings from the folds.
     score : dict
-        Mean correlation over the embedding's numbers, and two-way identification, of `held_out`.
+        Mean correlation over the embedding's numbers, and two-way identification, of `held_out`; how far its
+        'confidence' is to be believed.
     """
     rng = np.random.default_rng([spec.seed, 1])
-    n_folds = min(spec.conv.cv_folds, len(np.unique(samples.groups)))
     mean = embeddings[samples.rows].mean(axis=0)
-    found, truth = np.empty((len(samples.rows), len(mean)), np.float32), np.empty((len(samples.rows), len(mean)))
-    clean, surrogate = [], []
-    for number, (train, test) in enumerate(group_folds(samples.groups.tolist(), n_folds, rng)):
-        progress("cross-validation of the encoder", number, n_folds)
+    found, truth = np.empty((2, len(samples.rows), len(mean)), np.float32)
+    parts: list[tuple[Rows, ConvEncoder, Array, Array]] = []
+    for number, (train, test) in enumerate(folds):
+        progress("cross-validation of the encoder", number, len(folds))
         own_mean = embeddings[samples.rows[train]].mean(axis=0)
         encoder = fit_encoder(_lesson(samples.take(train), embeddings - own_mean), spec.preprocess, spec.conv, rng)
         found[test], truth[test] = encoder(samples.data[test]), embeddings[samples.rows[test]] - own_mean
-        clean.append((test, encoder, found[test]))
-        if len(samples.times) > 1:
-            turn = turned(samples.data[test], rng)
-            surrogate.append((turn, encoder, encoder(turn)))
-    progress("cross-validation of the encoder", n_folds, n_folds)
+        turn = turned(samples.data[test], rng) if len(samples.times) > 1 else samples.data[:0]
+        parts.append((test, encoder, turn, encoder(turn)))
+    progress("cross-validation of the encoder", len(folds), len(folds))
     # The factor of least squared error on held-out windows: what was learned by heart comes out too large.
     gain = max(0.0, float(np.vdot(found, truth) / (np.vdot(found, found) + 1e-12)))
     told = identified(embeddings - mean, found, samples.rows, np.zeros_like(mean))
-    score = {"r": rounded_mean(column_correlations(truth.astype(np.float32), found)), "two_way": rounded_mean(told)}
-    statistics = [conv_statistics(e, samples.data[test], gain * out) for test, e, out in clean]
-    statistics += [conv_statistics(e, data, gain * out) for data, e, out in surrogate]
-    correct = [told[test] for test, _, _ in clean] + [np.full(len(data), 0.5) for data, _, _ in surrogate]
-    calibration = fit_calibration(np.concatenate(statistics), np.concatenate(correct))
+    score: dict[str, Any] = {"r": rounded_mean(column_correlations(truth, found)), "two_way": rounded_mean(told)}
+    believed = [
+        FoldStatistics(
+            conv_statistics(encoder, samples.data[test], gain * found[test]),
+            told[test],
+            conv_statistics(encoder, turn, gain * out),
+        )
+        for test, encoder, turn, out in parts
+    ]
+    calibration, score["confidence"] = calibrate(believed)
     encoder = fit_encoder(_lesson(samples, embeddings - mean), spec.preprocess, spec.conv, rng, progress)
     encoder.gain *= gain
     return Convolution(encoder, mean, calibration), mean + np.float32(gain) * found, score
@@ -196,23 +256,35 @@ def _lesson(samples: Samples, embeddings: Array) -> Lesson:
 
 
 def _fit_prior(
-    samples: Samples, embeddings: Array, tokens: Array, e_held_out: Array, spec: DecoderSpec
-) -> tuple[Prior, dict[str, float]]:
-    """Fit a prior on all pictures, and score held-out decoding through priors that did not see the picture."""
+    samples: Samples, targets: Targets, e_held_out: Array, spec: DecoderSpec, bank: Targets | None
+) -> tuple[Prior, dict[str, Any]]:
+    """Fit a prior, and score held-out decoding through priors that did not see the picture."""
+    assert targets.c is not None
+    assert targets.e is not None
     rng = np.random.default_rng([spec.seed, 2])
+    shown = np.unique(samples.rows)
+    if bank is not None and bank.c is not None and bank.e is not None:
+        prior = fit_prior(bank.e, bank.c, rng)
+        found = prior(e_held_out)
+    else:
+        prior = fit_prior(targets.e[shown], targets.c[shown], rng)
+        found = _through_priors(samples, targets.e, targets.c, e_held_out, spec, rng)
+    true = targets.c.reshape(len(targets.c), -1)[samples.rows]
+    factor = undo_shrinkage(true, found.reshape(len(found), -1), spec.c_gain)
+    score = scored(targets.c, found, samples.rows)
+    learned = len(bank.c) if bank is not None and bank.c is not None else len(shown)
+    return prior.stretched(factor, true.mean(axis=0)), {**score, "pictures": learned}
+
+
+def _through_priors(
+    samples: Samples, embeddings: Array, tokens: Array, e_held_out: Array, spec: DecoderSpec, rng: np.random.Generator
+) -> Array:
+    """Give tokens of held-out embeddings by priors learned from other pictures."""
     of_picture = np.empty(len(embeddings), samples.groups.dtype)
     of_picture[samples.rows] = samples.groups
     shown = np.unique(samples.rows)
     found = np.empty((len(samples.rows), *tokens.shape[1:]), np.float32)
     for train, test in group_folds(of_picture[shown].tolist(), min(spec.cv_folds, len(np.unique(of_picture))), rng):
-        prior = fit_prior(embeddings[shown[train]], tokens[shown[train]], rng)
         windows = np.isin(samples.rows, shown[test])
-        found[windows] = prior(e_held_out[windows])
-    flat, true = found.reshape(len(found), -1), tokens.reshape(len(tokens), -1)
-    mean = true[samples.rows].mean(axis=0)
-    told = identified(true, flat, samples.rows, mean)
-    active = np.ptp(true, axis=0) > 0
-    r = column_correlations(true[samples.rows][:, active], flat[:, active])
-    factor = undo_shrinkage(true[samples.rows], flat, spec.c_gain)
-    prior = fit_prior(embeddings[shown], tokens[shown], rng).stretched(factor, mean)
-    return prior, {"r": rounded_mean(r), "two_way": rounded_mean(told)}
+        found[windows] = fit_prior(embeddings[shown[train]], tokens[shown[train]], rng)(e_held_out[windows])
+    return found

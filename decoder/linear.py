@@ -94,6 +94,16 @@ class LinearModel:
             for window, row, sure in zip(windows, deviations, confidence, strict=True)
         ]
 
+    def values(self, data: Array) -> dict[str, Array]:
+        """Decode windows (n, n_channels, n_times) to all numbers of each feature, by name: (n, *shape)."""
+        deviations = self.preprocessor(data) @ self._weights
+        out = {}
+        for head, part in zip(self.heads, self._columns, strict=True):
+            flat = np.repeat(head.constant.reshape(1, -1), len(data), axis=0)
+            flat[:, head.active] = deviations[:, part] + head.intercept
+            out[head.name] = flat.reshape(-1, *head.shape)
+        return out
+
     def silenced(self, data: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Put the training mean in place of windows that hold a number that is not finite, and say which are good."""
         finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))

@@ -5,6 +5,7 @@ values with a Gaussian window (sigma 1.5) and data range 1, pixel two-way identi
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,30 @@ def two_way(r: Floats, own: NDArray[np.intp] | None = None) -> Floats:
 def top_k(r: Floats, k: int, own: NDArray[np.intp] | None = None) -> Floats:
     """Whether each reconstruction's own truth is among the k most similar of n; shape (m,), chance k / n."""
     return np.asarray((r > _own(r, own)).sum(axis=0) < k, dtype=np.float64)
+
+
+def error_whitener(errors: NDArray[np.floating[Any]], *, shrinkage: float = 0.3) -> NDArray[np.float32]:
+    """Find the map after which the errors of decoding are alike in all directions.
+
+    Where errors are Gaussian, what was seen is best told by distance (or correlation) after this map, as in linear
+    discriminant analysis: directions that are decoded badly, and those that say the same twice, count for less.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (n, d)
+        Truth less held-out predictions, of training pictures: never of those to be told apart.
+    shrinkage : float
+        Of the errors' covariance toward a multiple of the identity, in (0, 1].
+
+    Returns
+    -------
+    whitener : ndarray, shape (d, d), float32
+    """
+    covariance = np.atleast_2d(np.cov(errors.T.astype(np.float64)))
+    d = len(covariance)
+    covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / d * np.eye(d)
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors / np.sqrt(values)) @ vectors.T, np.float32)
 
 
 def _own(r: Floats, own: NDArray[np.intp] | None) -> Floats:
@@ -237,9 +262,10 @@ def chance_interval(
     rng: np.random.Generator,
     *,
     n_permutations: int = 200,
-    level: float = 0.95,
 ) -> list[float]:
-    """Range in which a score of labels lies by chance: labels are permuted within runs, as drift stays with its run.
+    """Range in which a cross-validated score of labels lies by chance, 95 %.
+
+    Labels are permuted within runs, as drift stays with its run.
 
     Parameters
     ----------
@@ -249,11 +275,10 @@ def chance_interval(
     runs : ndarray of str, shape (n,)
     rng : numpy.random.Generator
     n_permutations : int
-    level : float
 
     Returns
     -------
-    interval : [low, high]
+    interval : [low, high], as `chance_range`
     """
     members = [np.flatnonzero(runs == name) for name in np.unique(runs)]
     null = []
@@ -262,5 +287,20 @@ def chance_interval(
         for own in members:
             permuted[own] = rng.permutation(rows[own])
         null.append(score(permuted))
-    low, high = np.quantile(null, [(1 - level) / 2, (1 + level) / 2])
-    return [round(float(low), 4), round(float(high), 4)]
+    return chance_range(np.asarray(null))
+
+
+def chance_range(null: Floats) -> list[float]:
+    """Range in which a mean of cross-validated hits lies by chance, 95 %, from means with labels permuted.
+
+    Parameters
+    ----------
+    null : ndarray, shape (n_permutations,)
+
+    Notes
+    -----
+    Permuting what was decoded once is too narrow: of two windows in different folds each helps to decode the other, by
+    the same product of their inputs, so that chance counts every pair twice and has up to twice the variance.
+    """
+    low, high = null.mean() + np.sqrt(2) * (np.quantile(null, [0.025, 0.975]) - null.mean())
+    return [round(max(0.0, float(low)), 4), round(float(high), 4)]

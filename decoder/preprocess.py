@@ -1,5 +1,7 @@
 """From a window to the few numbers a decoder reads, with everything fitted on training windows only."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -28,8 +30,21 @@ class PreprocessSpec(BaseModel):
     """So many samples in a row are averaged into one."""
     whiten: bool = False
     """Multivariate noise normalisation: channels are whitened by their shrunk covariance."""
+    whiten_time: bool = False
+    """Whiten over time, too: what is slow is mostly noise, and counts as much as it is told from noise."""
     components: Annotated[int, Field(ge=1)] | None = 300
     """Principal components kept of the z-scored inputs; None: all inputs as they are."""
+
+
+class BandSpec(BaseModel):
+    """Which inputs share a penalty in banded ridge: those of one stretch of time and one kind of channel."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    edges: tuple[float, ...] = ()
+    """Times that part stretches, in seconds from the event, rising."""
+    channels: tuple[str, ...] = ()
+    """Regular expressions, one a region; a channel is of the first that fits its whole name. Empty: all are of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +57,7 @@ class Preprocessor:
     Attributes
     ----------
     binning : ndarray, shape (n_times, n_bins), float32
-        Picks times and averages them.
+        Picks times and averages them; whitens over time.
     matrix : ndarray, shape (n_channels * n_bins, n_inputs), float32
     offset : ndarray, shape (n_inputs,), float32
         The training mean, already projected: inputs have mean 0 over the training windows.
@@ -90,6 +105,9 @@ def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSp
     binning = time_bins(times, spec)
     binned = data @ binning
     whitening = noise_whitener(binned) if spec.whiten else np.eye(n_channels, dtype=np.float32)
+    if spec.whiten_time:
+        over = time_whitener(binned, whitening)
+        binning, binned = binning @ over, binned @ over
     inputs = np.einsum("kc,nct->nkt", whitening, binned, optimize=True).reshape(n, -1)
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
     # A dead channel has nothing to say; dividing by its zero spread would make it shout.
@@ -126,6 +144,37 @@ def time_bins(times: NDArray[np.float64], spec: PreprocessSpec) -> Array:
     return binning
 
 
+def input_bands(
+    channels: Sequence[str], times: NDArray[np.float64], spec: PreprocessSpec, bands: BandSpec
+) -> NDArray[np.intp]:
+    """Say which band each input is of, where inputs are channels at times; shape (n_inputs,), bands counted from 0.
+
+    Parameters
+    ----------
+    channels : sequence of str
+    times : ndarray, shape (n_times,)
+        Seconds from the event.
+    spec : PreprocessSpec
+    bands : BandSpec
+
+    Raises
+    ------
+    TrainingError
+        If a channel is of no band.
+    """
+    binning = time_bins(times, spec)
+    centres = times @ (binning / binning.sum(axis=0))
+    in_time = np.searchsorted(bands.edges, centres, side="right")
+    of_channel = np.zeros(len(channels), np.intp)
+    for row, name in enumerate(channels):
+        found = [place for place, pattern in enumerate(bands.channels) if re.fullmatch(pattern, name)]
+        if bands.channels and not found:
+            raise TrainingError(f"channel {name!r} is of none of the bands {list(bands.channels)}; add one it fits")
+        of_channel[row] = found[0] if found else 0
+    both = of_channel[:, None] * (len(bands.edges) + 1) + in_time
+    return np.unique(both.ravel(), return_inverse=True)[1].ravel()
+
+
 def noise_whitener(data: Array) -> Array:
     """Inverse square root of the Ledoit-Wolf covariance between channels about the mean response.
 
@@ -141,3 +190,9 @@ def noise_whitener(data: Array) -> Array:
     covariance, _ = ledoit_wolf(samples / unit)
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T / unit, np.float32)
+
+
+def time_whitener(data: Array, whitener: Array) -> Array:
+    """As `noise_whitener`, between the times of windows (n, n_channels, n_times) that `whitener` whitens by channel."""
+    step = max(1, len(data) // 1000)
+    return noise_whitener((whitener @ data[::step]).transpose(0, 2, 1))

@@ -3,13 +3,18 @@
 The penalty is added to the eigenvalues of the centred inputs' scatter matrix, so the intercept goes unpenalised.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.accelerate import product
+
 Array = NDArray[np.float32]
+By = Literal["error", "correlation"]
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,23 +58,85 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One side of a split: training and held-out inputs, both prepared with what was fitted on `train`.
+
+    Attributes
+    ----------
+    train, test : ndarray of int
+        Rows of the target array.
+    X_train, X_test : ndarray, shape (n, n_inputs), float32
+    """
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+    X_train: Array
+    X_test: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CrossValidation:
     """What held-out samples say.
 
     Attributes
     ----------
-    alpha : ndarray, shape (n_targets,), float64
-        The penalty of least squared error on held-out samples.
+    choice : ndarray, shape (n_targets,) or (n_targets, k), float64
+        The setting that suits each target's held-out samples best; of plain ridge, its penalty.
+    loss : ndarray, shape (n_targets,), float64
+        At `choice`: squared error of held-out samples, or correlation with its sign turned.
     r : ndarray, shape (n_targets,), float32
         Pearson correlation of held-out predictions with the truth, both about the fold's
-        training mean, at `alpha`.
+        training mean, at `choice`.
     predictions : ndarray, shape (n_samples, n_targets), float32
-        Held-out predictions at `alpha`.
+        Held-out predictions at `choice`.
     """
 
-    alpha: NDArray[np.float64]
+    choice: NDArray[np.float64]
+    loss: NDArray[np.float64]
     r: Array
     predictions: Array
+
+    @property
+    def alpha(self) -> NDArray[np.float64]:
+        """Give each target's penalty, of plain ridge."""
+        return self.choice
+
+
+class Tally:
+    """How well each candidate setting predicts held-out samples of each target.
+
+    Parameters
+    ----------
+    n_candidates, n_targets : int
+    per_target : bool
+        False: one setting for all targets, of least loss over all of them.
+    by : {'error', 'correlation'}
+        What is best: least squared error, or, where a gain undoes shrinkage later, highest correlation about the
+        training mean, which shrinkage does not touch.
+    """
+
+    def __init__(self, n_candidates: int, n_targets: int, *, per_target: bool = True, by: By = "error") -> None:
+        self.per_target, self.by = per_target, by
+        self._error, self._shared, self._power = np.zeros((3, n_candidates, n_targets))
+
+    def add(self, candidate: int, predicted: Array, truth: Array, targets: slice = ALL) -> None:
+        """Take a fold's predictions of some targets, as deviations from the training mean; `predicted` is used up."""
+        if self.by == "correlation":
+            self._shared[candidate, targets] += np.einsum("ij,ij->j", predicted, truth)
+            self._power[candidate, targets] += np.einsum("ij,ij->j", predicted, predicted)
+        predicted -= truth
+        self._error[candidate, targets] += np.einsum("ij,ij->j", predicted, predicted)
+
+    def best(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Give each target's best candidate, and its loss."""
+        parts = [self._error, self._shared, self._power]
+        if not self.per_target:
+            parts = [np.broadcast_to(part.sum(axis=1, keepdims=True), part.shape) for part in parts]
+        error, shared, power = parts
+        if self.by == "correlation":
+            error = -shared / np.sqrt(np.where(power > 0, power, np.inf))
+        best = error.argmin(axis=0)
+        return best, error[best, np.arange(error.shape[1])]
 
 
 def decompose(X: Array) -> Spectrum:
@@ -95,7 +162,14 @@ def make_fold(X_train: Array, X_test: Array, train: NDArray[np.intp], test: NDAr
     return Fold(train, test, spectrum, np.asarray((X_test - spectrum.mean) @ spectrum.axes, np.float32))
 
 
-def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64]) -> CrossValidation:
+def cross_validate(
+    folds: Iterable[Fold],
+    Y: Array,
+    alphas: NDArray[np.float64],
+    *,
+    per_target: bool = True,
+    by: By = "error",
+) -> CrossValidation:
     """Choose each target's penalty and predict each sample from the folds that did not see it.
 
     Parameters
@@ -105,30 +179,48 @@ def cross_validate(folds: Iterable[Fold], Y: Array, alphas: NDArray[np.float64])
     Y : ndarray, shape (n_samples, n_targets)
     alphas : ndarray, shape (n_alphas,)
         Candidate penalties, in the inputs' units squared.
+    per_target, by
+        As `Tally` has them.
     """
     folds = list(folds)
     Y = np.asarray(Y, dtype=np.float32)
     means = [Y[fold.train].mean(axis=0) for fold in folds]
-    moments = [fold.spectrum.scores.T @ (Y[fold.train] - mean) for fold, mean in zip(folds, means, strict=True)]
-    errors = np.zeros((len(alphas), Y.shape[1]))
+    moments = [product(fold.spectrum.scores.T, Y[fold.train] - mean) for fold, mean in zip(folds, means, strict=True)]
+    tally = Tally(len(alphas), Y.shape[1], per_target=per_target, by=by)
     for fold, mean, moment in zip(folds, means, moments, strict=True):
         truth = Y[fold.test] - mean
         for row, alpha in enumerate(alphas):
             shrunk = fold.held_out / (fold.spectrum.eigenvalues + alpha).astype(np.float32)
-            residual = shrunk @ moment
-            residual -= truth
-            errors[row] += np.einsum("ij,ij->j", residual, residual)
-    best = alphas[errors.argmin(axis=0)]
-    # About each fold's training mean: pooled raw predictions of noise correlate negatively, as the mean of the others
-    # falls where a fold's own is high.
+            tally.add(row, product(shrunk, moment), truth)
+    best, loss = tally.best()
+    deviations = [
+        product(fold.held_out, _shrink(moment, fold.spectrum, alphas[best]))
+        for fold, moment in zip(folds, moments, strict=True)
+    ]
+    return summary(alphas[best], loss, folds, Y, deviations)
+
+
+def summary(
+    choice: NDArray[np.float64],
+    loss: NDArray[np.float64],
+    folds: Sequence[Fold | Part],
+    Y: Array,
+    deviations: Sequence[Array],
+) -> CrossValidation:
+    """Put folds' held-out predictions, as deviations from their training means, together.
+
+    They are correlated about each fold's training mean: pooled raw predictions of noise correlate negatively, as the
+    mean of the others falls where a fold's own is high.
+    """
     predictions, truth = np.empty_like(Y), np.empty_like(Y)
-    for fold, mean, moment in zip(folds, means, moments, strict=True):
-        predictions[fold.test] = fold.held_out @ _shrink(moment, fold.spectrum, best)
+    means = [Y[fold.train].mean(axis=0) for fold in folds]
+    for fold, mean, deviation in zip(folds, means, deviations, strict=True):
+        predictions[fold.test] = deviation
         truth[fold.test] = Y[fold.test] - mean
     r = column_correlations(truth, predictions)
     for fold, mean in zip(folds, means, strict=True):
         predictions[fold.test] += mean
-    return CrossValidation(best, r, predictions)
+    return CrossValidation(choice, loss, r, predictions)
 
 
 def fit_ridge(spectrum: Spectrum, Y: Array, alpha: NDArray[np.float64]) -> tuple[Array, Array]:
@@ -147,9 +239,54 @@ def fit_ridge(spectrum: Spectrum, Y: Array, alpha: NDArray[np.float64]) -> tuple
     intercept : ndarray, shape (n_targets,), float32
     """
     mean = Y.mean(axis=0, dtype=np.float64).astype(np.float32)
-    moment = spectrum.scores.T @ (Y - mean)
-    weights = spectrum.axes @ _shrink(moment, spectrum, alpha)
+    moment = product(spectrum.scores.T, Y - mean)
+    weights = product(spectrum.axes, _shrink(moment, spectrum, alpha))
     return weights, np.asarray(mean - spectrum.mean @ weights, np.float32)
+
+
+class RidgeRegression:
+    """Ridge on all inputs: the plain member of the families in `decoder.regression`.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Every row is held out exactly once.
+    spectrum : Spectrum
+        Of all inputs, prepared with what was fitted on all of them.
+    alphas : ndarray, shape (n_alphas,)
+        Candidate penalties, in the inputs' units squared.
+    per_target, by
+        As `Tally` has them.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        spectrum: Spectrum,
+        alphas: NDArray[np.float64],
+        *,
+        per_target: bool = True,
+        by: By = "error",
+    ) -> None:
+        self.folds = [make_fold(part.X_train, part.X_test, part.train, part.test) for part in parts]
+        self.spectrum = spectrum
+        self.alphas, self.per_target, self.by = alphas, per_target, by
+
+    def choose(self, Y: Array) -> CrossValidation:
+        """Choose each target's penalty by held-out samples."""
+        return cross_validate(self.folds, Y, self.alphas, per_target=self.per_target, by=self.by)
+
+    def fit(self, Y: Array, choice: NDArray[np.float64]) -> tuple[Array, Array]:
+        """Fit on all samples."""
+        return fit_ridge(self.spectrum, Y, choice)
+
+    def predict_part(self, part: int, inputs: Array, Y: Array, choice: NDArray[np.float64]) -> Array:
+        """Give deviations from the training mean, decoded by one part's training samples."""
+        fold = self.folds[part]
+        truth = Y[fold.train]
+        moment = product(fold.spectrum.scores.T, truth - truth.mean(axis=0))
+        scores = np.asarray((inputs - fold.spectrum.mean) @ fold.spectrum.axes, np.float32)
+        return np.asarray(product(scores, _shrink(moment, fold.spectrum, choice)), np.float32)
 
 
 def _shrink(moment: Array, spectrum: Spectrum, alpha: NDArray[np.float64]) -> Array:

@@ -157,6 +157,8 @@ class Participant:
         Pictures whose spread sets the tuning, such as the calibration pictures (a hundred or more).
     semantics : ndarray, shape (n, d)
         What they mean.
+    turned : (float, float, float)
+        Degrees about the axes to the right, the front and the top by which the sensors were put on turned.
 
     Raises
     ------
@@ -171,7 +173,11 @@ class Participant:
         seed: int,
         images: NDArray[np.uint8],
         semantics: Array,
+        *,
+        turned: tuple[float, float, float] = (0, 0, 0),
     ) -> None:
+        from scipy.spatial.transform import Rotation
+
         self.preset = PRESETS[preset] if isinstance(preset, str) else preset
         rng = np.random.default_rng([seed, {"eeg": 0, "meg": 1}[modality]])
         self.modality = modality
@@ -181,7 +187,9 @@ class Participant:
         places, ways = _unit(rng.normal(size=(2, BACKGROUND_SOURCES, 3)))
         position = np.concatenate([self.sources.position, deep * places])
         orientation = np.concatenate([self.sources.orientation, ways])
-        fields = leadfield(self.info, position, orientation)
+        # To turned sensors, every source lies turned the other way.
+        back = Rotation.from_euler("xyz", turned, degrees=True).as_matrix()
+        fields = leadfield(self.info, position @ back, orientation @ back)
         self.leadfield, self._background = np.split(fields, [len(self.sources.area)], axis=1)
         self._alpha = self.leadfield[:, [i for i, area in enumerate(self.sources.area) if area == "V1"]]
         self._alpha = self._alpha @ rng.normal(size=(self._alpha.shape[1], 4))

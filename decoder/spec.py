@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decoder.classifiers import CategorySpec
 from decoder.preprocess import PreprocessSpec
+from decoder.regression import RegressionSpec
 
 
 class ConvSpec(BaseModel):
@@ -13,6 +14,11 @@ class ConvSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    network: str | None = None
+    """A network of braindecode by its name, such as EEGNet, for family 'braindecode'; None: the project's own, to which
+    alone filters, kernel, pool and attention belong."""
+    parameters: dict[str, int | float | str | bool] = {}
+    """What that network's constructor takes, under braindecode's names."""
     filters: Annotated[int, Field(ge=1)] = 32
     """Temporal filters, and as many spatial ones."""
     kernel: Annotated[float, Field(gt=0)] = 0.08
@@ -52,10 +58,10 @@ class DecoderSpec(BaseModel):
 
     features: Annotated[tuple[Literal["c", "z", "s", "e"], ...], Field(min_length=1)] = ("c", "z", "s")
     """Which features are decoded; e is the picture's pooled CLIP embedding."""
-    family: Literal["ridge", "conv", "auto"] = "ridge"
+    family: Literal["ridge", "conv", "braindecode", "auto"] = "ridge"
     """What decodes e (all else is ridge); auto: what tells held-out training pictures apart better."""
     conv: ConvSpec = ConvSpec()
-    """The convolutional encoder, of family 'conv' or 'auto'."""
+    """The convolutional encoder, of family 'conv', 'braindecode' or 'auto'."""
     c_from: Literal["tokens", "embedding", "auto"] = "tokens"
     """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family."""
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3, 4, 5, 6)
@@ -66,8 +72,13 @@ class DecoderSpec(BaseModel):
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
     """Candidate ridge penalties, in units of the inputs' mean eigenvalue."""
+    regression: RegressionSpec = RegressionSpec()
+    """Which family of ridge, and how its settings are chosen."""
     cv_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of pictures by which penalties, units and confidence are set."""
+    split: Literal["picture", "run", "session", "subject", "window"] = "picture"
+    """What is never on both sides of a fold; pictures never are, whatever is said here. window: single windows at
+    random, which is refused where a picture is shown more than once."""
     hold_out: Literal["none", "groups"] | Annotated[int, Field(ge=2)] = "none"
     """Also fit models that never saw some pictures, and decode those by them: one a group, or so many folds."""
     c_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -82,9 +93,26 @@ class DecoderSpec(BaseModel):
     """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""
 
     @model_validator(mode="after")
+    def _inputs_have_names(self) -> Self:
+        if self.regression.method != "ridge" and self.preprocess.components is not None:
+            raise ValueError(
+                f"regression method {self.regression.method!r} picks among inputs as they are: set "
+                "preprocess.components to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _needs_embedding(self) -> Self:
         if self.category is None and (self.family != "ridge" or self.c_from != "tokens") and "e" not in self.features:
             raise ValueError(
                 f"family {self.family!r} with c_from {self.c_from!r} decodes the pooled embedding: add e to features"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_a_network(self) -> Self:
+        if self.family == "braindecode" and self.conv.network is None:
+            raise ValueError("family 'braindecode' needs conv.network, such as EEGNet")
+        if self.family not in {"braindecode", "auto"} and self.conv.network is not None:
+            raise ValueError(f"conv.network {self.conv.network!r} is braindecode's: set family to braindecode or auto")
         return self

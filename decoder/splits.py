@@ -1,11 +1,13 @@
 """Splits that cannot leak: what hangs together is never on both sides."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
+from decoder.stimuli import StimulusTable
 
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Row numbers: (train, test)."""
@@ -47,7 +49,120 @@ def leave_one_out(groups: Sequence[str] | NDArray[np.str_]) -> list[Split]:
     ]
 
 
-def stretches(n: int, n_folds: int) -> list[Split]:
-    """Hold out stretches of one recording, one after the other, so that slow drift cannot tell the category."""
-    rows = np.arange(n)
-    return [(np.setdiff1d(rows, test), test) for test in np.array_split(rows, n_folds)]
+def stretches(labels: Sequence[str] | NDArray[np.generic], n_folds: int) -> list[Split]:
+    """Hold out stretches of one recording, one after the other, so that slow drift cannot tell the category.
+
+    A stretch ends where the label changes: trials of one block are alike, and never on both sides.
+
+    Parameters
+    ----------
+    labels : sequence, one a trial, in the order of time
+    n_folds : int
+        At most; fewer where there are fewer blocks.
+    """
+    labels = np.asarray(labels)
+    rows = np.arange(len(labels))
+    changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    if not len(changes):
+        return []
+    wanted = np.arange(1, n_folds) * len(labels) / n_folds
+    edges = np.unique(changes[np.abs(changes[:, None] - wanted).argmin(axis=0)])
+    return [(np.setdiff1d(rows, test), test) for test in np.split(rows, edges)]
+
+
+def folds_apart(
+    groups: Sequence[str] | NDArray[np.str_],
+    units: Sequence[str] | NDArray[np.str_],
+    n_folds: int,
+    rng: np.random.Generator,
+) -> list[Split]:
+    """Split samples so that neither a picture nor a unit (run, session, subject) has samples on both sides.
+
+    Where pictures recur in several units, as when every subject sees them all, units and pictures are crossed: a fold
+    holds out some pictures of some units, and is decoded by what was trained on other pictures of other units.
+
+    Parameters
+    ----------
+    groups, units : sequence of str, one a sample
+        The same for both splits by picture alone.
+    n_folds : int
+        Of units; where they are crossed with pictures, of those as well.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    folds : list of (train, test)
+        Row numbers; every row is held out once.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer than two units, or of pictures to cross them with.
+    """
+    groups, units = np.asarray(groups), np.asarray(units)
+    n_units = len(np.unique(units))
+    if n_units < 2:
+        raise TrainingError(f"all windows are of {units[0]!r}; a split needs two or more: split by picture")
+    by_unit = group_folds(units.tolist(), min(n_folds, n_units), rng)
+    if all(not np.isin(groups[test], groups[train]).any() for train, test in by_unit):
+        return by_unit
+    n_pictures = min(n_folds, len(np.unique(groups)))
+    by_picture = group_folds(groups.tolist(), n_pictures, rng)
+    crossed = [
+        (np.intersect1d(train, other_train), np.intersect1d(test, other_test))
+        for train, test in by_unit
+        for other_train, other_test in by_picture
+    ]
+    if any(not len(train) for train, test in crossed if len(test)):
+        raise TrainingError("no window is of another unit and another picture than those held out; split by picture")
+    return [(train, test) for train, test in crossed if len(test)]
+
+
+def refuse_random_folds(groups: Sequence[str] | NDArray[np.str_]) -> None:
+    """Refuse to deal single windows out to folds at random, unless every window is of a picture of its own.
+
+    Raises
+    ------
+    TrainingError
+        If a picture is shown more than once.
+    """
+    names, counts = np.unique(np.asarray(groups), return_counts=True)
+    most = int(counts.argmax())
+    if counts[most] > 1:
+        raise TrainingError(
+            f"split 'window' would put repeats of {str(names[most])!r} ({counts[most]} windows) and neighbours in time "
+            "on both sides of a fold, which then tell each other's answer; split by picture, run, session or subject"
+        )
+
+
+def overlap(stimuli: StimulusTable, train: Iterable[str], test: Iterable[str]) -> dict[str, float]:
+    """Say what test pictures share with training pictures.
+
+    Parameters
+    ----------
+    stimuli : StimulusTable
+    train, test : iterable of str
+        Stimulus ids.
+
+    Returns
+    -------
+    shares : dict
+        'pictures': share of test pictures that training shows too, by content; 'categories': share of test pictures
+        with a caption that a training picture has too (left out where nobody captioned them).
+    """
+    places = stimuli.rows(sorted(set(train))), stimuli.rows(sorted(set(test)))
+    known, asked = ([_digest(stimuli.images[row]) for row in rows] for rows in places)
+    out = {"pictures": _share(asked, set(known))}
+    if stimuli.captions is not None:
+        captions = stimuli.captions
+        said = {caption for row in places[0] for caption in captions[row]}
+        out["categories"] = round(float(np.mean([bool(said & set(captions[row])) for row in places[1]])), 4)
+    return out
+
+
+def _share(asked: Sequence[str], known: set[str]) -> float:
+    return round(float(np.mean([one in known for one in asked])), 4)
+
+
+def _digest(image: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()

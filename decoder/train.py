@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,25 @@ from numpy.typing import NDArray
 from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
 from decoder.classifiers import Trials
-from decoder.confidence import Calibration, fit_calibration, fit_typicality, window_statistics
+from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, two_way
-from decoder.preprocess import fit_preprocessor
-from decoder.ridge import (
-    Fold,
-    Spectrum,
-    cross_validate,
-    decompose,
-    fit_ridge,
-    make_fold,
-)
+from decoder.preprocess import fit_preprocessor, input_bands
+from decoder.reference import can_align, fit_reference
+from decoder.regression import Regression, make_regression
+from decoder.ridge import Part
 from decoder.spec import DecoderSpec
-from decoder.splits import group_folds
+from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
+from decoder.units import alike, one_unit
+from decoder.usable import usable
+from decoder.versions import versions
 from stream.windows import Window
 
 Array = NDArray[np.float32]
 
-LEAST_WINDOWS = 20
 CONSTANT = 1e-5
 """A target that ranges less than this over the training pictures is carried along, not decoded."""
 CHUNK = 4096
@@ -61,6 +57,10 @@ class Samples:
         Never on both sides of a split.
     runs : ndarray of str, shape (n,)
         The recording that each window is from.
+    units : ndarray of str, shape (n,)
+        Run, session or subject, where a split is by that; never on both sides of it. Otherwise as `groups`.
+    channels : tuple of str
+        Their names.
     """
 
     data: Array
@@ -68,10 +68,24 @@ class Samples:
     rows: NDArray[np.intp]
     groups: NDArray[np.str_]
     runs: NDArray[np.str_]
+    units: NDArray[np.str_]
+    channels: tuple[str, ...]
 
     def take(self, chosen: NDArray[np.intp]) -> "Samples":
         """Give the samples of some rows."""
-        return Samples(self.data[chosen], self.times, self.rows[chosen], self.groups[chosen], self.runs[chosen])
+        return Samples(
+            self.data[chosen],
+            self.times,
+            self.rows[chosen],
+            self.groups[chosen],
+            self.runs[chosen],
+            self.units[chosen],
+            self.channels,
+        )
+
+    def folds(self, n_folds: int, rng: np.random.Generator) -> list[Split]:
+        """Split by what is never to be on both sides; every row is held out once."""
+        return folds_apart(self.groups, self.units, min(n_folds, len(np.unique(self.units))), rng)
 
 
 def fit(
@@ -82,8 +96,10 @@ def fit(
     progress: Progress = no_progress,
     *,
     runs: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
     cache: Path | None = None,
     meta: Mapping[str, Any] | None = None,
+    bank: Targets | None = None,
 ) -> Bundle:
     """Train a decoder.
 
@@ -99,10 +115,14 @@ def fit(
         Called with (what, done, total).
     runs : sequence of str, optional
         The recording that each window is from; left out, all are from one.
+    units : sequence of str, optional
+        The run, session or subject that each window is from, where `spec.split` is by one of these.
     cache : Path or None
         Folder that keeps targets between runs.
     meta : mapping or None
         JSON-able facts that the bundle carries along: data, window, filters.
+    bank : Targets or None
+        `c` and `e` of captioned pictures that nobody was shown, from which a prior of `c` learns.
 
     Raises
     ------
@@ -116,9 +136,12 @@ def fit(
     )
     facts = {"feature_space": encoders.feature_space, "left_out": left_out, **(meta or {})}
     kept = {id(window) for window, _ in used}
-    if runs is not None:
-        runs = [run for run, window in zip(runs, windows, strict=True) if id(window) in kept]
-    return fit_targets([window for window, _ in used], shown, targets, spec, progress, runs=runs, meta=facts)
+    runs, units = (
+        None if names is None else [name for name, window in zip(names, windows, strict=True) if id(window) in kept]
+        for names in (runs, units)
+    )
+    chosen = [window for window, _ in used]
+    return fit_targets(chosen, shown, targets, spec, progress, runs=runs, units=units, meta=facts, bank=bank)
 
 
 def fit_targets(
@@ -129,26 +152,28 @@ def fit_targets(
     progress: Progress = no_progress,
     *,
     runs: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
+    bank: Targets | None = None,
 ) -> Bundle:
     """Train on targets computed already, one row a stimulus; as `fit` otherwise.
 
     Every window's label must be a stimulus.
     """
-    samples = _samples(windows, stimuli, runs)
-    folds = _held_out_folds(samples, spec) if spec.category is None else []
+    samples = gather(windows, stimuli, spec, runs=runs, units=units)
+    folds = held_out_folds(samples, spec) if spec.category is None else []
     models: dict[str, Model] = {}
     if spec.category is not None:
         templates = {name: value for name, value in (("c", targets.c), ("z", targets.z)) if value is not None}
         trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
         models[WHOLE], scores = fit_category(trials, templates, spec.category, spec.preprocess)
     else:
-        models[WHOLE], scores = fit_model(samples, targets, spec, progress)
+        models[WHOLE], scores = fit_model(samples, targets, spec, progress, bank=bank)
     held_out: dict[str, str] = {}
     for number, (train, test) in enumerate(folds):
         name = f"fold{number}"
         progress("held-out folds", number, len(folds))
-        models[name], _ = fit_model(samples.take(train), targets, spec)
+        models[name], _ = fit_model(samples.take(train), targets, spec, bank=bank)
         held_out |= dict.fromkeys((stimuli.ids[row] for row in samples.rows[test]), name)
     if folds:
         progress("held-out folds", len(folds), len(folds))
@@ -158,7 +183,7 @@ def fit_targets(
         "windows": len(windows),
         "pictures": len(stimuli),
         "scores": scores,
-        "versions": _versions(),
+        "versions": versions(),
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
         **(meta or {}),
     }
@@ -170,47 +195,26 @@ def fit_targets(
         tmin=first.tmin,
         held_out=held_out,
         meta=facts,
+        # A map between covariances means nothing across units, nor across streams with clocks of their own.
+        reference=fit_reference(samples.data) if one_unit(first.channels) and can_align(samples.data) else None,
     )
 
 
-def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Window, str]], dict[str, int]]:
-    """Pick the windows that can be learned from.
-
-    Returns
-    -------
-    used : list of (Window, stimulus id)
-    left_out : dict
-        How many windows were left out, by reason.
+def gather(
+    windows: Sequence[Window],
+    stimuli: StimulusTable,
+    spec: DecoderSpec,
+    *,
+    runs: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+) -> Samples:
+    """Put windows, each of which answers to a stimulus, side by side.
 
     Raises
     ------
     TrainingError
-        If fewer than 20 are left.
+        If they differ in shape, channels or rate, or the split that the spec asks for would leak.
     """
-    known = set(ids)
-    used = []
-    left_out = {"rejected": 0, "not a stimulus": 0, "not finite": 0}
-    for window in windows:
-        label = window.event.label if window.event is not None else ""
-        if window.quality.rejected:
-            left_out["rejected"] += 1
-        elif label not in known:
-            left_out["not a stimulus"] += 1
-        elif not np.isfinite(window.data).all():
-            left_out["not finite"] += 1
-        else:
-            used.append((window, label))
-    if any(left_out.values()):
-        logger.info("windows left out of training: %s", left_out)
-    if len(used) < LEAST_WINDOWS:
-        raise TrainingError(
-            f"{len(used)} of {len(windows)} windows can be learned from (left out: {left_out}); "
-            f"give at least {LEAST_WINDOWS} whose event labels are stimulus ids such as {list(ids[:2])}"
-        )
-    return used, left_out
-
-
-def _samples(windows: Sequence[Window], stimuli: StimulusTable, runs: Sequence[str] | None) -> Samples:
     first = windows[0]
     for window in windows:
         if window.data.shape != first.data.shape or window.channels != first.channels or window.sfreq != first.sfreq:
@@ -221,15 +225,22 @@ def _samples(windows: Sequence[Window], stimuli: StimulusTable, runs: Sequence[s
     rows = stimuli.rows(window.event.label if window.event is not None else "" for window in windows)
     times = first.tmin + np.arange(first.data.shape[1]) / (first.sfreq or 1)
     names = np.asarray(["only"] * len(windows) if runs is None else runs)
-    return Samples(np.stack([w.data for w in windows]), times, rows, np.asarray(stimuli.groups)[rows], names)
+    groups = np.asarray(stimuli.groups)[rows]
+    if spec.split == "window":
+        refuse_random_folds(groups)
+    apart = groups if spec.split in {"picture", "window"} else names if spec.split == "run" else units
+    if apart is None:
+        raise TrainingError(f"split by {spec.split}, but nobody said which window is of which; split by run or picture")
+    data = alike(first.channels, np.stack([w.data for w in windows]))
+    return Samples(data, times, rows, groups, names, np.asarray(apart), first.channels.names)
 
 
-def _held_out_folds(samples: Samples, spec: DecoderSpec) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def held_out_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
+    """Give the folds whose windows are decoded by models that never saw them; none if the spec asks for none."""
     if spec.hold_out == "none":
         return []
-    n_groups = len(np.unique(samples.groups))
-    n_folds = n_groups if spec.hold_out == "groups" else int(spec.hold_out)
-    return group_folds(samples.groups.tolist(), n_folds, np.random.default_rng(spec.seed))
+    n_folds = len(np.unique(samples.units)) if spec.hold_out == "groups" else int(spec.hold_out)
+    return samples.folds(n_folds, np.random.default_rng(spec.seed))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +262,12 @@ class Fitted:
 
 
 def fit_model(
-    samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress
+    samples: Samples,
+    targets: Targets,
+    spec: DecoderSpec,
+    progress: Progress = no_progress,
+    *,
+    bank: Targets | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
     if spec.family == "ridge" and spec.c_from == "tokens":
@@ -259,7 +275,7 @@ def fit_model(
         return fitted.model, fitted.scores
     from decoder.embedding import fit_embedding
 
-    return fit_embedding(samples, targets, spec, progress)
+    return fit_embedding(samples, targets, spec, progress, bank=bank)
 
 
 def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress) -> Fitted:
@@ -268,10 +284,12 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
     Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
     """
     designs = _designs(samples, spec, progress)
-    folds = [design.fold for design in designs]
     preprocess = fit_preprocessor(samples.data, samples.times, spec.preprocess)
-    spectrum = decompose(preprocess(samples.data))
-    grid = np.asarray(spec.alphas) * spectrum.eigenvalues.mean()
+    regression = make_regression(
+        *([design.fold for design in designs], preprocess(samples.data), spec.regression, spec.alphas),
+        bands=input_bands(samples.channels, samples.times, spec.preprocess, spec.regression.bands),
+        rng=np.random.default_rng([spec.seed, 3]),
+    )
     heads: list[Head] = []
     scores: dict[str, Any] = {}
     deviations: list[list[Array]] = [[] for _ in designs]
@@ -283,8 +301,8 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         flat = value.reshape(len(value), -1)
         active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
         Y = flat[samples.rows][:, active]
-        found = cross_validate(folds, Y, grid)
-        weights, intercept = fit_ridge(spectrum, Y, found.alpha)
+        found = regression.choose(Y)
+        weights, intercept = regression.fit(Y, found.choice)
         gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])
         constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
         if name != "z":
@@ -293,15 +311,20 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         heads.append(Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant))
         correct.append(identified(flat[:, active], found.predictions, samples.rows, intercept))
         scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
-        for design, known in zip(designs, deviations, strict=True):
-            known.append(gain * _deviations(design, Y, found.alpha))
+        for number, (design, known) in enumerate(zip(designs, deviations, strict=True)):
+            known.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r = _structure_head(block, units[samples.rows], folds, spectrum, grid=grid, spec=spec)
+        head, r = _structure_head(block, units[samples.rows], regression, spec)
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
-    calibration = _calibration(designs, deviations, correct)
+    if not correct:
+        # Of structure alone, its first block says what is told apart.
+        kept = next(iter(targets.s.values()))[:, heads[0].active].astype(np.float32)
+        found = regression.choose(kept[samples.rows])
+        correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
+    calibration, scores["confidence"] = _calibration(designs, deviations, correct)
     return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 
 
@@ -309,21 +332,22 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
 class _Design:
     """A fold, with the inputs on which confidence is learned: held-out windows, and surrogates without response."""
 
-    fold: Fold
+    fold: Part
     inputs: Array
     n_surrogates: int
 
 
 def _designs(samples: Samples, spec: DecoderSpec, progress: Progress) -> list[_Design]:
     rng = np.random.default_rng(spec.seed)
-    n_folds = min(spec.cv_folds, len(np.unique(samples.groups)))
+    splits = samples.folds(spec.cv_folds, rng)
+    n_folds = len(splits)
     out = []
-    for number, (train, test) in enumerate(group_folds(samples.groups.tolist(), n_folds, rng)):
+    for number, (train, test) in enumerate(splits):
         progress("cross-validation", number, n_folds)
         preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
         held_out = preprocess(samples.data[test])
         surrogates = preprocess(turned(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
-        fold = make_fold(preprocess(samples.data[train]), held_out, train, test)
+        fold = Part(train, test, preprocess(samples.data[train]), held_out)
         out.append(_Design(fold, np.concatenate([held_out, surrogates]), len(surrogates)))
     progress("cross-validation", n_folds, n_folds)
     return out
@@ -337,27 +361,24 @@ def turned(data: Array, rng: np.random.Generator) -> Array:
     return np.stack([np.roll(window, shift, axis=1) for window, shift in zip(data, shifts, strict=True)])
 
 
-def _deviations(design: _Design, Y: Array, alpha: NDArray[np.float64]) -> Array:
-    """Decode a fold's held-out windows and surrogates, as deviations from the mean."""
-    weights, _ = fit_ridge(design.fold.spectrum, Y[design.fold.train], alpha)
-    return design.inputs @ weights
-
-
 def _calibration(
     designs: Sequence[_Design], deviations: Sequence[Sequence[Array]], correct: Sequence[NDArray[np.float64]]
-) -> Calibration:
-    """Learn confidence from held-out windows; surrogates are told from other pictures by chance only."""
-    statistics, truth = [], []
+) -> tuple[Calibration, dict[str, float]]:
+    """Learn confidence from held-out windows, and from surrogates without a response."""
     told = np.mean(correct, axis=0)
+    folds = []
     for design, known in zip(designs, deviations, strict=True):
-        statistics.append(window_statistics(design.inputs, list(known)))
-        truth.append(np.concatenate([told[design.fold.test], np.full(design.n_surrogates, 0.5)]))
-    return fit_calibration(np.concatenate(statistics), np.concatenate(truth))
+        statistics = window_statistics(design.inputs, list(known))
+        own, surrogates = np.split(statistics, [len(design.fold.test)])
+        folds.append(FoldStatistics(own, told[design.fold.test], surrogates))
+    return calibrate(folds)
 
 
 def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:
-    """Two-way identification of each sample's picture among all pictures, by correlation about the mean."""
-    return two_way(correlation_matrix(features - mean, predictions - mean), rows)
+    """Two-way identification of each sample's picture among those of the samples, by correlation about the mean."""
+    # Not among all that have features: pictures that are held out must not be known to what is fitted here.
+    shown, own = np.unique(rows, return_inverse=True)
+    return two_way(correlation_matrix(features[shown] - mean, predictions - mean), own)
 
 
 def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
@@ -367,26 +388,21 @@ def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
 
 
 def _structure_head(
-    block: int,
-    units: NDArray[np.float16],
-    folds: Sequence[Fold],
-    spectrum: Spectrum,
-    *,
-    grid: NDArray[np.float64],
-    spec: DecoderSpec,
+    block: int, units: NDArray[np.float16], regression: Regression, spec: DecoderSpec
 ) -> tuple[Head, float]:
     """Find a block's best-decoded units and fit those; gives the head and their mean held-out correlation."""
     n_units = units.shape[1]
-    alpha, r, gain = np.empty(n_units), np.empty(n_units, np.float32), np.empty(n_units, np.float32)
+    choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
     for start in range(0, n_units, CHUNK):
         part = slice(start, min(n_units, start + CHUNK))
         Y = units[:, part].astype(np.float32)
-        found = cross_validate(folds, Y, grid)
-        alpha[part], r[part] = found.alpha, found.r
+        found = regression.choose(Y)
+        choices.append(found.choice)
+        r[part] = found.r
         gain[part] = undo_shrinkage(Y, found.predictions, spec.s_gain)
     n_kept = max(1, round(spec.unit_fraction * n_units))
     kept = np.sort(np.argpartition(-r, n_kept - 1)[:n_kept])
-    weights, intercept = fit_ridge(spectrum, units[:, kept].astype(np.float32), alpha[kept])
+    weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
     constant = np.zeros(n_units, np.float32)
     head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
     return head, rounded_mean(r[kept])
@@ -395,13 +411,3 @@ def _structure_head(
 def rounded_mean(values: NDArray[Any]) -> float:
     """Give a mean to four digits."""
     return round(float(np.mean(values)), 4)
-
-
-def _versions() -> dict[str, str]:
-    out = {}
-    for name in ("minddiffuser", "numpy", "scipy", "torch", "open_clip_torch", "diffusers"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return out

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from decoder.braindecode import make_network
 from decoder.conv import ConvEncoder, Network, Preparation
 from decoder.errors import TrainingError
-from decoder.preprocess import PreprocessSpec, noise_whitener, time_bins
+from decoder.preprocess import PreprocessSpec, noise_whitener, time_bins, time_whitener
 from decoder.spec import ConvSpec
 from decoder.targets import Progress, no_progress
 
@@ -23,6 +24,8 @@ LEAST_PICTURES = 4
 INITIAL_TEMPERATURE = 0.07
 LARGEST_SCALE = 100.0
 """Of the contrast's logits, as in CLIP."""
+FEW = 8
+"""Windows a step for a new subject's layer: of the few there are, most steps come from small ones."""
 FINAL_RATE = 1e-2
 """Share of the learning rate that is left at the last epoch."""
 
@@ -105,10 +108,10 @@ def fit_encoder(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        preparation = fit_preparation(lesson.data[train], binning, whiten=preprocess.whiten)
+        preparation = fit_preparation(lesson.data[train], binning, preprocess)
         n_subjects = int(lesson.subjects.max()) + 1
         n_channels, n_bins = preparation.mean.shape
-        network = Network((n_channels, n_bins), sfreq, lesson.embeddings.shape[1], n_subjects, spec).to(device)
+        network = make_network((n_channels, n_bins), sfreq, lesson.embeddings.shape[1], n_subjects, spec).to(device)
         parameters = list(network.parameters())
         scale = _School(lesson, preparation, network, spec, rng).teach(parameters, train, validation, progress)
     return ConvEncoder(preparation, network.cpu(), spec, sfreq, scale)
@@ -123,16 +126,18 @@ def adapt(
 ) -> ConvEncoder:
     """Fit the layer of a new subject, as the only one, under a trunk that others trained and that stays as it is.
 
-    As `fit_encoder` otherwise; the layer starts from the mean of those of the others.
+    A few minutes of data do. As `fit_encoder` otherwise; the layer starts from the mean of those of the others, and
+    without decay, which would draw it to nothing.
     """
+    spec = encoder.spec.model_copy(update={"batch": min(FEW, encoder.spec.batch), "weight_decay": 0.0})
     train, validation = _split(lesson.groups, encoder.spec.validation, rng)
     binning = time_bins(lesson.times, preprocess)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
-        preparation = fit_preparation(lesson.data[train], binning, whiten=preprocess.whiten)
+        preparation = fit_preparation(lesson.data[train], binning, preprocess)
         network = copy.deepcopy(encoder.network)
         network.subjects = torch.nn.Parameter(network.subjects.detach().mean(dim=0, keepdim=True))
-        school = _School(lesson, preparation, network, encoder.spec, rng)
+        school = _School(lesson, preparation, network, spec, rng)
         scale = school.teach([network.subjects], train, validation, progress)
     return ConvEncoder(preparation, network, encoder.spec, encoder.sfreq, scale)
 
@@ -149,15 +154,18 @@ def _split(groups: NDArray[np.str_], share: float, rng: np.random.Generator) -> 
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def fit_preparation(data: Array, binning: Array, *, whiten: bool) -> Preparation:
-    """Fit whitening (or mere scaling) of channels, and the mean response, on training windows."""
+def fit_preparation(data: Array, binning: Array, spec: PreprocessSpec) -> Preparation:
+    """Fit whitening (or mere scaling) of channels, that over time, and the mean response, on training windows."""
     binned = data @ binning
-    if whiten:
+    if spec.whiten:
         whitener = noise_whitener(binned)
     else:
         spread = (binned - binned.mean(axis=0)).std(axis=(0, 2), dtype=np.float64)
         live = spread > 1e-6 * spread.max(initial=0)
         whitener = np.diag(np.divide(1, spread, out=np.zeros_like(spread), where=live)).astype(np.float32)
+    if spec.whiten_time:
+        over = time_whitener(binned, whitener)
+        binning, binned = binning @ over, binned @ over
     mean = binned.mean(axis=0, dtype=np.float64)
     return Preparation(binning, whitener, (whitener @ mean).astype(np.float32))
 

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _CHUNK = 1 << 22
 _GIB = 1024**3
+_ELSEWHERE = "name another folder with MINDDIFFUSER_CACHE"
 
 Key = Mapping[str, str | int]
 """What an entry depends on, by name; any difference makes another entry."""
@@ -34,10 +35,16 @@ class EngineCache:
     ----------
     folder : Path
         Made when the first entry is.
+
+    Attributes
+    ----------
+    given : dict of Path to bool
+        Folders of the entries that were given out, and whether they were built for it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.given: dict[Path, bool] = {}
 
     def path(self, key: Key) -> Path:
         """Where the entry of a key is, or would be."""
@@ -47,12 +54,21 @@ class EngineCache:
     def find(self, key: Key) -> Path | None:
         """Folder of an entry whose files are all as they were written, or None."""
         entry = self.path(key)
-        return entry if entry.is_dir() and _fault(entry, key) is None else None
+        if not entry.is_dir() or _fault(entry, key) is not None:
+            return None
+        self.given.setdefault(entry, False)
+        return entry
+
+    def key_of(self, entry: Path) -> Key:
+        """Key of an entry that was given out."""
+        key: Key = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))["key"]
+        return key
 
     def get(self, key: Key, build: Callable[[Path], None], *, room: int) -> Path:
         """Folder of an entry; built where it is missing or damaged.
 
-        Of several processes that want the same entry one builds it and the others wait.
+        Of several processes that want the same entry one builds it and the others wait; what a builder that was
+        killed left behind is removed.
 
         Parameters
         ----------
@@ -69,32 +85,43 @@ class EngineCache:
         """
         self._prepare()
         entry = self.path(key)
-        with FileLock(entry.with_name(f".{entry.name}.lock"), mode=0o600):
-            if entry.exists():
-                fault = _fault(entry, key)
-                if fault is None:
-                    return entry
-                _log.warning("engine cache: %s %s; it is made again", entry.name, fault)
-                shutil.rmtree(entry)
-            self._check_room(room)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=self.folder))
-            try:
-                build(scratch)
-                _seal(scratch, key)
-                scratch.rename(entry)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            with FileLock(entry.with_name(f".{entry.name}.lock"), mode=0o600):
+                self.given[entry] = self._ensure(entry, key, build, room)
+        except OSError as error:
+            msg = f"engine cache {self.folder}: {error.strerror or error}; {_ELSEWHERE}"
+            raise CacheError(msg) from error
         return entry
+
+    def _ensure(self, entry: Path, key: Key, build: Callable[[Path], None], room: int) -> bool:
+        """Build an entry where there is no good one, and say whether that was so; its lock is held."""
+        if entry.exists():
+            fault = _fault(entry, key)
+            if fault is None:
+                return False
+            _log.warning("engine cache: %s %s; it is made again", entry.name, fault)
+            shutil.rmtree(entry)
+        for left in self.folder.glob(f".{entry.name}-*"):
+            shutil.rmtree(left)
+        self._check_room(room)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=self.folder))
+        try:
+            build(scratch)
+            _seal(scratch, key)
+            scratch.rename(entry)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return True
 
     def _prepare(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if self.folder.stat().st_uid != os.getuid():
-                msg = f"engine cache {self.folder} belongs to another user: name another with MINDDIFFUSER_CACHE"
+                msg = f"engine cache {self.folder} belongs to another user: {_ELSEWHERE}"
                 raise CacheError(msg)
             self.folder.chmod(0o700)
         except OSError as error:
-            msg = f"engine cache {self.folder}: {error.strerror}; name another with MINDDIFFUSER_CACHE"
+            msg = f"engine cache {self.folder}: {error.strerror}; {_ELSEWHERE}"
             raise CacheError(msg) from error
 
     def _check_room(self, room: int) -> None:
@@ -102,7 +129,7 @@ class EngineCache:
         if free < room:
             msg = (
                 f"engine cache {self.folder}: {room / _GIB:.1f} GiB are needed and {free / _GIB:.1f} GiB are free; "
-                "make room, or name another disk with MINDDIFFUSER_CACHE"
+                f"make room, or {_ELSEWHERE}"
             )
             raise CacheError(msg)
 

@@ -15,27 +15,47 @@ from torch import Tensor, nn
 
 from engine.cache import EngineCache, Key
 from engine.errors import BackendError
-from engine.folders import hash_folders
+from engine.folders import count_weights, hash_folders
 from engine.models import Models
 
 _log = logging.getLogger(__name__)
 
 Part = Literal["unet", "decoder"]
 PARTS: tuple[Part, ...] = ("unet", "decoder")
-OPSETS = (23, 20)
-"""Best first: 23 has attention as one operator, 21 group normalisation, 20 is read by every runtime still in use."""
+OPSETS = (20, 23)
+"""20 is read by every runtime still in use; 23 has attention as one operator, which gained nothing on a CPU."""
 FILE = "model.onnx"
 INPUTS: dict[Part, tuple[str, ...]] = {"unet": ("x", "timesteps", "c", "mask"), "decoder": ("latents",)}
 OUTPUT = "out"
+Report = Callable[[str, int, int], None]
+"""How long work tells how far it is: (what, done, total)."""
 _NEEDED = ("onnx", "onnxscript")
-_ROOM = 3  # times the weights: the file, its copy while it is written, and something over
+_ROOM = 1.2  # times the weights as they are exported: they are written once, beside the program
+_STEPS = 4  # traced, translated, written, checked
 _MOST = 63  # from 64 on, diffusers copies before it upsamples: another program
+
+
+def _whole_masks() -> Any:
+    """Attention whose mask has a row for each query: ONNX Runtime's Attention operator does not broadcast one."""
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    class WholeMasks(AttnProcessor2_0):  # type: ignore[misc]
+        def __call__(
+            self, attn: Any, hidden: Tensor, encoder_hidden_states: Any = None, attention_mask: Any = None, **rest: Any
+        ) -> Tensor:
+            if attention_mask is not None:
+                attention_mask = attention_mask.expand(-1, hidden.shape[1], -1)
+            out: Tensor = super().__call__(attn, hidden, encoder_hidden_states, attention_mask, **rest)
+            return out
+
+    return WholeMasks()
 
 
 class _Unet(nn.Module):
     def __init__(self, models: Models) -> None:
         super().__init__()
         self.network = models.unet
+        self.network.set_attn_processor(_whole_masks())
 
     def forward(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         out: Tensor = self.network(x, timesteps, c, encoder_attention_mask=mask, return_dict=False)[0]
@@ -80,7 +100,13 @@ def onnx_key(models: Models, part: Part, opset: int) -> Key:
         "dtype": str(models.dtype),
         "scaling": f"{models.scaling} {models.shift}",
         "opset": opset,
-    } | {package: _version(package) for package in ("torch", "diffusers", *_NEEDED)}
+        "device": models.device.type,
+    } | exporter_versions()
+
+
+def exporter_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what an exported file looks like, by name."""
+    return {package: _version(package) for package in ("torch", "diffusers", *_NEEDED)}
 
 
 def weights_hash(models: Models, part: Part) -> str:
@@ -96,7 +122,12 @@ def architecture_hash(models: Models, part: Part) -> str:
 
 
 def exported(
-    models: Models, part: Part, cache: EngineCache, opset: int, verify: Callable[[Path], None] | None = None
+    models: Models,
+    part: Part,
+    cache: EngineCache,
+    opset: int,
+    verify: Callable[[Path], None] | None = None,
+    report: Report | None = None,
 ) -> Path:
     """ONNX file of a network, exported where the cache does not have it; the batch is the one dimension left open.
 
@@ -108,6 +139,8 @@ def exported(
     opset : int
     verify : callable, optional
         Given a fresh export before it is kept; raises a BackendError where it is of no use.
+    report : callable, optional
+        Told how far a fresh export is.
 
     Raises
     ------
@@ -122,13 +155,16 @@ def exported(
     if reason := missing():
         msg = f"the {part} cannot be exported: {reason}; pip install 'minddiffuser[onnx]'"
         raise BackendError(msg)
-    room = _ROOM * sum(file.stat().st_size for file in _folder(models, part).glob("*.safetensors"))
+    room = int(_ROOM * count_weights(_folder(models, part)) * models.dtype.itemsize)
     _log.info("exporting the %s to ONNX (opset %d); this is done once", part, opset)
+    what = f"{part} to ONNX, opset {opset}"
 
     def build(folder: Path) -> None:
-        write_onnx(models, part, folder, opset)
+        write_onnx(models, part, folder, opset, lambda done: report and report(what, done, _STEPS))
         if verify is not None:
             verify(folder / FILE)
+        if report is not None:
+            report(what, _STEPS, _STEPS)
 
     try:
         return cache.get(key, build, room=room) / FILE
@@ -138,8 +174,12 @@ def exported(
         raise BackendError(msg) from error
 
 
-def write_onnx(models: Models, part: Part, folder: Path, opset: int) -> None:
-    """Export one network to `folder`/model.onnx; weights over 2 GB go to a file beside it."""
+def write_onnx(models: Models, part: Part, folder: Path, opset: int, step: Callable[[int], object]) -> None:
+    """Export one network to `folder`/model.onnx; weights over 2 GB go to a file beside it.
+
+    `step` is told how many steps are done: 0, 1 once the network is traced, 2 translated, 3 written.
+    """
+    step(0)
     network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models)
     batch = torch.export.Dim("n", min=1, max=_MOST)
     names = INPUTS[part]
@@ -151,6 +191,7 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int) -> None:
         traced = torch.export.export(
             network.eval(), example(models, part, 2), dynamic_shapes={name: {0: batch} for name in names}, strict=False
         )
+        step(1)
         program: Any = torch.onnx.export(
             traced,
             dynamo=True,
@@ -159,7 +200,9 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int) -> None:
             output_names=[OUTPUT],
             verbose=False,
         )
+        step(2)
         program.save(folder / FILE)
+    step(3)
 
 
 def _folder(models: Models, part: Part) -> Path:

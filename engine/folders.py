@@ -1,6 +1,10 @@
 """Where weights lie: folders and hub ids, safetensors only, and the hash that names a feature space."""
 
 import hashlib
+import json
+import struct
+from functools import lru_cache
+from math import prod
 from pathlib import Path
 
 from engine.errors import ModelError
@@ -91,11 +95,34 @@ def find_parts(spec: ModelSpec) -> dict[str, Path]:
 
 def hash_folders(folders: list[Path]) -> str:
     """sha256 over the configurations and weights of some folders, as 64 hexadecimal digits."""
+    files = [path for folder in folders for path in sorted((*folder.glob("*config.json"), *weight_files(folder)))]
+    return _hash_files(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=32)
+def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read files once, as long as their size and time stay: gigabytes are asked for several times at a start."""
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((*folder.glob("*config.json"), *folder.glob("*.safetensors"))):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
+    for path, _, _ in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Give the safetensors files that are loaded: beside `model.safetensors`, `model.fp16.safetensors` is not."""
+    files = list(folder.glob("*.safetensors"))
+    return [path for path in files if "." not in path.stem] or files
+
+
+def count_weights(folder: Path) -> int:
+    """Numbers in a folder's safetensors files, read from their headers (8 bytes of length, then JSON)."""
+    total = 0
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        total += sum(prod(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__")
+    return total

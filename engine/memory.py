@@ -2,16 +2,17 @@
 
 import json
 import logging
-import struct
+import resource
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from engine.batches import sizes
 from engine.errors import MemoryBudgetError
+from engine.folders import count_weights
 from engine.models import Models
 
 _log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ _log = logging.getLogger(__name__)
 Decode = Callable[[Tensor], Tensor]
 """Latents (n, channels, height, width) -> pictures (n, 3, height, width)."""
 GIB = 1024**3
-RUNTIME = int(0.6 * GIB)
-"""Bytes of Python, torch and the rest before any model is loaded."""
+RUNTIME = int(0.85 * GIB)
+"""Bytes of Python, torch, diffusers and the rest without any weights, as measured on Linux."""
 _LIVE = 4  # feature maps of the decoder's widest full-size layer that are alive at once: input, output, and workspace
 _ITEM = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
 
@@ -79,7 +80,38 @@ def budgeted(
         return decode
     one = _tiled(models) if plan.tiled else decode
     slices = plan.slices
-    return lambda latents: torch.cat([one(part) for part in torch.split(latents, slices)])
+    return lambda latents: torch.cat([one(part) for part in torch.split(latents, sizes(len(latents), slices))])
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory so far: of the whole process on a CPU, of torch's part on a GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def check_budget(budget_gib: float | None, before: int, after: int) -> None:
+    """Refuse an engine whose warm-up took more than its budget.
+
+    Parameters
+    ----------
+    budget_gib : float or None
+    before, after : int
+        `peak_bytes` about the warm-up. Where something earlier, such as an export, took as much, nothing is known.
+
+    Raises
+    ------
+    MemoryBudgetError
+        It says how much was taken.
+    """
+    if budget_gib is None or after <= before or after <= budget_gib * GIB:
+        return
+    msg = (
+        f"engine.memory_gib is {budget_gib:g} and the engine took {after / GIB:.2f} GiB in its warm-up: raise it, or "
+        "choose smaller models, structure.mode 'fast' or a half-precision models.dtype"
+    )
+    raise MemoryBudgetError(msg)
 
 
 def _tiled(models: Models) -> Decode:
@@ -114,14 +146,3 @@ def weight_bytes(models: Models) -> int:
         count_weights(folder) * (_ITEM[models.dtype] if folder in half else 4)
         for folder in {models.parts[part] for part in ("unet", "vae", "text", "clip") if part in models.parts}
     )
-
-
-def count_weights(folder: Path) -> int:
-    """Numbers in a folder's safetensors files, read from their headers (8 bytes of length, then JSON)."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        total += sum(prod(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__")
-    return total

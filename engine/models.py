@@ -59,8 +59,15 @@ class Models:
         self.image_size = side * self.vae_scale
         self.scaling = float(vae.get("scaling_factor") or 1.0)
         self.shift = float(vae.get("shift_factor") or 0.0)
+        _refuse_others(self.parts["unet"], config)
         self.context_dim = int(config["cross_attention_dim"])
-        self.tokens = _text_tokens(self.parts["text"])
+        self.tokens, width = _text_shape(self.parts["text"])
+        if width != self.context_dim:
+            msg = (
+                f"the UNet takes captions of width {self.context_dim} and {self.parts['text']} gives {width}: "
+                "take both from one model family"
+            )
+            raise ModelError(msg)
         if vae["latent_channels"] != config["in_channels"]:
             msg = (
                 f"the UNet takes {config['in_channels']} latent channels and the VAE has {vae['latent_channels']}: "
@@ -273,11 +280,30 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _text_tokens(folder: Path) -> int:
-    """Tokens that a text encoder gives: the length of every caption, padded."""
+def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse UNets that want more than a latent, a timestep and a caption: they would fail, or be wrong in silence."""
+    wants = {
+        "addition_embed_type": "a pooled caption and picture sizes (SDXL and its kin)",
+        "class_embed_type": "a class or a noise level",
+        "encoder_hid_dim_type": "another kind of embedding",
+        "time_cond_proj_dim": "the strength of guidance as an input (full LCM students)",
+    }
+    for name, what in wants.items():
+        if config.get(name) is not None:
+            msg = f"{folder}: this UNet wants {what} ({name}): Stable Diffusion 1.x, 2.x and Turbo are supported"
+            raise ModelError(msg)
+    if not isinstance(config["cross_attention_dim"], int):
+        msg = f"{folder}: cross_attention_dim is {config['cross_attention_dim']} and must be one number"
+        raise ModelError(msg)
+
+
+def _text_shape(folder: Path) -> tuple[int, int]:
+    """Tokens that a text encoder gives (the length of every caption, padded), and the width of each."""
     if (folder / "open_clip_config.json").is_file():
-        return int(_read_config(folder / "open_clip_config.json")["model_cfg"]["text_cfg"].get("context_length", 77))
-    return int(_read_config(folder / "config.json").get("max_position_embeddings", 77))
+        text = _read_config(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
+        return int(text.get("context_length", 77)), int(text.get("width", 512))
+    config = _read_config(folder / "config.json")
+    return int(config.get("max_position_embeddings", 77)), int(config.get("hidden_size", 512))
 
 
 def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype, **options: bool) -> Any:

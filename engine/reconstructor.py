@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from decoder.features import Features
 from engine.backends.choice import make_backend
+from engine.batches import sizes
 from engine.cache import EngineCache
 from engine.errors import FeatureError, ModelError
 from engine.gradient import load_gradient
-from engine.memory import budgeted
+from engine.memory import budgeted, check_budget, peak_bytes
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
 from engine.reuse import Reuse
@@ -95,6 +96,8 @@ class Reconstructor:
         self._exact = _exact_schedule(spec, config)
         self._from_z = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=spec.strength)
         self._from_noise = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=1.0)
+        finish = spec.structure.finish if spec.structure.iterations else 0.0
+        self._last = make_schedule(config, kind=spec.sampler, steps=1, strength=finish) if finish else None
         self._view: Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]] = self._true_view
         if spec.structure.mode != "none":
             weights = spec.structure.layer_weights
@@ -105,7 +108,33 @@ class Reconstructor:
                 self._view = lambda x, blocks: self.models.shallow.features(network(x), blocks)
 
     def warm_up(self, batch: int = 1) -> None:
-        """Run both stages once on made-up features, so that the first real picture is as fast as the next."""
+        """Run both stages on made-up features, so that the first real picture is as fast as the next.
+
+        Parameters
+        ----------
+        batch : int
+            Windows that will be reconstructed at once at most: every size of batch that comes of it is run.
+
+        Raises
+        ------
+        MemoryBudgetError
+            If that took more memory than the configuration allows.
+        """
+        before = peak_bytes(self.models.device)
+        for size in dict.fromkeys(part for windows in range(1, batch + 1) for part in sizes(windows)):
+            self.rehearse(size)
+        check_budget(self.spec.memory_gib, before, peak_bytes(self.models.device))
+
+    def rehearse(self, count: int, on_preview: Callable[[list[Picture]], None] | None = None) -> list[Picture]:
+        """Reconstruct made-up features, and keep quiet about what becomes of their structure."""
+        level = _log.level
+        _log.setLevel(logging.ERROR)
+        try:
+            return self._both_stages(self._made_up(count), on_preview or (lambda _: None))
+        finally:
+            _log.setLevel(level)
+
+    def _made_up(self, count: int) -> list[Features]:
         m = self.models
         c = torch.from_numpy(m.encode_text([""]))[0].numpy()
         z = np.zeros(m.latent_shape, np.float32)
@@ -118,7 +147,7 @@ class Reconstructor:
                 i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool))
                 for i in range(len(self._layer_weights))
             }
-        self.reconstruct([Features(f"warm-up {i}", c, z, s) for i in range(batch)])
+        return [Features(f"made up {i}", c, z, s) for i in range(count)]
 
     def reconstruct(
         self,
@@ -185,7 +214,11 @@ class Reconstructor:
         keys: dict[bool, list[int]] = {}
         for place, f in enumerate(usable):
             keys.setdefault(f.z is None, []).append(place)
-        return [self._group(places, [usable[p] for p in places]) for places in keys.values()]
+        batches = []
+        for places in keys.values():
+            left = iter(places)
+            batches += [list(islice(left, size)) for size in sizes(len(places))]
+        return [self._group(places, [usable[p] for p in places]) for places in batches]
 
     def _group(self, places: list[int], features: list[Features]) -> _Group:
         device = self.models.device
@@ -257,6 +290,7 @@ class Reconstructor:
         if not targets.blocks or not any(problem is None for problem in targets.problems):
             self._fall_back(group, [problem or "" for problem in targets.problems])
             return
+        _report_lost_blocks(group.features, targets)
         latents = self._pulled(group, targets)
         sampled = time.perf_counter()
         pixels = self._decode(latents)
@@ -278,7 +312,7 @@ class Reconstructor:
                 return first if next(numbers) == 0 else later(x, t, c)
 
             x = begin(group.schedule, group.z, group.noise[0])
-            return sample(
+            pulled = sample(
                 resumed,
                 group.schedule,
                 x,
@@ -286,6 +320,7 @@ class Reconstructor:
                 list(group.noise[1:]),
                 refine=lambda _, x0: pull(x0, self._view, targets, structure, group.z),
             )
+            return self._finished(pulled, group, later)
         schedule = self._exact if self._exact is not None and group.z is not None else group.schedule
         if structure.mode == "onestep":
             strength = 1.0 if group.z is None else self.spec.strength
@@ -299,6 +334,14 @@ class Reconstructor:
 
         predict = self._predict(group, differentiable)
         return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
+
+    def _finished(self, pulled: Tensor, group: _Group, predict: Predict) -> Tensor:
+        """Take away by one more UNet call what gradients leave and no picture has (`structure.finish`)."""
+        if self._last is None:
+            return pulled
+        noise = window_noise([(seed + 1) % 2**63 for seed in group.seeds], 1, self.models.latent_shape)
+        x = begin(self._last, pulled, noise[0].to(self.models.device))
+        return sample(predict, self._last, x, group.c, [])
 
     def _true_view(self, latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         shallow = self.models.shallow
@@ -334,6 +377,15 @@ class Reconstructor:
             if note:
                 _log.warning("window %s: stage 1 stands: %s", picture.window_id, note)
         group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
+
+
+def _report_lost_blocks(features: Sequence[Features], targets: Targets) -> None:
+    """Log which blocks of s are left out of windows that are otherwise pulled: not finite, zero, or masked whole."""
+    for block in targets.blocks:
+        weights = targets.weights[block].tolist()
+        for f, problem, weight in zip(features, targets.problems, weights, strict=True):
+            if problem is None and block in f.s and weight == 0:
+                _log.warning("window %s: block %d of s cannot be used; the others are", f.window_id, block)
 
 
 def _in_order(groups: Sequence[_Group]) -> list[Picture]:

@@ -54,6 +54,11 @@ class StructureSpec(_Spec):
     """Weight of the squared distance from where the pull began (fast): holds against adversarial texture."""
     anchor: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the squared distance from the decoded z, where there is one (fast): z is decoded structure too."""
+    finish: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Strength of one more UNet call after the pull (fast), with c; 0 is none.
+
+    What was pulled is noised so far and cleaned again, which takes away what gradients leave and no picture has: small
+    values keep more of the structure, large ones give back more of the meaning that the pull cost."""
     layer_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 1.2, 1.0)
     """Weight of each CLIP block from the first, times 1 / ||target||.
 
@@ -99,6 +104,7 @@ class EngineSpec(_Spec):
     reuse: ReuseSpec | None = None
     """Set: windows that are all but the same are not reconstructed again."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """What weights and working memory may take; pictures are decoded in slices or tiles to keep to it."""
+    """What the process (on a GPU: torch there) may take; pictures are decoded in slices or tiles to keep to it, and a
+    warm-up that takes more is refused with the figure."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """With a window's id it gives the window's own noise."""

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +16,26 @@ from minddiffuser.errors import AppError
 
 GRACE = 10.0
 """Seconds a child has to end after it was asked to."""
+
+TIED = "MINDDIFFUSER_TIED"
+"""Set in the environment of a child that ends when its stdin closes, as it does when its parent is gone."""
+
+
+def end_with_parent() -> None:
+    """End this process once stdin is closed: as SIGTERM would, and at once if that has not helped in `GRACE` seconds.
+
+    Whatever ends a parent, SIGKILL among it, closes its end of the pipe.
+    """
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    os.environ.pop(TIED, None)
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 class Child:
@@ -69,8 +92,9 @@ async def child(*arguments: str) -> AsyncIterator[Child]:
     """Run `minddiffuser ARGUMENTS` while the block runs; it is gone when the block is left."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "minddiffuser", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {TIED: "1"},
         start_new_session=True,  # Ctrl-C reaches us alone, and we end our children in order
     )
     running = Child(process, f"minddiffuser {arguments[0]}")

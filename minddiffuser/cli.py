@@ -1,7 +1,7 @@
 """The command line; nothing heavy is imported before a command needs it.
 
 Exit codes: 0 done (also when stopped with Ctrl-C or SIGTERM), 1 something is wrong, in one line on stderr,
-2 wrong usage, 3 done but something was lost and the command was asked to mind.
+2 wrong usage, 3 done but something was lost and the command was asked to mind, 130 stopped before it was done.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ import typer
 
 from decoder.errors import DecoderError
 from engine.errors import EngineError
+from minddiffuser.children import TIED, end_with_parent
+from minddiffuser.enginecli import engine_app
 from minddiffuser.errors import AppError
-from stream.errors import StreamError
+from stream.errors import SourceError, StreamError
 
 if TYPE_CHECKING:
     from stream.broker import BrokerSpec
 
 T = TypeVar("T")
 
-LOST = 3
+LOST, STOPPED = 3, 130
 STARTED = time.monotonic()
 
 app = typer.Typer(
@@ -39,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Shows, a moment later, the picture a person is looking at, from brain data streamed over LSL.",
 )
+app.add_typer(engine_app, name="engine")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as configs/demo.yaml")]
 DataDir = Annotated[
@@ -52,11 +55,17 @@ def main() -> None:
     """Run the command line; every error of ours is one line and exit code 1."""
     # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    if TIED in os.environ:
+        end_with_parent()
     try:
         app()
     except (AppError, DecoderError, EngineError, StreamError) as error:
         typer.echo(f"minddiffuser: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
 
 
 @app.command()
@@ -99,35 +108,55 @@ def live(
 
 @app.command()
 def replay(
-    recording: Annotated[Path, typer.Argument(help="XDF, FIF, EDF/BDF, BrainVision, EEGLAB, CSV, NPZ or NIfTI file")],
+    recordings: Annotated[
+        list[Path],
+        typer.Argument(
+            help="XDF, FIF, EDF/BDF, BrainVision, EEGLAB, CSV, NPZ or NIfTI files, or BIDS folders; several are played "
+            "side by side, each begun as long after the first as it was recorded"
+        ),
+    ],
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="1 is the recording's own time")] = 1.0,
     loop: Annotated[bool, typer.Option(help="Begin again at the end")] = False,
     name: Annotated[str | None, typer.Option(help="LSL name and source id of the first stream")] = None,
     wait: Annotated[bool, typer.Option(help="Begin when somebody listens")] = True,
+    subject: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    session: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    task: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    run: Annotated[str | None, typer.Option(help="Of the run in a BIDS folder")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of BIDS' events.tsv that names events")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Send a recording as live LSL streams: its data and its events as string markers."""
+    """Send recordings as live LSL streams: their data, and their events as string markers."""
     from minddiffuser.console import progress, set_up_logging
+    from stream.bids import run_at
     from stream.recordings import read
     from stream.replay import replay as send
 
     set_up_logging(verbose)
     stop = _stop_on_signal()
-    loaded = read(recording)
-    if name:
-        first = replace(loaded.streams[0], name=name, source_id=name)
-        loaded = replace(loaded, streams=(first, *loaded.streams[1:]))
+    entities = {"subject": subject, "session": session, "task": task, "run": run, "label": label}
+    in_bids = {name: value for name, value in entities.items() if value is not None}
+    runs = [run_at(path) for path in recordings]
+    if in_bids and not any(runs):
+        raise AppError(f"--{next(iter(in_bids))} chooses in a BIDS folder; none is named")
+    loaded = [
+        read(found.model_copy(update=in_bids) if found else path) for path, found in zip(recordings, runs, strict=True)
+    ]
+    if name and loaded[0].streams:
+        first = replace(loaded[0].streams[0], name=name, source_id=name)
+        loaded[0] = replace(loaded[0], streams=(first, *loaded[0].streams[1:]))
+    title = " + ".join(one.name for one in loaded)
     with progress() as report:
         send(
-            loaded,
+            *loaded,
             speed=speed,
             loop=loop,
             wait_for_consumers=wait,
-            progress=lambda done, total: report(f"replaying {loaded.name}", round(done), round(total)),
+            progress=lambda done, total: report(f"replaying {title}", round(done), round(total)),
             stop=stop,
         )
-    _answer({"replayed": loaded.name, "stopped": stop.is_set()}, as_json=as_json)
+    _answer({"replayed": title, "stopped": stop.is_set()}, as_json=as_json)
 
 
 @app.command()
@@ -158,7 +187,12 @@ def record(
             line.update(f"{account.file}  {account.seconds:.0f} s  {account.bytes / 1e6:.1f} MB  {'  '.join(parts)}")
 
         wanted = [selector(text) for text in stream or ()]
-        account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+        try:
+            account = write(file, wanted, seconds=seconds, timeout_s=timeout, progress=show, stop=stop)
+        except SourceError:
+            if stop.is_set():
+                raise AppError("stopped before the streams were found: nothing is recorded") from None
+            raise
     _answer({**asdict(account), "lost": account.lost}, as_json=as_json)
     raise typer.Exit(LOST if fail_on_loss and account.lost else 0)
 
@@ -236,6 +270,9 @@ def train(
     config_file: ConfigFile,
     data: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the bundle; default bundles/NAME")] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Move this bundle to the recording; a few minutes of it are enough")
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -244,12 +281,17 @@ def train(
     from minddiffuser.training import train_from_file
 
     set_up_logging(verbose)
-    _answer(train_from_file(config_file, data, out), as_json=as_json)
+    _answer(train_from_file(config_file, data, out, start), as_json=as_json)
 
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Trained decoder, or the archive of a session")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            help="Trained decoder, the archive of a session, or a config: cross-validated on all its recordings"
+        ),
+    ],
     data: DataDir = None,
     live_too: Annotated[
         bool, typer.Option("--live/--offline", help="Also replay the recording and decode it live")
@@ -260,12 +302,22 @@ def evaluate(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say how good a bundle is on its test recording, or what a session published, beside chance and the mean image."""
+    """Say how good a bundle is on its test recording, or what a session published, beside chance and the mean image.
+
+    Of a config, its decoder is trained and tested on all recordings, every window by what never saw its picture or run.
+    """
     from minddiffuser.archive import is_session
     from minddiffuser.console import set_up_logging
     from minddiffuser.evaluate import evaluate_session, run_evaluate
 
     set_up_logging(verbose)
+    if bundle.suffix in {".yaml", ".yml"}:
+        from minddiffuser.crossval import evaluate_config
+
+        if pictures or limit or report:
+            raise AppError(f"{bundle} is a config: --pictures, --limit and --report go with what it trains, a bundle")
+        _answer(evaluate_config(bundle, data), as_json=as_json)
+        return
     if is_session(bundle):
         _answer(evaluate_session(bundle, report), as_json=as_json)
         return
@@ -305,6 +357,11 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(0 if all(finding.ok or not finding.needed for finding in findings) else 1)
 
 
+def _interrupt(*_: object) -> None:
+    """End a command that has no way of its own to stop; asyncio leaves it alone, as it would not Python's own."""
+    raise KeyboardInterrupt
+
+
 def _stop_on_signal() -> threading.Event:
     """Give an event that Ctrl-C or SIGTERM sets."""
     stop = threading.Event()
@@ -314,21 +371,29 @@ def _stop_on_signal() -> threading.Event:
 
 
 def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run `work` with an event that Ctrl-C or SIGTERM sets; a second one ends the program at once."""
+    """Run `work` with an event that Ctrl-C or SIGTERM sets; a Ctrl-C after that ends the program at once."""
 
     async def watched() -> T:
         stop = asyncio.Event()
 
-        def ask() -> None:
+        def interrupt() -> None:
             if stop.is_set():
-                os._exit(130)
+                os._exit(STOPPED)
             stop.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, ask)
+        def listen() -> None:
+            loop.add_signal_handler(signal.SIGINT, interrupt)
+            loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+        loop = asyncio.get_running_loop()
+        # Not before the work waits for the first time: until then no handler of the loop's would be heard.
+        loop.call_soon(listen)
         return await work(stop)
 
-    return asyncio.run(watched())
+    try:
+        return asyncio.run(watched())
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is still to be said
 
 
 def _broker(text: str) -> BrokerSpec:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from decoder.datasets import SELECTED, Form, PerSession
+from decoder.realign import RealignSpec
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
+from stream.bids import BidsRun
 from stream.broker import BrokerSpec
 from stream.filters import FilterSpec
+from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.lsl import SourceSpec
 
@@ -30,6 +35,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _several(value: object) -> object:
+    """Take one thing for a list of one."""
+    return () if value is None else value if isinstance(value, list | tuple) else (value,)
+
+
+def _tag(value: object) -> str:
+    return "bids" if isinstance(value, dict | BidsRun) else "file"
+
+
+Recorded = Annotated[Annotated[Path, Tag("file")] | Annotated[BidsRun, Tag("bids")], Discriminator(_tag)]
+"""A recording's file, or a run of a BIDS data set."""
+
+
 class DataSpec(Strict):
     """Where training pictures and recordings come from."""
 
@@ -43,6 +61,9 @@ class DataSpec(Strict):
         "haxby",
         "v4-photos",
         "miyawaki",
+        "things-eeg2",
+        "things-meg",
+        "nsd",
         "recording",
     ]
     """A simulated participant, one of the data sets with a reader, or your own recording."""
@@ -52,14 +73,38 @@ class DataSpec(Strict):
     """How many calibration pictures the simulated participant sees."""
     soa: float = Field(0.75, gt=0.1, le=60)
     """Seconds from one picture to the next (simulated participant)."""
-    train: Path | None = None
-    """Calibration recording (dataset: recording)."""
-    live: Path | None = None
+    train: Annotated[tuple[Recorded, ...], BeforeValidator(_several)] = ()
+    """Calibration recordings, one or a list (dataset: recording): files, or runs of a BIDS data set, each as
+    {bids: FOLDER, subject: '01', session: ..., task: ..., run: ...}."""
+    live: Recorded | None = None
     """Recording to replay and to evaluate on (dataset: recording)."""
     stimuli: Path | None = None
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
+    bank: int | Path | None = None
+    """Captioned pictures that nobody is shown, from which the prior from e to c learns (decoder.c_from): how many to
+    compose, or a folder like `stimuli`; left out, it learns from the pictures that were shown."""
+    subject: int = Field(1, ge=1)
+    """Participant of a data set with several (things-eeg2, things-meg, nsd)."""
+    sessions: int | None = Field(None, ge=1)
+    """Only the participant's first so many sessions; null: all, and none may be missing."""
+    per_session: PerSession = "none"
+    """Normalise each session by its own training trials: zscore (each channel) or whiten (noise between channels)."""
+    repeats: int | None = Field(None, ge=1)
+    """Average so many presentations of each test picture; null: all. Training pictures are never averaged."""
+    form: Form = "preprocessed"
+    """Which of the published forms (things-eeg2): as the authors preprocessed it, as others did at 250 Hz, or as it
+    was recorded (raw: NPY, source: BrainVision; 1000 Hz: set `filters`)."""
+    region: str = Field("nsdgeneral", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """Region whose voxels are read (nsd): name of a file in the participant's folder `roi`."""
     seed: int = 0
     """Seed of the simulated participant and of random splits."""
+
+    @model_validator(mode="after")
+    def _chosen_of_this(self) -> DataSpec:
+        chosen = {name for known in SELECTED.values() for name in known} & self.model_fields_set
+        if unused := chosen - SELECTED.get(self.dataset, frozenset()):
+            raise ValueError(f"data set {self.dataset!r} leaves no choice of {', '.join(sorted(unused))}; take it out")
+        return self
 
 
 class QueueSpec(Strict):
@@ -117,7 +162,11 @@ class Config(Strict):
     source: SourceSpec
     window: WindowSpec
     filters: FilterSpec = FilterSpec()
+    extra: tuple[FollowerSpec, ...] = ()
+    """Further streams whose channels join the source's in every window (MEG beside EEG, gaze)."""
     decoder: DecoderSpec = DecoderSpec()
+    realign: RealignSpec | None = None
+    """Set ('realign: {}' will do): follow drifts of the channels in a live session, without labels."""
     engine: EngineSpec = EngineSpec()
     queue: QueueSpec = QueueSpec()
     broker: BrokerSpec = BrokerSpec()
@@ -171,12 +220,18 @@ def _explain(error: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Config
-    for part in location:
-        if (field := model.model_fields.get(str(part))) is None:
-            break
-        nested = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((one for one in nested if isinstance(one, type) and issubclass(one, BaseModel)), model)
+    for part in location:  # places in a list, and names of alternatives, are no fields
+        if (field := model.model_fields.get(str(part))) is not None:
+            model = next(_models(field.annotation), model)
     return list(model.model_fields)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Find the parts of a config in a type: in a union, a list, or alone."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from engine.desk.compose import Stimulus
     from engine.models import Models
 
+LOG = logging.getLogger(__name__)
 CALIBRATION_SEED = 7_000_000
 """Calibration pictures are composed from this seed plus the participant's; test pictures are files of their own."""
+BANK_SEED = 8_000_000
+"""Captioned pictures that nobody is shown are composed from this seed plus the participant's."""
 
 
 def load_dataset(config: Config, data_dir: Path | None, models: Models, report: Report) -> Dataset:
@@ -49,32 +53,74 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
     if spec.dataset.startswith("simulated-"):
         return simulated(spec, models, report)
     if spec.dataset == "recording":
-        return own_recording(spec)
+        return own_recording(spec, config.source.unit)
     if data_dir is None:
         raise AppError(
             f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
         )
-    from decoder.datasets import load
+    from decoder.datasets import Selection, load
 
-    return load(spec.dataset, data_dir, seed=spec.seed)
+    selection = Selection(
+        seed=spec.seed,
+        subject=spec.subject,
+        sessions=spec.sessions,
+        per_session=spec.per_session,
+        repeats=spec.repeats,
+        form=spec.form,
+        region=spec.region,
+        side=models.image_size,
+    )
+    return load(spec.dataset, data_dir, selection)
 
 
-def own_recording(spec: DataSpec) -> Dataset:
-    """Read a calibration recording of one's own, and the folder of pictures that its events name."""
+def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
+    """Read calibration recordings of one's own, and the folder of pictures that their events name.
+
+    Parameters
+    ----------
+    spec : DataSpec
+    unit : str, optional
+        Of channels whose file does not say (`source.unit`).
+    """
     from decoder.datasets import Dataset
     from decoder.stimuli import read_stimuli
+    from stream.formats import in_unit
     from stream.recordings import read
 
-    if spec.train is None or spec.stimuli is None:
+    if not spec.train or spec.stimuli is None:
         raise AppError("data.dataset 'recording' needs data.train (a recording) and data.stimuli (a folder)")
-    calibration = read(spec.train)
+    if spec.live is None:
+        LOG.warning("data.live names no recording: what is evaluated is what the decoder was trained on")
+    calibration = tuple(in_unit(read(where), unit) for where in spec.train)
     return Dataset(
-        name=spec.train.stem,
-        description=calibration.description,
-        train=(calibration,),
-        live=read(spec.live) if spec.live else calibration,
+        name=calibration[0].name.partition(".")[0],
+        description=calibration[0].description,
+        train=calibration,
+        live=in_unit(read(spec.live), unit) if spec.live else calibration[-1],
         stimuli=read_stimuli(spec.stimuli),
     )
+
+
+def caption_bank(spec: DataSpec) -> StimulusTable | None:
+    """Compose or read the captioned pictures from which a prior of the text conditioning learns.
+
+    Raises
+    ------
+    AppError
+        If a folder's pictures have no captions.
+    """
+    from decoder.stimuli import read_stimuli
+    from engine.desk.compose import compose
+    from engine.desk.pack import load_pack
+
+    if spec.bank is None:
+        return None
+    if isinstance(spec.bank, int):
+        return stimulus_table(compose(load_pack(), spec.bank, BANK_SEED + spec.seed))
+    bank = read_stimuli(spec.bank)
+    if bank.captions is None:
+        raise AppError(f"the pictures of data.bank {spec.bank} have no captions; give stimuli.csv a caption column")
+    return bank
 
 
 def simulated(spec: DataSpec, models: Models, report: Report) -> Dataset:

@@ -22,6 +22,7 @@ from decoder.metrics import mean_auc
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
+from minddiffuser.agreement import agreement
 from minddiffuser.archive import Received, count_of, read_about, read_received
 from minddiffuser.checks import spurious_checks
 from minddiffuser.config import ArchiveSpec, Config, parse_config
@@ -33,7 +34,7 @@ from minddiffuser.quality import score
 from minddiffuser.rehearsal import rehearse
 from minddiffuser.report import write_report
 from stream.ingest import windows_of
-from stream.recordings import Recording, write_npz
+from stream.recordings import Recording, chosen, write_npz
 from stream.windows import Window
 
 SCORING_SEED = 20261122
@@ -78,7 +79,8 @@ async def run_evaluate(
         dataset = load_dataset(config, data_dir, models, report)
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
-        windows = [w for w in windows_of(recording, config.window, config.filters) if not w.quality.rejected]
+        cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
+        windows = [window for window in cut if not window.quality.rejected]
         features = [bundle.decode([window])[0] for window in windows]
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
@@ -86,6 +88,7 @@ async def run_evaluate(
         "bundle": str(bundle_folder),
         "config": config.name,
         "data": bundle.meta["data"],
+        "overlap": bundle.meta.get("overlap"),
         "offline": figures(offline, dataset, judges),
     }
     if not _of_categories(offline):
@@ -93,6 +96,7 @@ async def run_evaluate(
     if live:
         received, account = await _live(recording, config, bundle, reconstructor, dataset, stop, folder)
         answer["live"] = figures(received, dataset, judges) | {"account": account}
+        answer["live_equals_offline"] = agreement(offline, received, config.publish).to_dict()
     answer["versions"] = versions()
     if page is not None:
         write_report(
@@ -102,6 +106,7 @@ async def run_evaluate(
             {name: answer[name] for name in ("offline", "live") if name in answer},
             offline,
             dataset.stimuli,
+            agreement=answer.get("live_equals_offline"),
             checks=answer.get("checks"),
             versions=answer["versions"],
             command=f"minddiffuser evaluate {bundle_folder}",
@@ -158,7 +163,9 @@ async def _live(
     broker = config.broker.model_copy(update={"host": None, "port": 0})
     with tempfile.TemporaryDirectory(prefix="minddiffuser-") as scratch:
         file = Path(scratch) / "recording.npz"
-        write_npz(recording, file)
+        source, *_ = chosen(recording, config.source, config.extra)
+        others = (stream for stream in recording.streams if stream is not source)
+        write_npz(replace(recording, streams=(source, *others)), file)  # the replay gives the first a name of its own
         outcome = await rehearse(
             config.model_copy(update={"queue": patient, "broker": broker, "archive": ArchiveSpec()}),
             bundle,
@@ -191,7 +198,7 @@ def _reconstruct(window: Window, features: Features, reconstructor: Reconstructo
     )[0]
     stages["picture"] = final.pixels
     event = {"label": window.event.label} if window.event else None
-    meta = {"window_id": window.id, "event": event, "categories": features.categories}
+    meta = {"window_id": window.id, "event": event, "categories": features.categories, "seed": str(final.seed)}
     return Received(meta, stages)
 
 

@@ -8,12 +8,21 @@ import numpy as np
 
 STEPS: Mapping[str, tuple[str, str]] = {
     "window_ready": ("acquired", "ready"),
+    "waited": ("ready", "taken"),
     "decoded": ("ready", "decoded"),
+    "stage1": ("decoded", "stage1"),
+    "stage2": ("stage1", "stage2"),
+    "published": ("stage2", "published"),
+    "broker": ("published", "acknowledged"),
     "preview": ("ready", "preview_published"),
     "picture": ("ready", "published"),
     "total": ("acquired", "published"),
 }
-"""Name of a latency -> the two times it lies between."""
+"""Name of a latency -> the two times it lies between.
+
+window_ready, decoded (of which `waited` in the queue), stage1, stage2 (the preview's way out among it) and published
+add up to the total; `broker` comes on top: from the hand-over to the publisher until the broker has the picture.
+"""
 
 EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 """Upper edges of the histogram's bins; one more bin is open above."""

@@ -53,7 +53,9 @@ async def run_live(
         running = asyncio.create_task(session.run(stop))
         await asyncio.wait({running}, timeout=seconds)
         stop.set()
-        return asdict(await running)
+        account = await running
+    # Only now, when the publisher has left the broker, are its counts final.
+    return asdict(account) | {"messages": {kind: asdict(counts) for kind, counts in publisher.counts.items()}}
 
 
 def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None) -> Reconstructor:

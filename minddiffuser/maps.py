@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from decoder.bundle import WHOLE, Bundle
 from decoder.patterns import Patterns, patterns
 from decoder.timecourse import Decodability, decodability, rise, sliding, stretches
-from decoder.train import usable
+from decoder.units import alike
+from decoder.usable import usable
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import Config, parse_config
 from minddiffuser.console import Report, progress
@@ -156,7 +157,7 @@ def feature_patterns(
 ) -> dict[str, Patterns]:
     """Compute the pattern of each feature that the bundle's model, fitted on everything, decodes."""
     report("patterns", 0, 1)
-    decoded = bundle.models[WHOLE].predict(windows, data)
+    decoded = bundle.models[WHOLE].predict(windows, alike(bundle.channels, data))
     out = {name: patterns(data, values) for name, values in _numbers(decoded).items() if np.ptp(values, axis=0).any()}
     report("patterns", 1, 1)
     return out

@@ -30,13 +30,15 @@ class WindowQueue:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def put(self, window: Window) -> None:
-        """Add a window; the oldest one goes when the queue is full. Call from the event loop's thread."""
+    def put(self, window: Window) -> Window | None:
+        """Add a window; the oldest one goes, and is returned, when the queue is full. For the event loop's thread."""
+        gone = None
         if len(self._windows) == self._length:
-            self._windows.popleft()
+            gone = self._windows.popleft()
             self.dropped += 1
         self._windows.append(window)
         self._changed.set()
+        return gone
 
     def close(self) -> None:
         """Take no more; `get` hands out what waits and then None."""
@@ -49,7 +51,10 @@ class WindowQueue:
         self._windows.clear()
 
     async def get(self) -> Window | None:
-        """Return the oldest waiting window, or None once the queue is closed and empty."""
+        """Return the oldest waiting window, or None once the queue is closed and empty.
+
+        On return `dropped` counts just the dropped windows that are older than the one returned.
+        """
         while not self._windows:
             if self._closed:
                 return None

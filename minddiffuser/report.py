@@ -76,6 +76,7 @@ def write_report(
     received: Sequence[Received],
     stimuli: StimulusTable,
     *,
+    agreement: Mapping[str, Any] | None = None,
     checks: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     command: str = "",
@@ -94,6 +95,8 @@ def write_report(
         With 'preview' and 'picture'.
     stimuli : StimulusTable
         Pictures that were shown, by the label of their event.
+    agreement : mapping, optional
+        Of live with offline pictures, from `minddiffuser.agreement`.
     checks : mapping, optional
         From `minddiffuser.checks.spurious_checks`.
     versions : mapping, optional
@@ -109,6 +112,9 @@ def write_report(
         parts += [f"<h2>Figures, {escape(name)}</h2>", *_figures(found)]
     if any("stage2" in found for found in figures.values()):
         parts.append(f'<p class="soft">{escape(METHODS)}</p>')
+    if agreement:
+        parts.append(f"<h2>Live equals offline: {'yes' if agreement['equal'] else 'no'}</h2>")
+        parts.append(f"<p>{_agreement(agreement)}</p>")
     if checks:
         parts += [
             "<h2>Are they good for the right reason?</h2>",
@@ -155,6 +161,16 @@ def _gain(found: Mapping[str, Any], name: str) -> str:
 
 def _short(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _agreement(found: Mapping[str, Any]) -> str:
+    return (
+        f"{found['windows']} windows have pictures on both sides: {found['same_seed']} drawn from the same seed, "
+        f"{found['identical']} with the same pixels at every stage, once the offline picture is encoded as the live "
+        f"one was (largest difference {found['largest_difference']} of 255). {len(found['missing'])} have a picture "
+        f"only offline, {len(found['extra'])} only live. Encoding alone changes "
+        f"{found['encoding_difference']:.2f} of 255 on average."
+    )
 
 
 def _checks(checks: Mapping[str, Any]) -> Iterator[str]:

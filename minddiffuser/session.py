@@ -8,6 +8,7 @@ over, publishes and watches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -20,15 +21,17 @@ from numpy.typing import NDArray
 from pylsl import local_clock
 
 from decoder.bundle import Bundle
+from decoder.realign import Realigner
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from minddiffuser.config import Config
 from minddiffuser.latency import EDGES_MS, Latencies
 from minddiffuser.pictures import encode
 from minddiffuser.queue import WindowQueue
+from stream.errors import StreamError
 from stream.lsl import IngestStats, LiveIngest
 from stream.mqtt import Publisher
-from stream.windows import Window
+from stream.windows import Channels, Window
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,20 @@ def counts(stats: IngestStats) -> dict[str, int]:
     return {name: value for name, value in asdict(stats).items() if isinstance(value, int)}
 
 
+async def started(ingest: LiveIngest, stop: asyncio.Event) -> Channels | None:
+    """Find the source and begin to read; None if `stop` is set before it is found."""
+    starting = asyncio.create_task(asyncio.to_thread(ingest.start))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if starting.done():
+        return starting.result()
+    await asyncio.to_thread(ingest.stop)  # ends the search
+    with contextlib.suppress(StreamError):
+        await starting
+    return None
+
+
 class Session:
     """One live session.
 
@@ -94,6 +111,7 @@ class Session:
     ) -> None:
         self._config = config
         self._bundle = bundle
+        self._realigner = Realigner(bundle, config.realign) if config.realign is not None else None
         self._reconstructor = reconstructor
         self._publisher = publisher
         self._originals = originals or {}
@@ -111,6 +129,7 @@ class Session:
         self._first = asyncio.Event()
         self._ingest: LiveIngest | None = None
         self.account = Account()
+        publisher.on_taken = self._taken
 
     async def run(self, stop: asyncio.Event) -> Account:
         """Run until `stop` is set; the window in work is finished then, those that wait are dropped and counted.
@@ -128,19 +147,22 @@ class Session:
         def hand_over(window: Window) -> None:
             loop.call_soon_threadsafe(self._take, window)
 
-        ingest = LiveIngest(self._config.source, self._config.window, self._config.filters, hand_over)
+        ingest = LiveIngest(
+            self._config.source, self._config.window, self._config.filters, hand_over, self._config.extra
+        )
         self._ingest = ingest
         try:
-            channels = await asyncio.to_thread(ingest.start)
-            self._bundle.check(channels, ingest.sfreq)
-            self._say("running")
-            await self._work(ingest, stop)
+            if (channels := await started(ingest, stop)) is not None:
+                self._bundle.check(channels, ingest.sfreq)
+                self._say("running")
+                await self._work(ingest, stop)
         finally:
             await asyncio.to_thread(ingest.stop)
             await asyncio.to_thread(self._worker.shutdown)
             self.account.dropped = self._queue.dropped
             self.account.ingest = counts(ingest.stats())
             self.account.latency_ms = self._latencies.percentiles()
+        self._publisher.metrics(self._metrics(ingest.stats()))
         self._say("ended")
         return self.account
 
@@ -187,26 +209,32 @@ class Session:
             self.account.rejected += 1
             log.warning("window %s left out: %s", window.id, window.quality.rejected)
             self._publisher.abstained({**self._meta(window), "reason": window.quality.rejected})
-        else:
-            self._queue.put(window)
+        elif gone := self._queue.put(window):
+            say = log.warning if self._queue.dropped == 1 else log.info
+            say("window %s dropped: windows come faster than pictures", gone.id)
 
     async def _reconstruct_all(self) -> None:
         loop = asyncio.get_running_loop()
         while (window := await self._queue.get()) is not None:
+            dropped = self._queue.dropped
             if (original := self._original(window)) is not None:
                 self._publisher.original(encode(original, self._config.publish), self._meta(window))
             try:
-                await loop.run_in_executor(self._worker, self._reconstruct, window)
+                await loop.run_in_executor(self._worker, self._reconstruct, window, dropped)
+                if self._realigner is not None:
+                    await loop.run_in_executor(self._worker, self._realigner.follow)
             except ArithmeticError as error:  # numbers that went wrong cost their own window, not the session
                 self.account.failed += 1
                 log.error("window %s failed: %s", window.id, error)
                 self._publisher.abstained({**self._meta(window), "reason": str(error)})
 
-    def _reconstruct(self, window: Window) -> None:
+    def _reconstruct(self, window: Window, dropped: int) -> None:
         """Decode and reconstruct one window, and publish what comes of it; runs in the worker thread."""
-        features = self._bundle.decode([window])[0]
-        times = {"acquired": window.acquired, "ready": window.ready, "decoded": local_clock()}
-        meta = {**self._meta(window), "confidence": round(features.confidence, 4), "categories": features.categories}
+        times = {"acquired": window.acquired, "ready": window.ready, "taken": local_clock()}
+        features = (self._realigner or self._bundle).decode([window])[0]
+        times["decoded"] = local_clock()
+        scored = {"confidence": round(features.confidence, 4), "categories": features.categories}
+        meta = {**self._meta(window), "dropped": dropped, **scored}
         if features.confidence < self._config.publish.abstain_below:
             self.account.abstained += 1
             self._publisher.abstained({**meta, "times": times, "reason": "confidence too low"})
@@ -227,6 +255,10 @@ class Session:
         self.account.published += 1
         if self.account.seconds_to_first_picture is None:
             self.account.seconds_to_first_picture = round(time.monotonic() - self._started, 3)
+
+    def _taken(self, kind: str, handed_over: float, now: float) -> None:
+        if kind == "picture":
+            self._latencies.add({"published": handed_over, "acknowledged": now})
 
     def _encoded(
         self, picture: Picture, meta: Mapping[str, Any], times: Mapping[str, float]
@@ -264,32 +296,34 @@ class Session:
 
     async def _watch(self, ingest: LiveIngest) -> None:
         """Publish metrics once a second, and the state of the source when it changes."""
-        account = self.account
         while True:
             if ingest.error is not None:
                 raise ingest.error
             stats = ingest.stats()
             if (state := SOURCE_STATES[stats.state]) != self._state:
                 self._say(state)
-            self._publisher.metrics(
-                {
-                    "ingest": stats,
-                    "windows": account.windows,
-                    "published": account.published,
-                    "queues": {"windows": len(self._queue)},
-                    "drops": {
-                        "windows": self._queue.dropped,
-                        "rejected": account.rejected,
-                        "abstained": account.abstained,
-                        "failed": account.failed,
-                        **{f"{kind} unsent": counts.dropped for kind, counts in self._publisher.counts.items()},
-                    },
-                    "rates": {"pictures": self._rate()},
-                    "latency_ms": self._latencies.percentiles(),
-                    "latency_histogram": {"edges_ms": EDGES_MS, "counts": self._latencies.histograms()},
-                }
-            )
+            self._publisher.metrics(self._metrics(stats))
             await asyncio.sleep(METRICS_PERIOD)
+
+    def _metrics(self, stats: IngestStats) -> dict[str, Any]:
+        account = self.account
+        return {
+            "ingest": stats,
+            "windows": account.windows,
+            "published": account.published,
+            "queues": {"windows": len(self._queue)},
+            "drops": {
+                "windows": self._queue.dropped,
+                "rejected": account.rejected,
+                "abstained": account.abstained,
+                "failed": account.failed,
+                **{f"{kind} unsent": one.dropped + one.denied for kind, one in self._publisher.counts.items()},
+            },
+            "rates": {"pictures": self._rate()},
+            "realignment": asdict(self._realigner.state) if self._realigner else None,
+            "latency_ms": self._latencies.percentiles(),
+            "latency_histogram": {"edges_ms": EDGES_MS, "counts": self._latencies.histograms()},
+        }
 
     def _rate(self) -> float:
         """Pictures a second since the first one."""

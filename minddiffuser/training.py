@@ -13,6 +13,7 @@ from minddiffuser.console import Report, progress
 if TYPE_CHECKING:
     from decoder.bundle import Bundle
     from decoder.datasets import Dataset
+    from decoder.spec import DecoderSpec
     from engine.models import Models
     from stream.recordings import Recording
     from stream.windows import Window
@@ -25,9 +26,27 @@ def cut(recordings: Sequence[Recording], config: Config, report: Report) -> list
     windows: list[Window] = []
     for done, recording in enumerate(recordings):
         report("cutting windows", done, len(recordings))
-        windows += windows_of(recording, config.window, config.filters)
+        windows += windows_of(recording, config.window, config.filters, config.source, config.extra)
     report("cutting windows", len(recordings), len(recordings))
     return windows
+
+
+def by_recording(recordings: Sequence[Recording], config: Config, report: Report) -> list[tuple[str, list[Window]]]:
+    """Cut recordings into windows, by the recording's name; one that comes twice is cut once."""
+    once = {id(recording): recording for recording in recordings}
+    return [(recording.name, cut([recording], config, report)) for recording in once.values()]
+
+
+def units_of(runs: Sequence[str], dataset: Dataset, spec: DecoderSpec) -> list[str] | None:
+    """Give each window's session or subject by the name of its recording, where the split is by one of these.
+
+    A recording of which the data set does not say otherwise is a session of its own, all of one subject.
+    """
+    if spec.split == "session":
+        return [dataset.sessions.get(run, run) for run in runs]
+    if spec.split == "subject":
+        return [dataset.subjects.get(run, "") for run in runs]
+    return None
 
 
 def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
@@ -39,31 +58,75 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
         Too few windows, or pictures that do not go with them.
     """
     from decoder.datasets.captions import describe
+    from decoder.splits import overlap
+    from decoder.targets import compute_targets
     from decoder.train import fit
+    from minddiffuser.data import caption_bank
 
-    meta = {"data": dataset.description, "config": config.model_dump(mode="json", exclude_defaults=True)}
+    meta: dict[str, Any] = {
+        "data": dataset.description,
+        "config": config.model_dump(mode="json", exclude_defaults=True),
+    }
     with progress() as report:
-        by_run = [(run.name, cut([run], config, report)) for run in dataset.train]
+        by_run = by_recording(dataset.train, config, report)
         windows = [window for _, cut_from in by_run for window in cut_from]
         runs = [name for name, cut_from in by_run for _ in cut_from]
         stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
+        if config.decoder.category is None and all(run is not dataset.live for run in dataset.train):
+            trained, tested = (
+                {event.label for run in side for event in run.events} & set(stimuli.ids)
+                for side in (dataset.train, (dataset.live,))
+            )
+            meta["overlap"] = overlap(stimuli, trained, tested) if tested else {}
         cache = cache_dir() / "targets"
-        return fit(windows, stimuli, models, config.decoder, report, runs=runs, cache=cache, meta=meta)
+        bank = None
+        if config.decoder.c_from != "tokens" and (pictures := caption_bank(config.data)) is not None:
+            bank = compute_targets(pictures, models, features=("c", "e"), cache=cache, progress=report)
+        return fit(
+            *(windows, stimuli, models, config.decoder, report),
+            runs=runs,
+            units=units_of(runs, dataset, config.decoder),
+            cache=cache,
+            meta=meta,
+            bank=bank,
+        )
 
 
-def train_from_file(config_file: Path, data_dir: Path | None, out: Path | None) -> dict[str, Any]:
+def move(bundle: Bundle, config: Config, dataset: Dataset, models: Models) -> Bundle:
+    """Move a trained decoder to the training recordings of a data set, such as a few minutes of a new session.
+
+    Raises
+    ------
+    decoder.errors.DecoderError
+        Too few windows, or a bundle that they do not fit.
+    """
+    from decoder.datasets.captions import describe
+    from decoder.recalibrate import recalibrate
+
+    with progress() as report:
+        windows = cut(dataset.train, config, report)
+        stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
+        return recalibrate(bundle, windows, stimuli, models, report, cache=cache_dir() / "targets")
+
+
+def train_from_file(
+    config_file: Path, data_dir: Path | None, out: Path | None, start: Path | None = None
+) -> dict[str, Any]:
     """Carry out `minddiffuser train`; return where the bundle is and how well it does on held-out windows."""
+    from decoder.bundle import Bundle
     from engine.models import load_models
     from minddiffuser.data import load_dataset
 
     config = load_config(config_file)
+    trained = Bundle.load(start) if start is not None else None
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)
-    bundle = train(config, dataset, models)
+    bundle = train(config, dataset, models) if trained is None else move(trained, config, dataset, models)
     folder = out or bundle_path(config)
     bundle.save(folder)
-    return {"bundle": str(folder), "data": dataset.description, "scores": bundle.meta.get("scores", {})}
+    answer = {"bundle": str(folder), "data": dataset.description, "scores": bundle.meta.get("scores", {})}
+    return answer if trained is None else {**answer, "recalibrated": bundle.meta["recalibrated"]}
 
 
 def bundle_path(config: Config) -> Path:

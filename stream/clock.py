@@ -1,12 +1,15 @@
 """The time line of one stream: jitter out, gaps found, every sample on a grid."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.settling import first_holes
+
 MEMORY_S = 10.0  # the fit forgets over this time: long against chunk jitter, short against crystal drift
-SETTLING_S = 1.0  # until then the stream's own jitter is not known well enough to call a hole of a few samples a gap
+SETTLING_S = 1.0  # held back at the start, to learn the stream's own jitter from
 SETTLING_TOLERANCE_S = 0.05
 JITTERS = 8.0  # real Bluetooth chunks reach 6.3 times their own rms
 
@@ -32,7 +35,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Stamped:
-    """What the clock makes of a chunk of n samples.
+    """What the clock makes of the next n samples.
 
     Attributes
     ----------
@@ -41,7 +44,7 @@ class Stamped:
     index : ndarray, shape (n,), int64
         Place on the stream's grid, from 0; lost samples take up places.
     gaps : tuple of (int, Gap)
-        Each with the position in the chunk of the first sample after it.
+        Each with the position, among these n, of the first sample after it.
     """
 
     times: NDArray[np.float64]
@@ -56,8 +59,9 @@ class SampleClock:
     against the line first. Scalar recursion: a stream gives bit-equal times in any chunking. The gains are those of a
     growing-memory filter (Brookner, Tracking and Kalman Filtering Made Easy, 1998, eq. 1.3-4) until `MEMORY_S`.
 
-    In the first second of a stream a hole shorter than 50 ms passes as jitter: it is not counted, and the line takes
-    the time of the samples before and after it to be off by its length. Nothing told by then sets the two apart.
+    The first second of a stream is held back until it is over: before its jitter is known, a hole of a few samples
+    cannot be told from it. `stream.settling` says from what length it can then: from one sample on where there is no
+    jitter, else from a few times its swing; shorter ones pass as jitter. What is longer than 50 ms is a hole anyway.
 
     Parameters
     ----------
@@ -73,8 +77,10 @@ class SampleClock:
         self._nominal = 1.0 / (sfreq * speed) if sfreq else 0.0
         self._period = self._nominal
         self._memory = max(32.0, MEMORY_S * sfreq)
-        self._settling = SETTLING_S * sfreq
+        self._settling = max(1, math.ceil(SETTLING_S * sfreq))
         self._settling_tolerance = SETTLING_TOLERANCE_S / speed
+        self._held: list[float] = []  # the first second
+        self._lost: dict[int, int] = {}  # samples missing before some of the first second's
         self._seen = 0  # samples since the start
         self._fitted = 0  # samples since the line was last seeded
         self._next = 0.0  # where the line puts the next sample
@@ -82,24 +88,45 @@ class SampleClock:
         self._index = -1
         self._variance = 0.0
 
-    def feed(self, raw: NDArray[np.float64]) -> Stamped:
-        """Place the next chunk on the line.
+    def feed(self, raw: NDArray[np.float64], *, last: bool = False) -> Stamped:
+        """Place the next samples on the line.
 
         Parameters
         ----------
         raw : ndarray, shape (n,), float64
             Timestamps in the LSL clock of this machine, not smoothed.
+        last : bool
+            Hold nothing back: the source has ended, or fallen silent.
+
+        Returns
+        -------
+        Stamped
+            Of all samples fed and not given yet, in order; of none while the first second is not over.
         """
-        place = self._place_regular if self.sfreq else self._place_irregular
-        times = np.empty(len(raw))
-        index = np.empty(len(raw), dtype=np.int64)
+        stamps = raw.tolist()
+        place = self._place_irregular
+        if self.sfreq:
+            stamps, place = self._release(stamps, last=last), self._place_regular
+        times = np.empty(len(stamps))
+        index = np.empty(len(stamps), dtype=np.int64)
         gaps: list[tuple[int, Gap]] = []
-        for i, stamp in enumerate(raw.tolist()):
+        for i, stamp in enumerate(stamps):
             gap = place(stamp)
             if gap:
                 gaps.append((i, gap))
             times[i], index[i] = self._last, self._index
         return Stamped(times, index, tuple(gaps))
+
+    def _release(self, stamps: list[float], *, last: bool) -> list[float]:
+        """Hold the first second back; at its end look for its holes and let it go."""
+        if self._seen:
+            return stamps
+        self._held += stamps
+        if len(self._held) < self._settling and not last:
+            return []
+        stamps, self._held = self._held, []
+        self._lost = first_holes(np.array(stamps[: self._settling]), self._nominal)
+        return stamps
 
     def _place_irregular(self, stamp: float) -> Gap | None:
         self._last = max(stamp, float(np.nextafter(self._last, np.inf)))
@@ -111,8 +138,11 @@ class SampleClock:
         residual = stamp - self._next
         if self._seen == 0:
             self._seed(stamp, lost=0)
+        elif self._seen in self._lost:
+            gap = self._jump(stamp, self._lost.pop(self._seen))
         elif abs(residual) > self._tolerance():
-            gap = self._jump(stamp, residual)
+            self.steps_back += residual < 0
+            gap = self._jump(stamp, max(0, round(residual / self._period)))
         else:
             self._follow(residual)
         self._seen += 1
@@ -129,10 +159,8 @@ class SampleClock:
         self._last = stamp
         self._next = stamp + self._period
 
-    def _jump(self, stamp: float, residual: float) -> Gap:
-        lost = max(0, round(residual / self._period))
+    def _jump(self, stamp: float, lost: int) -> Gap:
         gap = Gap(self._last, stamp - self._last, lost)
-        self.steps_back += residual < 0
         self._seed(stamp, lost)
         return gap
 

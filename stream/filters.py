@@ -1,6 +1,7 @@
 """Online steps on samples, in one chain, and what makes a window unfit."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, Self
 
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import StreamError
-from stream.interpolate import InterpolateSpec, Interpolator
+from stream.interpolate import InterpolateSpec, Interpolator, placed
 from stream.resample import Resampler, ratio
 from stream.running import Drift, PercentSignal, RunningZScore
 from stream.windows import Channels
 
+LOG = logging.getLogger(__name__)
 NYQUIST_SHARE = 0.4  # where the automatic anti-alias filter sits, as a share of the rate after decimation
 
 
@@ -65,6 +67,23 @@ class FilterSpec(BaseModel):
         if self.resample and self.decimate > 1:
             raise ValueError("set resample or decimate, not both")
         return self
+
+
+def with_bads(spec: FilterSpec, channels: Channels) -> FilterSpec:
+    """Interpolate also the EEG channels that a recording or stream marks as bad, where anything is interpolated."""
+    bads = channels.montage.bads
+    marked = tuple(
+        name for name, kind in zip(channels.names, channels.kinds, strict=True) if name in bads and kind == "eeg"
+    )
+    if not marked:
+        return spec
+    if spec.interpolate is None:
+        LOG.warning("marked as bad but used as they are: %s; filters.interpolate would replace them", ", ".join(marked))
+        return spec
+    known = zip(marked, placed(marked, spec.interpolate.montage), strict=True)
+    names = dict.fromkeys((*spec.interpolate.channels, *(name for name, here in known if here)))
+    interpolate = spec.interpolate.model_copy(update={"channels": tuple(names)})
+    return spec.model_copy(update={"interpolate": interpolate})
 
 
 def design(spec: FilterSpec, sfreq: float) -> NDArray[np.float64]:
@@ -160,6 +179,7 @@ class FilterChain:
     """
 
     def __init__(self, spec: FilterSpec, channels: Channels, sfreq: float) -> None:
+        spec = with_bads(spec, channels)
         picks, reference, eeg = _pick(spec.channels, channels), _reference(spec.reference, channels), _eeg(channels)
         # Filters come before the mixing of channels (both are linear), so that only what is needed is mixed, and late.
         needed = sorted({*picks, *(reference or ()), *(eeg if spec.interpolate else ())})
@@ -179,7 +199,7 @@ class FilterChain:
         self._interpolator = Interpolator(spec.interpolate, here, self.sfreq) if spec.interpolate else None
         self.interpolated = self._interpolator.names if self._interpolator else ()
         self._running = _running(spec, self.sfreq)
-        self.channels = _units(channels.subset(picks), spec)
+        self.channels = _outgoing(channels.subset(picks), spec)
 
     def reset(self) -> None:
         """Forget the signal so far: the next sample is taken for the level it always had."""
@@ -247,9 +267,12 @@ def _running(spec: FilterSpec, sfreq: float) -> list[PercentSignal | Drift | Run
     return [step(max(1.0, seconds * sfreq)) for step, seconds in wanted if seconds]
 
 
-def _units(channels: Channels, spec: FilterSpec) -> Channels:
+def _outgoing(channels: Channels, spec: FilterSpec) -> Channels:
+    """Say in what unit, and against what, channels are after the chain."""
+    if spec.reference:
+        channels = channels.against(spec.reference if isinstance(spec.reference, str) else "+".join(spec.reference))
     unit = "z" if spec.zscore else "percent" if spec.percent_signal else None
-    return channels if unit is None else Channels(channels.names, channels.kinds, (unit,) * len(channels))
+    return channels if unit is None else replace(channels, units=(unit,) * len(channels))
 
 
 def _eeg(channels: Channels) -> list[int]:

@@ -2,6 +2,10 @@
 
 import csv
 import gzip
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,17 @@ from numpy.typing import NDArray
 
 from stream.errors import RecordingError, StreamError
 from stream.events import Event
+from stream.montage import montage_of, montage_of_raw
 from stream.recordings import RecordedStream, Recording
-from stream.units import UNIT_OF_KIND, channel_kind, si_unit
+from stream.tables import named
+from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
 from stream.windows import Channels
 
+LOG = logging.getLogger(__name__)
 MUSE_SFREQ = 256.0
-TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "voxel": "fMRI", "unit": "spikes"}
+POSIX_SINCE = 1e9  # stamps above are POSIX time (2001 and later); an LSL clock counts from the machine's start
+SCALED_BY_MNE = {"V", "mV", "uV", "µV"}
+TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "seeg": "iEEG", "ecog": "iEEG", "dbs": "iEEG"}
 
 
 def read_mne(path: Path) -> Recording:
@@ -23,6 +32,22 @@ def read_mne(path: Path) -> Recording:
     import mne
 
     raw = mne.io.read_raw(path, preload=True, verbose="error")
+    return from_raw(raw, path.name)
+
+
+def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None, reference: str = "") -> Recording:
+    """Make a recording of what mne has read.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+    name : str
+        Of the recording and its stream.
+    units : mapping of str to str, optional
+        By channel, for what the file itself does not say.
+    reference : str
+        What EEG was recorded against.
+    """
     sfreq = float(raw.info["sfreq"])
     events = _annotations(raw, sfreq) or _stim_steps(raw, sfreq)
     if "stim" in raw.get_channel_types() and set(raw.get_channel_types()) != {"stim"}:
@@ -30,12 +55,36 @@ def read_mne(path: Path) -> Recording:
             [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
         )
     kinds = tuple(raw.get_channel_types())
-    channels = Channels(tuple(raw.ch_names), kinds, tuple(UNIT_OF_KIND.get(kind, "count") for kind in kinds))
+    si, factors = _units(raw, kinds, units or {})
     kind = next((TYPE_OF_KIND[kind] for kind in kinds if kind in TYPE_OF_KIND), "misc")
-    data = np.ascontiguousarray(raw.get_data().T, dtype=np.float32)
+    data = np.ascontiguousarray((raw.get_data() * factors[:, None]).T, dtype=np.float32)
     description = str(raw.info["description"] or f"{kind} recording")
-    stream = RecordedStream(path.name, kind, f"replay-{path.name}", channels, sfreq, np.arange(len(data)) / sfreq, data)
-    return Recording(path.name, description, (stream,), events)
+    channels = Channels(tuple(raw.ch_names), kinds, si, montage_of_raw(raw, reference))
+    times = np.arange(len(data)) / sfreq
+    stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data)
+    date = raw.info["meas_date"]
+    return Recording(name, description, (stream,), events, date and date.timestamp() + raw.first_time)
+
+
+def _units(raw: Any, kinds: Sequence[str], stated: Mapping[str, str]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Name each channel's SI unit, and the factor that takes mne's numbers there.
+
+    Of EDF and BDF, mne takes every unit but V, mV and uV for volts, the absent one too.
+    """
+    si, factors, unknown = [], [], []
+    for name, kind in zip(raw.ch_names, kinds, strict=True):
+        unit, factor = UNIT_OF_KIND.get(kind, "count"), 1.0
+        if raw.__class__.__name__ in {"RawEDF", "RawBDF"} and raw._orig_units.get(name) not in SCALED_BY_MNE:
+            try:
+                unit, factor = si_unit(stated.get(name) or raw._orig_units.get(name, ""), kind)
+            except StreamError:
+                unknown += [name] if unit == "V" else []
+                unit = "count"
+        si.append(unit)
+        factors.append(factor)
+    if unknown:
+        LOG.warning("no known unit is stated for %s: taken as plain numbers ('count')", ", ".join(unknown))
+    return tuple(si), np.array(factors)
 
 
 def _annotations(raw: Any, sfreq: float) -> tuple[Event, ...]:
@@ -48,14 +97,14 @@ def _annotations(raw: Any, sfreq: float) -> tuple[Event, ...]:
     numbers = {text: i + 1 for i, text in enumerate(sorted(wanted))}
     rows, used = mne.events_from_annotations(raw, event_id=numbers, verbose="error")
     labels = {number: str(text) for text, number in used.items()}
-    return tuple(_event((row[0] - raw.first_samp) / sfreq, labels[row[2]]) for row in rows)
+    return tuple(named((row[0] - raw.first_samp) / sfreq, labels[row[2]]) for row in rows)
 
 
 def _stim_steps(raw: Any, sfreq: float) -> tuple[Event, ...]:
     kinds = raw.get_channel_types()
     if "stim" not in kinds:
         return ()
-    return tuple(_event(at / sfreq, str(code)) for at, code in _onsets(raw.get_data(picks=kinds.index("stim"))[0]))
+    return tuple(named(at / sfreq, str(code)) for at, code in _onsets(raw.get_data(picks=kinds.index("stim"))[0]))
 
 
 def _onsets(values: NDArray[np.float64]) -> list[tuple[int, int]]:
@@ -63,11 +112,6 @@ def _onsets(values: NDArray[np.float64]) -> list[tuple[int, int]]:
     codes = np.rint(np.nan_to_num(values)).astype(np.int64)
     before = np.concatenate([[0], codes[:-1]])
     return [(int(at), int(codes[at])) for at in np.flatnonzero((codes != before) & (codes != 0))]
-
-
-def _event(time: float, label: str) -> Event:
-    number = label.strip().lstrip("-")
-    return Event(float(time), label, int(label) if number.isdecimal() and number.isascii() else None)
 
 
 def read_csv(path: Path) -> Recording:
@@ -93,14 +137,16 @@ def read_csv(path: Path) -> Recording:
         prefix = f"{header[column]}=" if order else ""
         # muse-lsl writes one row a marker, so two rows with the same code are two markers.
         rows = np.flatnonzero(table[:, column])
-        events += [_event(times[row], f"{prefix}{table[row, column]:g}") for row in rows]
+        events += [named(times[row], f"{prefix}{table[row, column]:g}") for row in rows]
     names = tuple(header[i] for i in data)
     kinds = tuple("misc" if "aux" in name.lower() else "eeg" for name in names)
     channels = Channels(names, kinds, ("V",) * len(names))
     volts = (table[:, data] * 1e-6).astype(np.float32)
     name = path.name
     stream = RecordedStream(name, "EEG", f"replay-{name}", channels, _rate(times), times, volts)
-    return Recording(name, "human EEG (Muse headband)", (stream,), tuple(sorted(events, key=lambda event: event.time)))
+    in_order = tuple(sorted(events, key=lambda event: event.time))
+    begun = float(table[0, 0]) if table[0, 0] > POSIX_SINCE else None
+    return Recording(name, "human EEG (Muse headband)", (stream,), in_order, begun)
 
 
 def _rate(times: NDArray[np.float64]) -> float:
@@ -116,7 +162,7 @@ def read_xdf(path: Path) -> Recording:
     import pyxdf
 
     # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
-    found, _ = pyxdf.load_xdf(path, dejitter_timestamps=False, verbose=False)
+    found, header = pyxdf.load_xdf(path, dejitter_timestamps=False, verbose=False)
     found = [entry for entry in found if len(entry["time_stamps"])]
     if not found:
         raise RecordingError(f"{path}: holds no samples")
@@ -129,14 +175,20 @@ def read_xdf(path: Path) -> Recording:
         if entry["info"]["channel_format"][0] == "string" or (
             marker and np.asarray(entry["time_series"]).shape[1] == 1
         ):
-            events += [_event(time, _label(row)) for time, row in zip(times, entry["time_series"], strict=True)]
+            events += [named(time, _label(row)) for time, row in zip(times, entry["time_series"], strict=True)]
         else:
             streams.append(_xdf_stream(entry, times))
-    if not streams:
-        raise RecordingError(f"{path}: holds markers but no data stream")
-    return Recording(
-        path.name, f"{streams[0].type} recording", tuple(streams), tuple(sorted(events, key=lambda e: e.time))
-    )
+    events.sort(key=lambda event: event.time)
+    kind = streams[0].type if streams else "marker"
+    return Recording(path.name, f"{kind} recording", tuple(streams), tuple(events), _xdf_date(header), start)
+
+
+def _xdf_date(header: Any) -> float | None:
+    """When the recording was begun, as LabRecorder and our own recorder write it."""
+    try:
+        return datetime.fromisoformat(header["info"]["datetime"][0]).timestamp()
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _label(row: Any) -> str:
@@ -153,74 +205,66 @@ def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedSt
         described = [{} for _ in range(series.shape[1])]
     names, kinds, units, factors = [], [], [], []
     for i, channel in enumerate(described):
-        names.append(channel.get("label") or f"{kind.upper()}{i + 1:03d}")
-        kinds.append(channel_kind(channel["type"]) if channel.get("type") else kind)
+        names.append(_text(channel, "label") or number_name(info["type"][0] or "", i))
+        kinds.append(channel_kind(stated) if (stated := _text(channel, "type")) else kind)
         try:
-            unit, factor = si_unit(channel.get("unit", ""), kinds[-1])
+            unit, factor = si_unit(_text(channel, "unit"), kinds[-1])
         except StreamError:
             unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
         units.append(unit)
         factors.append(factor)
+    if len(set(names)) < len(names):
+        LOG.warning("stream %s has channels of the same name; they are numbered", info["name"][0])
+        names = [f"{name}-{names[:i].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    montage = montage_of(
+        names,
+        lambda i, key: _text(described[i], key),
+        lambda i, axis: _text(described[i], "location", axis),
+        _text(info, "desc", "reference", "label"),
+    )
     order = np.argsort(times, kind="stable")
     return RecordedStream(
         name=info["name"][0],
         type=info["type"][0] or "misc",
-        source_id=(info.get("source_id") or [None])[0] or f"replay-{info['name'][0]}",
-        channels=Channels(tuple(names), tuple(kinds), tuple(units)),
+        source_id=_text(info, "source_id") or f"replay-{info['name'][0]}",
+        channels=Channels(tuple(names), tuple(kinds), tuple(units), montage),
         sfreq=float(info["nominal_srate"][0]),
         times=times[order],
         data=(series * factors)[order].astype(np.float32),
     )
 
 
-def _xdf_channels(info: dict[str, Any]) -> list[dict[str, str]]:
-    """Pick the channels out of a stream's metadata: pyxdf gives each XML node as a list."""
+def _xdf_channels(info: dict[str, Any]) -> list[dict[str, Any]]:
     desc = (info.get("desc") or [None])[0]
     channels = (desc.get("channels") or [None])[0] if isinstance(desc, dict) else None
     entries = channels.get("channel", []) if isinstance(channels, dict) else []
-    return [{key: str(value[0]) for key, value in entry.items() if value and value[0] is not None} for entry in entries]
+    return [one if isinstance(one, dict) else {} for one in entries]
 
 
-def read_nifti(path: Path) -> Recording:
-    """NIfTI with '<name>_events.tsv' (BIDS) or 'events.tsv' beside it; '<name>_mask.nii(.gz)' picks the voxels.
+def _text(node: Any, *path: str) -> str:
+    """Text of an entry of a stream's metadata, empty where there is none; pyxdf gives each XML node as a list."""
+    for key in path:
+        node = (node.get(key) or [None])[0] if isinstance(node, dict) else None
+    return node if isinstance(node, str) else ""
 
-    Volume k is stamped with its start, k TR. Events are labelled by `trial_type`, else by `stim_file`.
+
+def in_unit(recording: Recording, unit: str | None) -> Recording:
+    """Take the numbers of channels whose file states no unit ('count') to be in `unit`; spikes and voxels stay.
+
+    Raises
+    ------
+    StreamError
+        The unit is not known.
     """
-    import nibabel
-
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    image = nibabel.load(path)
-    volumes = np.asarray(image.dataobj, dtype=np.float32)
-    if volumes.ndim != 4:
-        raise RecordingError(f"{path}: {volumes.ndim} dimensions; a run of volumes has 4")
-    unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)
-    repetition = float(image.header.get_zooms()[3]) * unit
-    if not 0.01 < repetition < 100:
-        raise RecordingError(
-            f"{path}: repetition time {repetition:g} s in the header; state it in pixdim[4], in seconds"
-        )
-    base = stem.removesuffix("_bold")
-    masks = [path.with_name(f"{base}_mask{suffix}") for suffix in (".nii.gz", ".nii")]
-    mask = next((np.asarray(nibabel.load(file).dataobj) > 0 for file in masks if file.is_file()), None)
-    if mask is None:
-        mask = volumes.std(axis=3) > 0
-    if mask.shape != volumes.shape[:3] or not mask.any():
-        raise RecordingError(f"{path}: mask of shape {mask.shape} picks no voxel of {volumes.shape[:3]}")
-    data = np.ascontiguousarray(volumes[mask].T)
-    names = tuple("v{}-{}-{}".format(*place) for place in np.argwhere(mask).tolist())
-    channels = Channels(names, ("voxel",) * len(names), ("count",) * len(names))
-    tables = [path.with_name(f"{base}_events.tsv"), path.with_name("events.tsv")]
-    events = next((_events_table(file) for file in tables if file.is_file()), ())
-    times = np.arange(len(data), dtype=np.float64) * repetition
-    stream = RecordedStream(stem, "fMRI", f"replay-{stem}", channels, 1.0 / repetition, times, data)
-    description = bytes(image.header["descrip"]).split(b"\0")[0].decode("latin-1").strip()
-    return Recording(path.name, description or "fMRI recording", (stream,), events)
+    if unit is None:
+        return recording
+    return replace(recording, streams=tuple(_in_unit(stream, unit) for stream in recording.streams))
 
 
-def _events_table(path: Path) -> tuple[Event, ...]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if rows and "onset" not in rows[0]:
-        raise RecordingError(f"{path}: no column 'onset'")
-    events = [_event(float(row["onset"]), row.get("trial_type") or row.get("stim_file") or "event") for row in rows]
-    return tuple(sorted(events, key=lambda event: event.time))
+def _in_unit(stream: RecordedStream, unit: str) -> RecordedStream:
+    channels, factors, units = stream.channels, np.ones(len(stream.channels)), list(stream.channels.units)
+    for i, (kind, had) in enumerate(zip(channels.kinds, channels.units, strict=True)):
+        if had == "count" and kind in UNIT_OF_KIND:
+            units[i], factors[i] = si_unit(unit, kind)
+    stated = replace(channels, units=tuple(units))
+    return replace(stream, channels=stated, data=(stream.data * factors).astype(np.float32))

@@ -50,6 +50,7 @@ class _Parcel:
     kind: str
     parts: tuple[tuple[Kind, bytes, bool], ...]
     tags: tuple[tuple[str, str], ...] = ()
+    put: float = 0.0
 
 
 class Publisher:
@@ -87,6 +88,9 @@ class Publisher:
     reconnects : int
     error : str or None
         The last thing the broker refused, or why it is away; None while all is well.
+    on_taken : callable or None
+        Called on the event loop with kind, time of the hand-over and time now for each picture that the broker took
+        (with QoS 1: acknowledged).
 
     Raises
     ------
@@ -114,6 +118,7 @@ class Publisher:
         self.connected = False
         self.reconnects = 0
         self.error: str | None = None
+        self.on_taken: Callable[[str, float, float], None] | None = None
         self._qos, self._retain, self._limit, self._clock = qos, retain, queue, clock
         self._jitter = random.Random(seed)  # noqa: S311  spreads reconnects, keeps no secret
         self._lock = threading.Lock()
@@ -216,7 +221,7 @@ class Publisher:
             raise PublishError(f"{kind} of {len(payload)} bytes: {MAX_PAYLOAD} are the most; set publish.size")
         described = self._meta_json(kind, payload, meta)
         tags = (("window_id", _printable(meta["window_id"])), ("stage", kind), ("session", self.session))
-        self._put(_Parcel(kind, ((kind, payload, retain), ("meta", described, retain_meta)), tags))
+        self._put(_Parcel(kind, ((kind, payload, retain), ("meta", described, retain_meta)), tags, self._clock()))
 
     def _meta_json(self, stage: str, payload: bytes | None, meta: Mapping[str, Any]) -> bytes:
         window_id = meta.get("window_id")
@@ -325,6 +330,8 @@ class Publisher:
                 return
             counts.bytes += len(payload)
         counts.published += 1
+        if self.on_taken and parcel.kind in PICTURES:
+            self.on_taken(parcel.kind, parcel.put, self._clock())
 
     async def _send(
         self, client: Client, name: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None = None

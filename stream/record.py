@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from stream.clock import Gap, SampleClock
 from stream.errors import RecordingError, SourceError
-from stream.sources import LOOK_S, StreamSelector, find, load_lsl, matches
+from stream.scout import Scout, connect, key_of
+from stream.sources import LOOK_S, StreamSelector, find_among, load_lsl
 from stream.xdf_writer import XdfWriter
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ TICK_S = 0.01
 OFFSET_EVERY_S = 5.0
 FLUSH_EVERY_S = 1.0
 BOUNDARY_EVERY_S = 10.0
-BUFFERED_S = 360  # what liblsl holds while the disk is busy or a lost source is looked for
+AT_ONCE_S, LAST_WAIT_S = 1e-3, 2.0
 CHUNK = 4096
 
 
@@ -44,6 +45,8 @@ class StreamAccount:
         The newest 100, times in the LSL clock of this machine.
     disconnections : int
         How often the source went away.
+    since : float
+        Seconds after the recording's start at which the stream came.
     """
 
     name: str
@@ -54,6 +57,7 @@ class StreamAccount:
     gap_count: int = 0
     gaps: list[Gap] = field(default_factory=list)
     disconnections: int = 0
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +87,15 @@ def record(
 ) -> RecordAccount:
     """Record until `stop` is set or `seconds` are over.
 
-    Samples go into the file as they came (numbers, format and stamps untouched), clock offsets beside them.
+    Samples go into the file as they came (numbers, format and stamps untouched), clock offsets beside them. Streams
+    that come later join, if they are meant; one that went away and comes back goes on where it was.
 
     Parameters
     ----------
     path : Path
         New XDF file.
     selectors : sequence of StreamSelector
-        Each names one stream; left empty, every stream that is there at the start is recorded.
+        Each names one stream, which must be there at the start; left empty, every stream is recorded.
     seconds : float, optional
     timeout_s : float
         How long to look for the streams.
@@ -109,10 +114,13 @@ def record(
     """
     stop = stop or threading.Event()
     lsl = load_lsl(peers)
-    tracks = [_Track(lsl, info) for info in _choose(lsl, selectors, timeout_s, stop)]
+    chosen = _choose(lsl, selectors, timeout_s, stop)
+    tracks: list[_Track] = []
     try:
-        with XdfWriter(path) as file:
-            recorder = _Recorder(file, tracks)
+        with XdfWriter(path) as file, Scout(lsl, selectors, chosen) as scout:
+            recorder = _Recorder(lsl, file, scout, tracks)
+            for info in chosen:
+                recorder.join(info, *_connected(lsl, info))
             recorder.run(seconds, progress, stop)
             return recorder.account()
     finally:
@@ -120,13 +128,23 @@ def record(
             track.close()
 
 
+def _connected(lsl: Any, info: "pylsl.StreamInfo") -> tuple[Any, str]:
+    if (opened := connect(lsl, info)) is None:
+        raise SourceError(f"stream {info.name()!r} was found but does not answer: is a firewall between?")
+    return opened
+
+
 def _choose(
     lsl: Any, selectors: Sequence[StreamSelector], timeout_s: float, stop: threading.Event
 ) -> "list[pylsl.StreamInfo]":
     """Resolve the streams to record; a stream that two selectors name is recorded once."""
     if selectors:
-        chosen = [find(selector, timeout_s, lsl=lsl, stop=stop) for selector in selectors]
-        return list({info.uid(): info for info in chosen}.values())
+        found: list[pylsl.StreamInfo] | None = None
+        chosen: dict[str, pylsl.StreamInfo] = {}
+        for selector in selectors:
+            info, found = find_among(found, selector, timeout_s, lsl=lsl, stop=stop)
+            chosen[info.uid()] = info
+        return list(chosen.values())
     deadline = time.monotonic() + timeout_s
     while not (found := lsl.resolve_streams(LOOK_S)) and time.monotonic() < deadline and not stop.is_set():
         pass
@@ -141,127 +159,121 @@ def _choose(
 class _Track:
     """One stream on its way into the file."""
 
-    def __init__(self, lsl: Any, info: "pylsl.StreamInfo") -> None:
+    def __init__(self, lsl: Any, info: "pylsl.StreamInfo", number: int, since: float) -> None:
         self._lsl = lsl
-        self.account = StreamAccount(info.name(), info.type(), info.source_id())
-        self.number = 0
-        self.header = ""
+        self.key = key_of(info)
+        self.number = number
+        self.account = StreamAccount(info.name(), info.type(), info.source_id(), since=since)
         self.offsets: list[tuple[float, float]] = []
         self.first = self.last = 0.0
-        self._shape = (info.channel_count(), info.channel_format(), info.nominal_srate())
         self._clock = SampleClock(info.nominal_srate())
-        self._measured = -np.inf
         self._inlet: Any = None
-        self._resolved = info
-        self._given_up = False
+        self._uncounted: list[NDArray[np.float64]] = []
+        self._opened = self._measured = 0.0
 
-    def open(self) -> None:
-        """Connect.
+    @property
+    def connected(self) -> bool:
+        return self._inlet is not None
 
-        Raises
-        ------
-        SourceError
-            The stream does not answer.
-        """
-        if not self._connect(self._resolved):
-            raise SourceError(
-                f"stream {self.account.name!r} was found but does not answer: is a firewall between?"
-            ) from None
+    def attach(self, inlet: Any) -> None:
+        """Go on with a source that is there (again)."""
+        self._inlet, self._opened, self._measured = inlet, time.monotonic(), -np.inf
 
     def close(self) -> None:
         if self._inlet:
             self._inlet.close_stream()
         self._inlet = None
 
-    def offset(self) -> tuple[float, float] | None:
-        """Measure the clock when it is due; (time in the source's clock, seconds to add)."""
+    def offset(self, wait_s: float = AT_ONCE_S) -> tuple[float, float] | None:
+        """Measure the clock when it is due; (time in the source's clock, seconds to add).
+
+        Hardly waits: liblsl measures in a thread of its own, and a source that ends takes with it what was not pulled.
+        """
         now = time.monotonic()
         if self._inlet is None or now - self._measured < OFFSET_EVERY_S:
             return None
         try:
-            value = self._inlet.time_correction(5.0 if not self.offsets else 0.2)
-        except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
-            LOG.warning("stream %s: no answer on the clock offset", self.account.name)
-            self._measured = now
+            value = self._inlet.time_correction(wait_s)
+        except self._lsl.util.TimeoutError:
+            if now - self._opened > OFFSET_EVERY_S:
+                LOG.warning("stream %s: no answer on the clock offset", self.account.name)
+                self._measured = now
+            return None
+        except self._lsl.util.LostError:
             return None
         self._measured = now
         self.offsets.append((self._lsl.local_clock() - value, value))
         return self.offsets[-1]
 
     def pull(self) -> tuple[NDArray[np.float64], NDArray[Any]] | None:
-        """Take what has come in; None if nothing has."""
-        if self._inlet is None and (self._given_up or not self._find_again()):
+        """Take what has come in; None if nothing has.
+
+        Raises
+        ------
+        pylsl.util.LostError
+            The source is gone.
+        """
+        if self._inlet is None:
             return None
-        try:
-            data, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=CHUNK, as_numpy=True)
-        except self._lsl.util.LostError:
-            LOG.warning("stream %s is lost", self.account.name)
-            self.account.disconnections += 1
-            self.close()
-            return None
-        if not len(stamps):
-            return None
-        return stamps, data
+        data, stamps = self._inlet.pull_chunk(timeout=0.0, max_samples=CHUNK, as_numpy=True)
+        return (stamps, data) if len(stamps) else None
 
     def count(self, stamps: NDArray[np.float64]) -> None:
         """Enter samples that are in the file into the account."""
-        account = self.account
-        if not account.samples:
+        if not self.account.samples:
             self.first = float(stamps[0])
         self.last = float(stamps[-1])
-        account.samples += len(stamps)
-        offset = self.offsets[-1][1] if self.offsets else 0.0
-        for _, gap in self._clock.feed(stamps + offset).gaps:
-            account.gap_count += 1
-            account.lost += gap.lost
-            account.gaps = [*account.gaps[-99:], gap]
+        self.account.samples += len(stamps)
+        self._uncounted.append(stamps)
+        # A jump of the clock must not look like a gap: what comes before the first offset waits for it.
+        if self._measured > 0 or time.monotonic() - self._opened > OFFSET_EVERY_S:
+            self.find_gaps()
 
-    def _connect(self, info: "pylsl.StreamInfo") -> bool:
-        inlet = self._lsl.StreamInlet(info, max_buflen=BUFFERED_S, recover=False)
-        try:
-            self.header = inlet.info(5.0).as_xml()
-            inlet.open_stream(5.0)
-        except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
-            inlet.close_stream()
-            return False
-        self._inlet, self._measured = inlet, -np.inf
-        return True
-
-    def _find_again(self) -> bool:
-        """Look once for the lost source; one that came back otherwise shaped is not the same stream."""
+    def find_gaps(self) -> None:
+        """Look for gaps in what was counted."""
         account = self.account
-        wanted = StreamSelector(name=account.name, type=account.type, source_id=account.source_id or None)
-        found = [info for info in self._lsl.resolve_streams(LOOK_S) if matches(wanted, info)]
-        if len(found) != 1:
-            return False
-        shape = (found[0].channel_count(), found[0].channel_format(), found[0].nominal_srate())
-        if shape != self._shape:
-            LOG.error("stream %s came back with other channels or another rate; not recorded any more", account.name)
-            self._given_up = True
-            return False
-        return self._connect(found[0])
+        offset = self.offsets[-1][1] if self.offsets else 0.0
+        for stamps in self._uncounted:
+            for _, gap in self._clock.feed(stamps + offset).gaps:
+                account.gap_count += 1
+                account.lost += gap.lost
+                account.gaps = [*account.gaps[-99:], gap]
+        self._uncounted.clear()
 
 
 class _Recorder:
-    def __init__(self, file: XdfWriter, tracks: list[_Track]) -> None:
-        self._file, self._tracks = file, tracks
+    def __init__(self, lsl: Any, file: XdfWriter, scout: Scout, tracks: list[_Track]) -> None:
+        self._lsl, self._file, self._scout, self._tracks = lsl, file, scout, tracks
         self._begun = time.monotonic()
         self._flushed = self._marked = self._reported = self._begun
+
+    def join(self, info: "pylsl.StreamInfo", inlet: Any, header: str) -> None:
+        """Begin with a stream, or go on with the one that it was before it went away."""
+        key = key_of(info)
+        track = next((track for track in self._tracks if track.key == key and not track.connected), None)
+        if track is None:
+            since = round(time.monotonic() - self._begun, 3)
+            track = _Track(self._lsl, info, self._file.stream(header), since)
+            self._tracks.append(track)
+        LOG.info("recording stream %s", info.name())
+        track.attach(inlet)
 
     def run(
         self, seconds: float | None, progress: Callable[[RecordAccount], None] | None, stop: threading.Event
     ) -> None:
         try:
-            for track in self._tracks:
-                track.open()
-                track.number = self._file.stream(track.header)
-            self._begun = time.monotonic()
             while not stop.is_set() and (seconds is None or time.monotonic() - self._begun < seconds):
+                while not self._scout.found.empty():
+                    self.join(*self._scout.found.get())
                 self._move()
                 self._keep(progress)
                 stop.wait(TICK_S)
             self._move()
             for track in self._tracks:
+                # A short recording is over before the first answer is in; nothing more is pulled now.
+                if not track.offsets and (offset := track.offset(LAST_WAIT_S)):
+                    self._file.offset(track.number, *offset)
+                track.find_gaps()
                 self._file.footer(track.number, track.first, track.last, track.account.samples, track.offsets)
             self._file.flush()
         except RecordingError as error:
@@ -277,11 +289,17 @@ class _Recorder:
         for track in self._tracks:
             if offset := track.offset():
                 self._file.offset(track.number, *offset)
-            for _ in range(64):  # a backlog is worked off in turns
-                if (chunk := track.pull()) is None:
-                    break
-                self._file.samples(track.number, *chunk)
-                track.count(chunk[0])
+            try:
+                for _ in range(64):  # a backlog is worked off in turns
+                    if (chunk := track.pull()) is None:
+                        break
+                    self._file.samples(track.number, *chunk)
+                    track.count(chunk[0])
+            except self._lsl.util.LostError:
+                LOG.warning("stream %s is lost", track.account.name)
+                track.account.disconnections += 1
+                track.close()
+                self._scout.lost(track.key)
 
     def _keep(self, progress: Callable[[RecordAccount], None] | None) -> None:
         now = time.monotonic()

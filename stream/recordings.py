@@ -2,16 +2,22 @@
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import RecordingError
 from stream.events import Event
+from stream.montage import restored, stored
+from stream.sources import StreamSelector
 from stream.windows import Channels
+
+if TYPE_CHECKING:
+    from stream.bids import BidsRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,11 @@ class RecordedStream:
                 f"and {len(self.channels)} channels"
             )
 
+    def until(self, start: int, time: float) -> int:
+        """Place of the first sample from `start` on that is later than `time`; real timestamps may step back."""
+        late = np.flatnonzero(self.times[start:] > time)
+        return start + int(late[0]) if len(late) else len(self.times)
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -59,61 +70,109 @@ class Recording:
     streams : tuple of RecordedStream
     events : tuple of Event
         Times in seconds from the recording's start, in order.
+    begun : float or None
+        When its time 0 was: POSIX time, where the file says.
+    lsl_begun : float or None
+        The same in the LSL clock of the machine that recorded (XDF).
     """
 
     name: str
     description: str
     streams: tuple[RecordedStream, ...]
     events: tuple[Event, ...]
+    begun: float | None = None
+    lsl_begun: float | None = None
 
 
-def choose_stream(recording: Recording, name: str | None) -> RecordedStream:
-    """Find a stream by name or type; the only one, or the first, when `name` is None.
+def chosen(
+    recording: Recording, source: StreamSelector | None, extra: Sequence[StreamSelector] = ()
+) -> list[RecordedStream]:
+    """Find the streams of a recording that a live session would take, by name, type and source id.
+
+    Parameters
+    ----------
+    recording : Recording
+    source : StreamSelector, optional
+        Where the recording holds one stream, that one is the source whatever it is called.
+    extra : sequence of StreamSelector
+
+    Returns
+    -------
+    list of RecordedStream
+        The source, then the extras.
 
     Raises
     ------
     RecordingError
-        No stream of that name.
+        A selector matches no stream, several, or one that is taken already.
     """
-    for stream in recording.streams:
-        if name is None or name in {stream.name, stream.type}:
-            return stream
-    have = ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
-    raise RecordingError(f"recording {recording.name!r} has no stream {name!r}; it has {have}")
+    streams = recording.streams
+    first = streams[0] if len(streams) == 1 else _only(recording, source or StreamSelector())
+    found = [first, *(_only(recording, selector) for selector in extra)]
+    if len({id(stream) for stream in found}) < len(found):
+        raise RecordingError(
+            f"recording {recording.name!r}: two of source and extra are one stream; it has {_listed(recording)}"
+        )
+    return found
 
 
-def read(path: Path) -> Recording:
-    """Read a recording by its suffix.
+def _only(recording: Recording, selector: StreamSelector) -> RecordedStream:
+    wanted = {key: value for key in ("name", "type", "source_id") if (value := getattr(selector, key)) is not None}
+    matching = [
+        stream for stream in recording.streams if all(getattr(stream, key) == value for key, value in wanted.items())
+    ]
+    if len(matching) != 1:
+        raise RecordingError(
+            f"recording {recording.name!r} has {len(matching) or 'no'} streams with {selector}; say which by name or "
+            f"type; it has {_listed(recording)}"
+        )
+    return matching[0]
+
+
+def _listed(recording: Recording) -> str:
+    return ", ".join(f"{stream.name} ({stream.type})" for stream in recording.streams) or "no stream"
+
+
+def read(where: "Path | BidsRun") -> Recording:
+    """Read a recording by its suffix, or as part of a BIDS data set.
 
     FIF, EDF, BDF, BrainVision (.vhdr) and EEGLAB (.set) by mne, XDF by pyxdf, muse-lsl's CSV (.csv, .csv.gz), our
-    own NPZ, and NIfTI (.nii, .nii.gz) with its events.tsv.
+    own NPZ, and NIfTI (.nii, .nii.gz) with its events.tsv. A folder, and a file that BIDS names in a data set, are
+    read with all that the data set says of them.
 
     Raises
     ------
     RecordingError
-        The file is missing, of no known kind, or broken.
+        The file is missing, of no known kind, or broken; the folder holds no run, or several.
     """
-    from stream import formats
+    from stream import bids
 
-    path = Path(path)
-    readers: dict[str, Callable[[Path], Recording]] = {
-        ".fif": formats.read_mne, ".fif.gz": formats.read_mne, ".edf": formats.read_mne, ".bdf": formats.read_mne,
-        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": formats.read_xdf, ".xdfz": formats.read_xdf,
-        ".csv": formats.read_csv, ".csv.gz": formats.read_csv, ".npz": read_npz,
-        ".nii": formats.read_nifti, ".nii.gz": formats.read_nifti,
-    }  # fmt: skip
-    reader = next((reader for suffix, reader in readers.items() if path.name.lower().endswith(suffix)), None)
-    if reader is None:
-        raise RecordingError(f"{path}: not a recording I can read; known are {', '.join(readers)}")
-    if not path.is_file():
-        raise RecordingError(f"{path}: no such file")
+    path = where.bids if isinstance(where, bids.BidsRun) else Path(where)
+    run = where if isinstance(where, bids.BidsRun) else bids.run_at(path)
     try:
-        return reader(path)
+        return bids.read_run(run) if run else _reader(path)(path)
     except (RecordingError, KeyboardInterrupt):
         raise
     except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecordingError(f"{path}: cannot be read ({reason})") from error
+
+
+def _reader(path: Path) -> Callable[[Path], Recording]:
+    from stream import formats, nifti
+
+    readers: dict[str, Callable[[Path], Recording]] = {
+        ".fif": formats.read_mne, ".fif.gz": formats.read_mne, ".edf": formats.read_mne, ".bdf": formats.read_mne,
+        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": formats.read_xdf, ".xdfz": formats.read_xdf,
+        ".csv": formats.read_csv, ".csv.gz": formats.read_csv, ".npz": read_npz,
+        ".nii": nifti.read_nifti, ".nii.gz": nifti.read_nifti,
+    }  # fmt: skip
+    reader = next((reader for suffix, reader in readers.items() if path.name.lower().endswith(suffix)), None)
+    if reader is None:
+        raise RecordingError(f"{path}: not a recording I can read; known are {', '.join(readers)}, and BIDS folders")
+    if not path.is_file():
+        raise RecordingError(f"{path}: no such file")
+    return reader
 
 
 def write_npz(recording: Recording, path: Path) -> None:
@@ -133,10 +192,13 @@ def write_npz(recording: Recording, path: Path) -> None:
                 "source_id": stream.source_id,
                 "sfreq": stream.sfreq,
                 "channels": [stream.channels.names, stream.channels.kinds, stream.channels.units],
+                "montage": stored(stream.channels.montage),
             }
             for stream in recording.streams
         ],
         "events": [[event.time, event.label, event.code] for event in recording.events],
+        "begun": recording.begun,
+        "lsl_begun": recording.lsl_begun,
     }
     arrays: dict[str, NDArray[np.generic]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
     for i, stream in enumerate(recording.streams):
@@ -166,7 +228,7 @@ def read_npz(path: Path) -> Recording:
                     name=str(stream["name"]),
                     type=str(stream["type"]),
                     source_id=str(stream["source_id"]),
-                    channels=Channels(*(tuple(map(str, entries)) for entries in stream["channels"])),
+                    channels=_channels(stream),
                     sfreq=float(stream["sfreq"]),
                     times=file[f"times_{i}"].astype(np.float64),
                     data=file[f"data_{i}"].astype(np.float32),
@@ -174,6 +236,12 @@ def read_npz(path: Path) -> Recording:
                 for i, stream in enumerate(header["streams"])
             )
             events = tuple(Event(float(time), str(label), code) for time, label, code in header["events"])
-        return Recording(str(header["name"]), str(header["description"]), streams, events)
+        begun, lsl_begun = (header.get(key) for key in ("begun", "lsl_begun"))
+        return Recording(str(header["name"]), str(header["description"]), streams, events, begun, lsl_begun)
     except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordingError(f"{path}: not a recording written by minddiffuser ({error})") from error
+
+
+def _channels(stream: dict[str, Any]) -> Channels:
+    names, kinds, units = (tuple(map(str, entries)) for entries in stream["channels"])
+    return Channels(names, kinds, units, restored(stream.get("montage", {})))

@@ -1,4 +1,4 @@
-"""Play a recording as live LSL streams, with its own timing.
+"""Play recordings as live LSL streams, with their own timing.
 
 A replay at `speed` declares the rate at which samples really come (sfreq times speed), so that any LSL client reads
 a stream that is true to its clock, and says in desc/replay/{speed,sfreq} what the source's own rate was; `LiveIngest`
@@ -7,12 +7,14 @@ samples the stream ends by itself (not when it loops): its end is no loss then.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from stream.alignment import aligned, distinct, length
 from stream.errors import RecordingError
+from stream.montage import append_to
 from stream.recordings import RecordedStream, Recording
 from stream.sources import load_lsl
 
@@ -24,26 +26,25 @@ SPEEDS = (0.1, 100.0)
 
 
 def replay(
-    recording: Recording,
-    *,
+    *recordings: Recording,
     speed: float = 1.0,
     loop: bool = False,
     wait_for_consumers: bool = True,
     progress: Callable[[float, float], None] | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Play a recording; returns at its end or after `stop` is set.
+    """Play recordings on one time line (see `stream.alignment`); returns at their end or after `stop` is set.
 
-    Each stream gets an outlet of its own name; events go, as text, to '<first stream's name>-markers', type
-    'Markers', with the timestamps of the samples they fell on.
+    Each stream gets an outlet of its own name. The events of each recording that has some go, as text, to
+    '<its first stream's name>-markers', type 'Markers', with the timestamps of the samples they fell on.
 
     Parameters
     ----------
-    recording : Recording
+    *recordings : Recording
     speed : float
         0.1 to 100.
     loop : bool
-        Begin again at the end; timestamps go on.
+        Begin again at the end of the longest; timestamps go on.
     wait_for_consumers : bool
         Begin only when somebody reads one of the data streams.
     progress : callable, optional
@@ -53,15 +54,18 @@ def replay(
     Raises
     ------
     RecordingError
-        The speed is out of range, or the recording is empty.
+        The speed is out of range, or a recording is empty.
     """
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         raise RecordingError(f"speed {speed:g} is out of range; choose {SPEEDS[0]:g} to {SPEEDS[1]:g}")
-    if not recording.streams or not all(len(stream.times) for stream in recording.streams):
-        raise RecordingError(f"recording {recording.name!r} holds a stream without samples")
+    for recording in recordings:
+        if not all(len(stream.times) for stream in recording.streams):
+            raise RecordingError(f"recording {recording.name!r} holds a stream without samples")
+    if not any(recording.streams for recording in recordings):
+        raise RecordingError("there is no data stream to replay; name a recording that holds one")
     stop = stop or threading.Event()
     lsl = load_lsl()
-    player = _Player(lsl, recording, speed, loop=loop)
+    player = _Player(lsl, distinct(aligned(recordings)), speed, loop=loop)
     while wait_for_consumers and not stop.is_set() and not player.consumed():
         stop.wait(TICK_S)
     begin = lsl.local_clock() + LEAD_S
@@ -73,21 +77,37 @@ def replay(
     stop.wait(LINGER_S)
 
 
-class _Player:
-    def __init__(self, lsl: Any, recording: Recording, speed: float, *, loop: bool) -> None:
-        self._lsl, self._speed = lsl, speed
-        self._streams = recording.streams
-        self._outlets = [
-            lsl.StreamOutlet(_info(lsl, stream, recording.description, speed, loop=loop)) for stream in self._streams
-        ]
-        first = self._streams[0]
-        marker_info = lsl.StreamInfo(f"{first.name}-markers", "Markers", 1, 0.0, "string", f"{first.source_id}-markers")
-        self._marker_outlet = lsl.StreamOutlet(marker_info)
+class _Markers:
+    """The events of a recording on their way out."""
+
+    def __init__(self, lsl: Any, recording: Recording) -> None:
+        name = source_id = recording.name
+        if recording.streams:
+            name, source_id = recording.streams[0].name, recording.streams[0].source_id
+        info = lsl.StreamInfo(f"{name}-markers", "Markers", 1, 0.0, "string", f"{source_id}-markers")
+        self._outlet = lsl.StreamOutlet(info)
         self._events = sorted(recording.events, key=lambda event: event.time)
-        self._event_times = np.array([event.time for event in self._events])
-        # One period after the last sample, so that a loop's first sample follows in step.
-        ends = [stream.times[-1] + (1 / stream.sfreq if stream.sfreq else 0.5) for stream in self._streams]
-        self.length = float(max(*ends, self._event_times[-1] if len(self._events) else 0.0))
+        self._times = np.array([event.time for event in self._events])
+
+    def push(self, due: float, done: int, begin: float, speed: float) -> int:
+        """Push what has fallen due after the first `done`; how many that makes."""
+        upto = int(np.searchsorted(self._times, due, side="right"))
+        for event in self._events[done:upto]:
+            self._outlet.push_sample([event.label], begin + event.time / speed)
+        return upto
+
+
+class _Player:
+    def __init__(self, lsl: Any, recordings: Sequence[Recording], speed: float, *, loop: bool) -> None:
+        self._lsl, self._speed = lsl, speed
+        self._streams = [stream for recording in recordings for stream in recording.streams]
+        self._outlets = [
+            lsl.StreamOutlet(_info(lsl, stream, recording.description, speed, loop=loop))
+            for recording in recordings
+            for stream in recording.streams
+        ]
+        self._markers = [_Markers(lsl, recording) for recording in recordings if recording.events]
+        self.length = max(length(recording) for recording in recordings)
 
     def consumed(self) -> bool:
         return any(outlet.have_consumers() for outlet in self._outlets)
@@ -95,14 +115,12 @@ class _Player:
     def play(self, begin: float, stop: threading.Event, progress: Callable[[float, float], None] | None) -> None:
         """Push everything of one pass as it falls due."""
         sent = [0] * len(self._streams)
-        marked = 0
+        marked = [0] * len(self._markers)
         reported = -1.0
         while not stop.is_set():
             due = (self._lsl.local_clock() - begin) * self._speed
-            upto = int(np.searchsorted(self._event_times, due, side="right"))
-            for event in self._events[marked:upto]:
-                self._marker_outlet.push_sample([event.label], begin + event.time / self._speed)
-            marked = upto
+            for i, markers in enumerate(self._markers):
+                marked[i] = markers.push(due, marked[i], begin, self._speed)
             for i, stream in enumerate(self._streams):
                 last = _due(stream, sent[i], due)
                 if last > sent[i]:
@@ -136,9 +154,12 @@ def _info(lsl: Any, stream: RecordedStream, description: str, speed: float, *, l
     if not loop:
         entry.append_child_value("samples", str(len(stream.times)))
     listed = desc.append_child("channels")
-    for name, kind, unit in zip(channels.names, channels.kinds, channels.units, strict=True):
+    for i, (name, kind, unit) in enumerate(zip(channels.names, channels.kinds, channels.units, strict=True)):
         channel = listed.append_child("channel")
         channel.append_child_value("label", name)
         channel.append_child_value("type", kind.upper())
         channel.append_child_value("unit", unit)
+        append_to(channel, channels.montage, i, name)
+    if channels.montage.reference:
+        desc.append_child("reference").append_child_value("label", channels.montage.reference)
     return info

@@ -1,5 +1,6 @@
 """A ring of samples: one writer, many readers, nothing allocated after the start."""
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,7 @@ class Ring:
         self._data.fill(0.0)
         self._times = np.zeros(capacity)
         self._present = np.zeros(capacity, dtype=np.bool_)
+        self._counting = threading.Lock()  # readers may miss at once; the writer never waits for it
         self._claimed = 0  # samples begun, ahead of `stop` while a write is under way
         self._stop = 0
 
@@ -93,7 +95,8 @@ class Ring:
                 out.times[part] = self._times[place]
                 out.present[part] = self._present[place]
         if start < self.start:
-            self.overruns += 1
+            with self._counting:
+                self.overruns += 1
             return None
         return out
 

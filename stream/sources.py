@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream.errors import SourceError, StreamError
 from stream.events import Event
-from stream.units import channel_kind, si_unit
+from stream.montage import montage_of
+from stream.units import channel_kind, number_name, si_unit
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ class StreamSelector(BaseModel):
 class SourceSpec(StreamSelector):
     """The live source of a session."""
 
-    markers: StreamSelector | None = None
-    """The marker stream; left out, '<name>-markers', else the only stream of type 'Markers'."""
+    markers: StreamSelector | tuple[StreamSelector, ...] | None = None
+    """The marker stream, or several; left out, '<name>-markers', else the only stream of type 'Markers'."""
     unit: str | None = None
     """The unit of all channels, where the metadata do not state one that is known."""
     timeout_s: float = Field(10.0, gt=0)
@@ -58,6 +59,12 @@ class SourceSpec(StreamSelector):
     """Look for the source again when it is lost (same source id)."""
     peers: tuple[str, ...] = ("127.0.0.1",)
     """Machines asked directly, where multicast does not reach."""
+
+    @property
+    def marker_selectors(self) -> list[StreamSelector]:
+        """The marker streams that are named."""
+        named = self.markers or ()
+        return [named] if isinstance(named, StreamSelector) else list(named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +166,7 @@ def find_among(
     deadline = time.monotonic() + timeout_s
     while True:
         found, seen = lsl.resolve_streams(LOOK_S) if seen is None else seen, None
-        chosen = [info for info in found if matches(selector, info)]
-        if chosen and selector.properties:
-            predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in selector.properties.items())
-            uids = {info.uid() for info in lsl.resolve_bypred(predicate, 1, LOOK_S)}
-            chosen = [info for info in chosen if info.uid() in uids]
+        chosen = chosen_among(found, selector, lsl=lsl)
         if chosen or time.monotonic() > deadline or (stop and stop.is_set()):
             break
     listed = "; ".join(sorted(_described(info) for info in found)) or "no stream at all"
@@ -178,6 +181,16 @@ def find_among(
             f"{len(twins)} streams carry source_id {source_id!r}, their samples would mix; stop one; found: {listed}"
         )
     return chosen[0], found
+
+
+def chosen_among(found: list[Any], selector: StreamSelector, *, lsl: Any) -> list[Any]:
+    """Pick the resolved streams that a selector means."""
+    chosen = [info for info in found if matches(selector, info)]
+    if chosen and selector.properties:
+        predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in selector.properties.items())
+        uids = {info.uid() for info in lsl.resolve_bypred(predicate, 1, LOOK_S)}
+        chosen = [info for info in chosen if info.uid() in uids]
+    return chosen
 
 
 def selector(text: str) -> StreamSelector:
@@ -231,24 +244,31 @@ def describe(info: Any, unit: str | None) -> Source:
     Raises
     ------
     SourceError
-        A channel's unit is not known and `unit` is not given, or channel names are doubled.
+        A data channel's unit is not known and `unit` is not given, or channel names are doubled.
     """
     desc = info.desc()
     kind = channel_kind(info.type())
-    names, kinds, units, factors = [], [], [], []
+    names, kinds, units, factors, nodes = [], [], [], [], []
     node = desc.child("channels").child("channel")
     for i in range(info.channel_count()):
-        names.append(node.child_value("label") or f"{info.type() or 'channel'}{i + 1:03d}")
+        names.append(node.child_value("label") or number_name(info.type(), i))
         kinds.append(channel_kind(node.child_value("type")) if node.child_value("type") else kind)
         try:
-            si, factor = si_unit(unit or node.child_value("unit"), kinds[-1])
+            si, factor = _unit(node.child_value("unit"), unit, kinds[-1])
         except StreamError as error:
             raise SourceError(f"stream {info.name()!r}, channel {names[-1]}: {error} as source.unit") from None
         units.append(si)
         factors.append(factor)
+        nodes.append(node)
         node = node.next_sibling("channel")
     if len(set(names)) < len(names):
         raise SourceError(f"stream {info.name()!r} has channels of the same name: {', '.join(sorted(names))}")
+    montage = montage_of(
+        names,
+        lambda i, key: str(nodes[i].child_value(key)),
+        lambda i, axis: str(nodes[i].child("location").child_value(axis)),
+        str(desc.child("reference").child_value("label")),
+    )
     replay = desc.child("replay")
     return Source(
         name=info.name(),
@@ -256,12 +276,22 @@ def describe(info: Any, unit: str | None) -> Source:
         source_id=info.source_id(),
         description=desc.child_value("description"),
         hostname=info.hostname(),
-        channels=Channels(tuple(names), tuple(kinds), tuple(units)),
+        channels=Channels(tuple(names), tuple(kinds), tuple(units), montage),
         factors=np.array(factors),
         sfreq=float(replay.child_value("sfreq") or info.nominal_srate()),
         speed=float(replay.child_value("speed") or 1.0),
         samples=int(replay.child_value("samples") or 0) or None,
     )
+
+
+def _unit(text: str, stated: str | None, kind: str) -> tuple[str, float]:
+    """Take the stream's own unit if it is known, else the config's; trigger and auxiliary channels may have none."""
+    try:
+        return si_unit(text, kind)
+    except StreamError:
+        if stated is None and kind in {"misc", "stim"}:
+            return "count", 1.0
+        return si_unit(stated or text, kind)
 
 
 def marker_event(value: str | float, time_: float) -> Event:

@@ -63,3 +63,8 @@ def channel_kind(text: str) -> str:
     name = text.strip().lower()
     name = _ALIASES.get(name, name)
     return name if name in _KINDS else "misc"
+
+
+def number_name(stream_type: str, i: int) -> str:
+    """Name channel i of a stream that does not name it, the same live and in a file."""
+    return f"{stream_type or 'channel'}{i + 1:03d}"

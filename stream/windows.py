@@ -1,12 +1,13 @@
 """Windows of brain data: what the decoder takes in."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.events import Event
+from stream.montage import NOTHING_KNOWN, Montage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,22 @@ class Channels:
     names, kinds, units : tuple of str
         One entry a channel. Kinds are MNE's names ('eeg', 'mag', 'grad', 'eog', 'misc', 'voxel', 'unit');
         units are SI ('V', 'T', 'T/m') or a named pure number ('z', 'percent', 'count').
+    montage : Montage
+        Places, reference and bad channels, where they are known; says nothing about which channels these are, so it is
+        left out of comparisons.
     """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     units: tuple[str, ...]
+    montage: Montage = field(default=NOTHING_KNOWN, compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def against(self, reference: str) -> "Channels":
+        """Give the same channels, recorded against `reference`."""
+        return replace(self, montage=replace(self.montage, reference=reference))
 
     def subset(self, places: Sequence[int]) -> "Channels":
         """Choose some channels by their places, in that order."""
@@ -52,6 +61,7 @@ class Channels:
             tuple(self.names[i] for i in places),
             tuple(self.kinds[i] for i in places),
             tuple(self.units[i] for i in places),
+            self.montage.subset(places, [self.names[i] for i in places]),
         )
 
 

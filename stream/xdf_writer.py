@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,7 +51,9 @@ class XdfWriter:
         except OSError as error:
             raise RecordingError(f"{path}: cannot be written ({error.strerror})") from None
         self._put(b"XDF:")
-        self._chunk(FILE_HEADER, b'<?xml version="1.0"?><info><version>1.0</version></info>')
+        begun = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        header = f'<?xml version="1.0"?><info><version>1.0</version><datetime>{begun}</datetime></info>'
+        self._chunk(FILE_HEADER, header.encode())
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,6 @@
-"""The command line, run as a user would, and workers that do not hear each other's streams."""
+"""What several folders of tests share: command line, tiny models, their exports; and workers that keep apart."""
+
+from __future__ import annotations
 
 import os
 import subprocess
@@ -6,8 +8,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from engine.cache import EngineCache
+    from engine.models import Models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,3 +58,23 @@ class Cli:
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """Give the command line with an empty cache."""
     return Cli(os.environ | {"MINDDIFFUSER_CACHE": str(tmp_path_factory.mktemp("cache"))})
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Models for both stages that take milliseconds, with random weights."""
+    from engine.models import load_models
+    from engine.spec import ModelSpec
+    from tests.tinymodels import write_tiny
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny(folder)
+    return load_models(ModelSpec(folder=str(folder)), "cpu")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
+    """One cache of engines for all tests, where MINDDIFFUSER_CACHE would have it: an export takes seconds."""
+    from engine.cache import EngineCache
+
+    return EngineCache(tmp_path_factory.mktemp("exports") / "engines")

@@ -1,9 +1,10 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from decoder.errors import DatasetError
 from decoder.stimuli import StimulusTable
@@ -28,6 +29,10 @@ class Dataset:
     vocabulary : tuple of str
         What the pictures may show, for data whose pictures nobody described: CLIP chooses their captions from it
         (`decoder.datasets.captions.describe`).
+    reported : mapping of str to float
+        Cross-validated figures that come with the data, by the name of the score.
+    sessions, subjects : mapping of str to str
+        By a recording's name. One that is not named is a session of its own, all of one subject.
     """
 
     name: str
@@ -36,6 +41,47 @@ class Dataset:
     live: Recording
     stimuli: StimulusTable
     vocabulary: tuple[str, ...] = ()
+    reported: Mapping[str, float] = field(default_factory=dict)
+    sessions: Mapping[str, str] = field(default_factory=dict)
+    subjects: Mapping[str, str] = field(default_factory=dict)
+
+
+PerSession = Literal["none", "zscore", "whiten"]
+Form = Literal["preprocessed", "preprocessed-250hz", "raw", "source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of a data set is read, and how.
+
+    Attributes
+    ----------
+    seed : int
+        Of random splits.
+    subject : int
+        Participant, counted from 1.
+    sessions : int or None
+        Only the first so many; None: all there should be.
+    per_session : {'none', 'zscore', 'whiten'}
+        How each session is normalised, by its own training trials.
+    repeats : int or None
+        Presentations of a test picture that are averaged, the first so many; None: all.
+    form : str
+        Which of the published forms of the data.
+    region : str
+        Which region's voxels.
+    side : int
+        Pixels of a side to which photographs are resized.
+    """
+
+    seed: int = 0
+    subject: int = 1
+    sessions: int | None = None
+    per_session: PerSession = "none"
+    repeats: int | None = None
+    form: Form = "preprocessed"
+    region: str = "nsdgeneral"
+    side: int = 128
 
 
 READERS = {
@@ -45,10 +91,20 @@ READERS = {
     "haxby": "decoder.datasets.haxby:load",
     "v4-photos": "decoder.datasets.v4:load",
     "miyawaki": "decoder.datasets.miyawaki:load",
+    "things-eeg2": "decoder.datasets.things_eeg2:load",
+    "things-meg": "decoder.datasets.things_meg:load",
+    "nsd": "decoder.datasets.nsd:load",
 }
 
+SELECTED: dict[str, frozenset[str]] = {
+    "things-eeg2": frozenset({"subject", "sessions", "per_session", "repeats", "form"}),
+    "things-meg": frozenset({"subject", "sessions", "per_session", "repeats"}),
+    "nsd": frozenset({"subject", "sessions", "per_session", "repeats", "region"}),
+}
+"""What may be chosen of a data set, besides the seed."""
 
-def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
+
+def load(name: str, data_dir: Path, selection: Selection | None = None) -> Dataset:
     """Read a recorded data set.
 
     Parameters
@@ -57,8 +113,7 @@ def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
         A key of `READERS`.
     data_dir : Path
         Folder that holds the data sets' own folders.
-    seed : int
-        Of random splits.
+    selection : Selection, optional
 
     Raises
     ------
@@ -68,8 +123,8 @@ def load(name: str, data_dir: Path, *, seed: int = 0) -> Dataset:
     if name not in READERS:
         raise DatasetError(f"no data set is called {name!r}; known are {', '.join(READERS)}")
     module, function = READERS[name].split(":")
-    reader: Callable[[Path, int], Dataset] = getattr(import_module(module), function)
-    return reader(data_dir, seed)
+    reader: Callable[[Path, Selection], Dataset] = getattr(import_module(module), function)
+    return reader(data_dir, selection or Selection())
 
 
 def require(path: Path, where: str) -> Path:
@@ -83,3 +138,29 @@ def require(path: Path, where: str) -> Path:
     if not path.exists():
         raise DatasetError(f"{path} is missing; the data come from {where}")
     return path
+
+
+def require_runs(folder: Path, pattern: str, n: int, where: str) -> list[Path]:
+    """Find the files of a folder's `n` runs, in the order of their names.
+
+    Raises
+    ------
+    DatasetError
+        If there are more or fewer.
+    """
+    files = sorted(folder.glob(pattern), key=lambda path: path.name)
+    if len(files) != n:
+        raise DatasetError(f"{folder} holds {len(files)} runs, not {n}; fetch it from {where}")
+    return files
+
+
+def require_known(what: str, found: frozenset[object], known: frozenset[object]) -> None:
+    """Refuse labels that an experiment does not have; `what` names the file and its labels.
+
+    Raises
+    ------
+    DatasetError
+        If some of `found` are not `known`.
+    """
+    if strange := found - known:
+        raise DatasetError(f"{what} {sorted(map(str, strange))}; this experiment has {sorted(map(str, known))}")

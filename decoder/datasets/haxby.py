@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.datasets import Dataset, require
+from decoder.datasets import Dataset, Selection, require, require_known
 from decoder.datasets.cards import cards
+from decoder.datasets.vectors import numbered_channels
 from decoder.errors import DatasetError
 from decoder.stimuli import StimulusTable
 from stream.events import Event
 from stream.recordings import RecordedStream, Recording
-from stream.windows import Channels
 
 WHERE = "github.com/PyMVPA/PyMVPA at commit 20f0335, mvpa2/data, in a folder 'haxby2001_pymvpa_slice'"
 DESCRIPTION = "human fMRI (Haxby 2001, one slice), blocks of pictures"
@@ -29,7 +29,7 @@ CAPTIONS = {
 REST = "rest"
 
 
-def load(data_dir: Path, seed: int) -> Dataset:
+def load(data_dir: Path, selection: Selection) -> Dataset:
     """Read the runs, in the order in which they were recorded: the last one is for testing.
 
     Every run is a recording of its own, with an event at the first volume of each block. Which pictures a block showed
@@ -39,29 +39,27 @@ def load(data_dir: Path, seed: int) -> Dataset:
     ----------
     data_dir : Path
         Holds the folder 'haxby2001_pymvpa_slice'.
-    seed : int
-        Nothing is random here.
+    selection : Selection
+        Nothing is chosen here.
 
     Raises
     ------
     DatasetError
         If files are missing or do not go together.
     """
-    del seed
+    del selection
     root = require(data_dir / "haxby2001_pymvpa_slice", WHERE)
     labels, runs = _attributes(require(root / "attributes_literal.txt", WHERE))
     volumes = _voxels(require(root / "bold.nii.gz", WHERE), require(root / "mask.nii.gz", WHERE))
     if len(volumes) != len(labels):
         raise DatasetError(f"{root} holds {len(volumes)} volumes and labels of {len(labels)}; fetch it from {WHERE}")
-    strange = set(labels.tolist()) - set(CAPTIONS) - {REST}
-    if strange:
-        raise DatasetError(f"{root} has labels {sorted(strange)}; this experiment has {sorted(CAPTIONS)}")
+    require_known(f"{root} has labels", frozenset(labels.tolist()), frozenset((*CAPTIONS, REST)))
     recordings = [
         _run(int(number), volumes[runs == number], labels[runs == number]) for number in np.unique(runs).tolist()
     ]
     names = tuple(CAPTIONS)
     stimuli = StimulusTable(names, cards(names), tuple(CAPTIONS.values()))
-    return Dataset("haxby", DESCRIPTION, tuple(recordings[:-1]), recordings[-1], stimuli)
+    return Dataset("haxby", DESCRIPTION, tuple(recordings[:-1]), recordings[-1], stimuli, reported={"accuracy": 0.458})
 
 
 def _attributes(path: Path) -> tuple[NDArray[np.str_], NDArray[np.intp]]:
@@ -85,10 +83,8 @@ def _voxels(scan: Path, mask: Path) -> NDArray[np.float32]:
 
 
 def _run(number: int, volumes: NDArray[np.float32], labels: NDArray[np.str_]) -> Recording:
-    n_voxels = volumes.shape[1]
     name = f"haxby run {number + 1}"
-    names = tuple(f"voxel{voxel:03d}" for voxel in range(1, n_voxels + 1))
-    channels = Channels(names, ("voxel",) * n_voxels, ("scanner units",) * n_voxels)
+    channels = numbered_channels("voxel", volumes.shape[1], "scanner units")
     times = TR * np.arange(len(volumes), dtype=np.float64)
     stream = RecordedStream(name, "fMRI", f"replay-{name}", channels, 1 / TR, times, volumes)
     begins = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))

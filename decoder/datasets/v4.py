@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.datasets import Dataset, require
-from decoder.datasets.vectors import vector_recording
+from decoder.datasets import Dataset, Selection, require
+from decoder.datasets.vectors import numbered_channels, vector_recording
 from decoder.errors import DatasetError
 from decoder.stimuli import StimulusTable
-from stream.windows import Channels
 
 WHERE = (
     "github.com/cowleygroup/V4_compact_models at commit f4552ad, data_V4_responses, "
@@ -36,15 +35,15 @@ WORDS = (
 """Everyday things, most of them known to the desk models."""
 
 
-def load(data_dir: Path, seed: int) -> Dataset:
+def load(data_dir: Path, selection: Selection) -> Dataset:
     """Read responses, averaged over 12 repeats, and photographs; a random tenth of the photographs is held out.
 
     Parameters
     ----------
     data_dir : Path
         Holds the folder 'v4_natural_images_cowley2023'.
-    seed : int
-        Of the choice of held-out photographs.
+    selection : Selection
+        Its seed chooses the held-out photographs.
 
     Raises
     ------
@@ -58,10 +57,9 @@ def load(data_dir: Path, seed: int) -> Dataset:
     n, n_neurons = responses.shape
     if len(images) != n:
         raise DatasetError(f"{root} holds {len(images)} photographs and responses to {n}; fetch it anew from {WHERE}")
-    names = tuple(f"neuron{number:03d}" for number in range(1, n_neurons + 1))
-    channels = Channels(names, ("unit",) * n_neurons, ("count",) * n_neurons)
+    channels = numbered_channels("unit", n_neurons, "count", name="neuron")
     ids = tuple(f"photo{number:04d}" for number in range(1, n + 1))
-    order = np.random.default_rng(seed).permutation(n)
+    order = np.random.default_rng(selection.seed).permutation(n)
     n_test = round(HELD_OUT * n)
     parts = [
         vector_recording(
@@ -75,7 +73,8 @@ def load(data_dir: Path, seed: int) -> Dataset:
         for name, rows in (("training", np.sort(order[n_test:])), ("held out", np.sort(order[:n_test])))
     ]
     stimuli = StimulusTable(ids, images)
-    return Dataset("v4-photos", DESCRIPTION, (parts[0],), parts[1], stimuli, tuple(WORDS.split("; ")))
+    words = tuple(WORDS.split("; "))
+    return Dataset("v4-photos", DESCRIPTION, (parts[0],), parts[1], stimuli, words, {"two_way": 0.942})
 
 
 def _read_images(path: Path) -> NDArray[np.uint8]:

@@ -15,6 +15,11 @@ DELAY = 0.2
 """Seconds from a picture to its vector."""
 
 
+def numbered_channels(kind: str, n: int, unit: str, *, name: str | None = None) -> Channels:
+    """Name `n` channels of one kind by their number, from 1; `name` is the kind where it is left out."""
+    return Channels(tuple(f"{name or kind}{number:03d}" for number in range(1, n + 1)), (kind,) * n, (unit,) * n)
+
+
 def vector_recording(
     name: str, description: str, *, kind: str, channels: Channels, labels: Sequence[str], data: NDArray[np.float32]
 ) -> Recording:

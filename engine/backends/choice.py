@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from engine.backends import onnx, openvino, tensorrt
 from engine.backends import torch as eager
-from engine.cache import EngineCache
+from engine.cache import EngineCache, Key
 from engine.errors import BackendError, CacheError
-from engine.export import OPSETS, PARTS, Part, example, exported, onnx_key
+from engine.export import FILE, INPUTS, OPSETS, PARTS, Part, Report, example, exported, onnx_key
 from engine.models import Models
 from engine.spec import BackendName, ModelSpec
 
@@ -40,9 +41,16 @@ class Backend(Protocol):
     ----------
     name : str
         Goes with every picture.
+    compiled : int
+        Programs compiled or captured so far; after warm-up it stays as it is.
     """
 
     name: str
+
+    @property
+    def compiled(self) -> int:
+        """See above."""
+        ...
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """Prediction, float32, for latents (n, channels, height, width), timesteps (n,), c (n, tokens, dims).
@@ -58,6 +66,11 @@ class Backend(Protocol):
 
 class Runner(Protocol):
     """One exported network in some runtime."""
+
+    @property
+    def compiled(self) -> int:
+        """Programs compiled or captured so far."""
+        ...
 
     def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
         """Give the output, of the shape that is told, in memory that nothing else uses."""
@@ -80,6 +93,11 @@ class NetworkBackend:
         self._unet, self._decoder = unet, decoder
         self._dtype = export_dtype(models)
         self._size = models.image_size
+
+    @property
+    def compiled(self) -> int:
+        """See `Backend`."""
+        return self._unet.compiled + self._decoder.compiled
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""
@@ -125,7 +143,14 @@ def export_dtype(models: Models) -> torch.dtype:
     return models.dtype if models.device.type == "cuda" else torch.float32
 
 
-def make_backend(name: Literal[BackendName, "auto"], models: Models, cache: EngineCache | None = None) -> Choice:
+def make_backend(
+    name: Literal[BackendName, "auto"],
+    models: Models,
+    cache: EngineCache | None = None,
+    *,
+    build: bool = False,
+    report: Report | None = None,
+) -> Choice:
     """Backend by name; 'auto' is the first of `ORDER` that works.
 
     Parameters
@@ -134,6 +159,10 @@ def make_backend(name: Literal[BackendName, "auto"], models: Models, cache: Engi
     models : Models
     cache : EngineCache, optional
         Where exported networks and engines are kept; without one only torch can run.
+    build : bool
+        Let 'auto' build what takes minutes; without, it takes a TensorRT engine only where one is there.
+    report : callable, optional
+        Told how far exports and builds are.
 
     Raises
     ------
@@ -143,13 +172,13 @@ def make_backend(name: Literal[BackendName, "auto"], models: Models, cache: Engi
         If it needs an export and there is no room for it.
     """
     if name != "auto":
-        return Choice(_open(name, models, cache), {})
+        return Choice(_open(name, models, cache, report), {})
     order = ORDER["cuda" if models.device.type == "cuda" else "cpu"]
     others = [other for other in NAMES if other not in order]
     left: dict[str, str] = {other: missing(other, models.device) or _BY_NAME_ONLY[other] for other in others}
     for candidate in order:
         try:
-            backend = _open(candidate, models, cache, quick=True)
+            backend = _open(candidate, models, cache, report, quick=not build)
         except (BackendError, CacheError) as error:
             left[candidate] = str(error).removeprefix(f"backend {candidate}: ")
             continue
@@ -160,7 +189,9 @@ def make_backend(name: Literal[BackendName, "auto"], models: Models, cache: Engi
     raise BackendError(msg)
 
 
-def _open(name: BackendName, models: Models, cache: EngineCache | None, *, quick: bool = False) -> Backend:
+def _open(
+    name: BackendName, models: Models, cache: EngineCache | None, report: Report | None, *, quick: bool = False
+) -> Backend:
     if reason := missing(name, models.device):
         msg = f"backend {name}: {reason}"
         raise BackendError(msg)
@@ -171,45 +202,96 @@ def _open(name: BackendName, models: Models, cache: EngineCache | None, *, quick
         raise BackendError(msg)
     if name == "tensorrt":
         if quick and not tensorrt.built(models, cache):
-            msg = f"backend {name}: no engine is built for these models; backend 'tensorrt', by name, builds one"
+            msg = (
+                f"backend {name}: no engine is built for these models; "
+                "`minddiffuser engine build --backend tensorrt` builds one"
+            )
             raise BackendError(msg)
-        runners: list[Runner] = [tensorrt.open_runner(models, part, cache) for part in PARTS]
+        source = exportable(models)
+        runners: list[Runner] = [
+            tensorrt.open_runner(
+                source, part, cache, partial(check, models=source, part=part, dtype=models.dtype), report
+            )
+            for part in PARTS
+        ]
     else:
-        runners = [_open_onnx(name, models, part, cache) for part in PARTS]
+        runners = [_open_onnx(name, models, part, cache, report) for part in PARTS]
     return NetworkBackend(name, models, *runners)
 
 
+def export_parts(models: Models, cache: EngineCache, report: Report | None = None) -> str | None:
+    """Export both networks as the runtimes here read them; the cache's `given` says where they are.
+
+    Parameters
+    ----------
+    models : Models
+    cache : EngineCache
+    report : callable, optional
+
+    Returns
+    -------
+    str or None
+        The runtime that the exports were run in and held against torch; None: there is none here.
+
+    Raises
+    ------
+    BackendError
+        If a network cannot be exported, or the runtime makes something else of it.
+    CacheError
+        If there is no room for it.
+    """
+    runtimes: tuple[BackendName, ...] = ("onnx", "openvino")
+    name = next((name for name in runtimes if missing(name, models.device) is None), None)
+    for part in PARTS:
+        if name is None:
+            exported(exportable(models), part, cache, OPSETS[-1], report=report)
+        else:
+            _open_onnx(name, models, part, cache, report)
+    return name
+
+
 def exportable(models: Models) -> Models:
-    """Give the models as they are exported: themselves, or a float32 copy of them."""
-    dtype = export_dtype(models)
-    if models.dtype == dtype:
-        return models
-    name = cast("Literal['float32']", str(dtype).removeprefix("torch."))
+    """Give models of their own to export, in the type for it: their weights are let go of when the file is there."""
+    name = cast("Literal['float32', 'float16', 'bfloat16']", str(export_dtype(models)).removeprefix("torch."))
     spec: ModelSpec = models.spec.model_copy(update={"dtype": name})
     return Models(spec, str(models.device))
 
 
-def _open_onnx(name: BackendName, models: Models, part: Part, cache: EngineCache) -> Runner:
+def _open_onnx(
+    name: BackendName, models: Models, part: Part, cache: EngineCache, report: Report | None = None
+) -> Runner:
     """Open an exported network, at the first opset that exporter and runtime both master."""
     source, dtype = exportable(models), models.dtype
-    present = [opset for opset in OPSETS if cache.find(onnx_key(source, part, opset))]
+
+    def open_file(file: Path, key: Key) -> Runner:
+        if name == "openvino":
+            return openvino.OpenVinoRunner(file, half=dtype == torch.bfloat16)
+        if name == "onnx":
+            return onnx.OnnxRunner(file, name, models.device)
+        folder = cache.path(onnx.engine_key(key, models.device))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        inputs = dict(zip(INPUTS[part], example(source, part, 1), strict=True))
+        return onnx.OnnxRunner(file, name, models.device, onnx.tensorrt_settings(folder, inputs))
+
+    keys = {opset: onnx_key(source, part, opset) for opset in OPSETS}
     faults = []
-    for opset in present or OPSETS:
+    for key in keys.values():
+        if entry := cache.find(key):
+            try:
+                return open_file(entry / FILE, key)
+            except BackendError as error:  # of an older runtime that reads another opset
+                faults.append(str(error))
+    for opset, key in keys.items():
+
+        def verify(file: Path, key: Key = key) -> None:
+            check(open_file(file, key), source, part, dtype)
+
         try:
-            file = exported(
-                source, part, cache, opset, lambda file: check(_runner(name, file, models, cache), source, part, dtype)
-            )
-            return _runner(name, file, models, cache)
+            return open_file(exported(source, part, cache, opset, verify, report), key)
         except BackendError as error:
             faults.append(str(error))
-    msg = f"backend {name}: {'; '.join(faults)}"
+    msg = f"backend {name}: {'; '.join(dict.fromkeys(faults))}"
     raise BackendError(msg)
-
-
-def _runner(name: BackendName, file: Path, models: Models, cache: EngineCache) -> Runner:
-    if name == "openvino":
-        return openvino.OpenVinoRunner(file, half=models.dtype == torch.bfloat16)
-    return onnx.OnnxRunner(file, name, models.device, cache.folder)
 
 
 def check(runner: Runner, models: Models, part: Part, dtype: torch.dtype) -> None:

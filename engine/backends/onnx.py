@@ -1,19 +1,39 @@
 """ONNX Runtime on its CPU, CUDA and TensorRT providers, with inputs and outputs bound to torch's own memory."""
 
+from __future__ import annotations
+
+import os
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from engine.batches import PROFILE
 from engine.errors import BackendError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from engine.cache import Key
 
 _PROVIDERS = {
     "onnx": {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"},
     "onnx-tensorrt": {"cuda": "TensorrtExecutionProvider"},
 }
-_TYPES = {torch.float32: "tensor(float)", torch.float16: "tensor(float16)", torch.int64: "tensor(int64)"}
+_TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(bfloat16)": torch.bfloat16}
+# numbers of onnx.TensorProto.DataType: numpy, the other way to name a type, has no bfloat16
+_NUMBERS = {torch.float32: 1, torch.int64: 7, torch.bool: 9, torch.float16: 10, torch.bfloat16: 16}
+
+
+def _runtime() -> Any:
+    """Import ONNX Runtime; from 1.29 on it reports to its maker unless told not to before it is imported."""
+    for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+        os.environ.setdefault(name, "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def missing(name: str, device: torch.device) -> str | None:
@@ -24,13 +44,49 @@ def missing(name: str, device: torch.device) -> str | None:
     extra = "onnx-gpu" if device.type == "cuda" else "onnx"
     if find_spec("onnxruntime") is None:
         return f"ONNX Runtime is not installed: pip install 'minddiffuser[{extra}]'"
-    import onnxruntime
-
-    if provider not in onnxruntime.get_available_providers():
+    if provider not in _runtime().get_available_providers():
         return (
             f"this ONNX Runtime has no {provider}: pip install 'minddiffuser[{extra}]' (without onnxruntime beside it)"
         )
     return None
+
+
+def engine_key(exported: Key, device: torch.device) -> Key:
+    """Give what an engine that the TensorRT provider builds depends on: it looks at names and not at weights itself."""
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return {
+        **exported,
+        "kind": "onnx-tensorrt",
+        "device": torch.cuda.get_device_name(device),
+        "capability": capability,
+        "onnxruntime": _runtime().__version__,
+        "batches": "/".join(map(str, PROFILE)),
+    }
+
+
+def tensorrt_settings(folder: Path, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """Options of the TensorRT provider: where it keeps its engines, one profile for all batches, the inputs' type.
+
+    Parameters
+    ----------
+    folder : Path
+        For the engines of one exported network alone.
+    inputs : dict of str to Tensor
+        One of each input, of any batch size.
+    """
+    profiles = {
+        f"trt_profile_{name}_shapes": ",".join(
+            f"{key}:{'x'.join(map(str, (batch, *tensor.shape[1:])))}" for key, tensor in inputs.items()
+        )
+        for name, batch in zip(("min", "opt", "max"), PROFILE, strict=True)
+    }
+    dtypes = {tensor.dtype for tensor in inputs.values()}
+    return profiles | {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(folder),
+        "trt_fp16_enable": torch.float16 in dtypes,
+        "trt_bf16_enable": torch.bfloat16 in dtypes,
+    }
 
 
 class OnnxRunner:
@@ -41,35 +97,43 @@ class OnnxRunner:
     file : Path
     name : {'onnx', 'onnx-tensorrt'}
     device : torch.device
-    scratch : Path
-        Where the TensorRT provider keeps the engines it builds.
+    settings : dict, optional
+        Further options of the provider.
 
     Raises
     ------
     BackendError
-        If ONNX Runtime cannot read the file.
+        If ONNX Runtime cannot read the file, or would leave the device that was asked for.
     """
 
-    def __init__(self, file: Path, name: str, device: torch.device, scratch: Path) -> None:
-        import onnxruntime as ort
+    compiled = 0  # one program takes every shape
 
+    def __init__(self, file: Path, name: str, device: torch.device, settings: dict[str, Any] | None = None) -> None:
+        ort = _runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         # waiting threads that spin take the cores from everything else that a live session runs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come as exceptions, too
         self._index = device.index or 0
         self._device = device
-        settings: dict[str, Any] = {"device_id": self._index} if device.type == "cuda" else {}
-        if name == "onnx-tensorrt":
-            settings |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(scratch)}
+        placed = {"device_id": self._index} if device.type == "cuda" else {}
+        wanted = _PROVIDERS[name][device.type]
+        providers: list[tuple[str, dict[str, Any]]] = [(wanted, placed | (settings or {}))]
+        if name == "onnx-tensorrt":  # takes what TensorRT cannot; without it that would go to the CPU
+            providers.append((_PROVIDERS["onnx"]["cuda"], placed))
         try:
-            self._session = ort.InferenceSession(
-                str(file), options, providers=[(_PROVIDERS[name][device.type], settings)]
-            )
+            # its own fallback prints to stdout and goes on elsewhere
+            self._session = ort.InferenceSession(str(file), options, providers=providers, enable_fallback=0)
         except Exception as error:  # its errors have no common class of their own
             msg = f"backend {name}: ONNX Runtime {ort.__version__} cannot load {file.name} ({_first_line(error)})"
             raise BackendError(msg) from error
+        if wanted not in self._session.get_providers():
+            msg = (
+                f"backend {name}: ONNX Runtime {ort.__version__} cannot start its {wanted}, most often for want of the "
+                "CUDA, cuDNN or TensorRT libraries that it was built for; use 'torch-graphs'"
+            )
+            raise BackendError(msg)
         self._inputs = [entry.name for entry in self._session.get_inputs()]
         (self._output,) = self._session.get_outputs()
 
@@ -79,20 +143,16 @@ class OnnxRunner:
         held = [tensor.contiguous() for tensor in inputs]
         for name, tensor in zip(self._inputs, held, strict=True):
             binding.bind_input(name, *self._place(tensor))
-        out = torch.empty(shape, dtype=_torch_type(self._output.type), device=self._device)
+        out = torch.empty(shape, dtype=_TYPES[self._output.type], device=self._device)
         binding.bind_output(self._output.name, *self._place(out))
         if self._device.type == "cuda":
-            torch.cuda.current_stream().synchronize()  # the provider works on a stream of its own
+            torch.cuda.current_stream(self._device).synchronize()  # the provider works on a stream of its own
         self._session.run_with_iobinding(binding)
         return out
 
-    def _place(self, tensor: Tensor) -> tuple[str, int, Any, list[int], int]:
-        kind = torch.empty(0, dtype=tensor.dtype).numpy().dtype.type
-        return self._device.type, self._index, kind, list(tensor.shape), tensor.data_ptr()
-
-
-def _torch_type(name: str) -> torch.dtype:
-    return next(dtype for dtype, known in _TYPES.items() if known == name)
+    def _place(self, tensor: Tensor) -> tuple[str, int, int, list[int], int]:
+        """Where a tensor lies, as ONNX Runtime is told: device, its number, type, shape, address."""
+        return self._device.type, self._index, _NUMBERS[tensor.dtype], list(tensor.shape), tensor.data_ptr()
 
 
 def _first_line(error: Exception) -> str:

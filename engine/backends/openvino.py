@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.batches import LARGEST
 from engine.errors import BackendError
 
-_KEPT = 4  # batch sizes that stay compiled
+_KEPT = LARGEST.bit_length()  # batch sizes that stay compiled: all powers of two that are used
 
 
 def missing(device: torch.device) -> str | None:
@@ -49,6 +50,7 @@ class OpenVinoRunner:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         self._file = file
+        self.compiled = 0
         self._compiled: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
         try:
             self._core.read_model(file)
@@ -75,6 +77,7 @@ class OpenVinoRunner:
         return out
 
     def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        self.compiled += 1
         network = self._core.read_model(self._file)
         network.reshape({port.any_name: list(shape) for port, shape in zip(network.inputs, shapes, strict=True)})
         return self._core.compile_model(network, "CPU", self._settings).create_infer_request()

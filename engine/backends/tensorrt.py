@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.batches import PROFILE
 from engine.errors import BackendError
-from engine.export import INPUTS, OUTPUT, PARTS, Part, architecture_hash, example, exported, weights_hash
+from engine.export import (
+    INPUTS,
+    OUTPUT,
+    PARTS,
+    Part,
+    Report,
+    architecture_hash,
+    example,
+    exported,
+    exporter_versions,
+    weights_hash,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import tensorrt as trt
@@ -25,8 +38,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BATCHES = (1, 1, 16)
-"""Smallest, best tuned and largest batch of an engine (guidance takes two a picture)."""
 _PLAN, _WEIGHTS = "plan.engine", "weights.sha256"
 _ATTENTION, _GROUP_NORM = (10, 14), (10, 9)  # TensorRT versions that read them as one operator (opsets 23 and 21)
 _ROOM = 6  # times the weights: plan, refit copy, timing cache
@@ -56,13 +67,13 @@ def plan_key(models: Models, part: Part, version: str) -> Key:
         "part": part,
         "architecture": architecture_hash(models, part),
         "shapes": f"{'x'.join(map(str, models.latent_shape))}, {models.tokens} x {models.context_dim}",
-        "batches": "/".join(map(str, BATCHES)),
+        "batches": "/".join(map(str, PROFILE)),
         "dtype": str(models.dtype),
         "opset": opset(version),
         "tensorrt": version,
         "device": torch.cuda.get_device_name(models.device),
         "capability": ".".join(map(str, torch.cuda.get_device_capability(models.device))),
-    }
+    } | exporter_versions()  # another exporter may name the weights otherwise, and they could not be refitted
 
 
 def built(models: Models, cache: EngineCache) -> bool:
@@ -72,8 +83,24 @@ def built(models: Models, cache: EngineCache) -> bool:
     return all(cache.find(plan_key(models, part, trt.__version__)) for part in PARTS)
 
 
-def open_runner(models: Models, part: Part, cache: EngineCache) -> TensorRtRunner:
+def open_runner(
+    models: Models,
+    part: Part,
+    cache: EngineCache,
+    verify: Callable[[TensorRtRunner], None],
+    report: Report | None = None,
+) -> TensorRtRunner:
     """Network of `models` in TensorRT; built where the cache lacks it (minutes), refitted where its weights are others.
+
+    Parameters
+    ----------
+    models : Models
+    part : {'unet', 'decoder'}
+    cache : EngineCache
+    verify : callable
+        Given a fresh engine before it is kept; raises a BackendError where it is of no use.
+    report : callable, optional
+        Told how far export and build are.
 
     Raises
     ------
@@ -85,26 +112,41 @@ def open_runner(models: Models, part: Part, cache: EngineCache) -> TensorRtRunne
     import tensorrt as trt
 
     key = plan_key(models, part, trt.__version__)
-    file = exported(models, part, cache, opset(trt.__version__))
+    file = exported(models, part, cache, opset(trt.__version__), report=report)
     wanted = weights_hash(models, part)
 
     def build(folder: Path) -> None:
         _log.info("building the %s for TensorRT %s; this takes minutes, once", part, trt.__version__)
-        (folder / _PLAN).write_bytes(build_plan(file, example(models, part, 1)))
+        (folder / _PLAN).write_bytes(build_plan(file, example(models, part, 1), report))
         (folder / _WEIGHTS).write_text(wanted, encoding="utf-8")
+        verify(TensorRtRunner(_read_plan(folder, part), INPUTS[part], models.device))
 
-    entry = cache.get(key, build, room=_ROOM * file.stat().st_size)
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine((entry / _PLAN).read_bytes())
-    if engine is None:
-        msg = f"backend tensorrt: the engine of the {part} cannot be read back; remove {entry} and build again"
-        raise BackendError(msg)
+    room = _ROOM * sum(entry.stat().st_size for entry in file.parent.iterdir())
+    entry = cache.get(key, build, room=room)
+    engine = _read_plan(entry, part)
     if (entry / _WEIGHTS).read_text(encoding="utf-8") != wanted:
-        refit(engine, file)
+        try:
+            refit(engine, file)
+        except BackendError as error:
+            _log.warning("%s", error)
+            engine = _read_plan(cache.get({**key, "weights": wanted}, build, room=room), part)
     return TensorRtRunner(engine, INPUTS[part], models.device)
 
 
-def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
-    """Build an engine from an ONNX file for the batches of `BATCHES`; `inputs` give the other dimensions.
+def _read_plan(folder: Path, part: Part) -> trt.ICudaEngine:
+    import tensorrt as trt
+
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine((folder / _PLAN).read_bytes())
+    if engine is None:
+        msg = f"backend tensorrt: the engine of the {part} cannot be read back; remove {folder} and build again"
+        raise BackendError(msg)
+    return engine
+
+
+def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Report | None = None) -> bytes:
+    """Build an engine from an ONNX file for the batches of `PROFILE`; `inputs` give the other dimensions.
+
+    `report` is told of TensorRT's own phases.
 
     Raises
     ------
@@ -124,9 +166,12 @@ def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
         raise BackendError(msg)
     config = builder.create_builder_config()
     config.set_flag(trt.BuilderFlag.REFIT)
+    monitor = _monitor(report) if report is not None else None  # must outlive the build
+    if monitor is not None:
+        config.progress_monitor = monitor
     profile = builder.create_optimization_profile()
     for number, tensor in enumerate(inputs):
-        least, best, most = (trt.Dims((batch, *tensor.shape[1:])) for batch in BATCHES)
+        least, best, most = (trt.Dims((batch, *tensor.shape[1:])) for batch in PROFILE)
         profile.set_shape(network.get_input(number).name, least, best, most)
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
@@ -134,6 +179,32 @@ def build_plan(file: Path, inputs: tuple[Tensor, ...]) -> bytes:
         msg = f"backend tensorrt: no engine can be built from {file.name}; TensorRT's log says why"
         raise BackendError(msg)
     return bytes(plan)
+
+
+def _monitor(report: Report) -> trt.IProgressMonitor:
+    """Pass TensorRT's outermost phases on to `report`; it calls from threads of its own."""
+    import tensorrt as trt
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self._steps[phase_name] = num_steps
+                report(f"TensorRT: {phase_name}", 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                report(f"TensorRT: {phase_name}", step + 1, self._steps[phase_name])
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            if steps := self._steps.pop(phase_name, 0):
+                report(f"TensorRT: {phase_name}", steps, steps)
+
+    return Monitor()
 
 
 def refit(engine: trt.ICudaEngine, file: Path) -> None:
@@ -203,6 +274,11 @@ class TensorRtRunner:
         if not self._context.set_tensor_address(name, buffer.data_ptr()):
             msg = f"backend tensorrt: TensorRT refuses the address of {name}"
             raise BackendError(msg)
+
+    @property
+    def compiled(self) -> int:
+        """See `engine.backends.choice.Runner`."""
+        return len(self._graphs)
 
     def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
         """See `engine.backends.choice.Runner`."""

@@ -46,6 +46,13 @@ class TorchBackend:
             unet, decode = Graphs(unet), Graphs(decode)
         self._unet, self._decode = unet, decode
 
+    @property
+    def compiled(self) -> int:
+        """See `Backend`; torch counts what it compiles by process."""
+        if self.name == "torch-compile":
+            return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        return sum(len(f.captured) for f in (self._unet, self._decode) if isinstance(f, Graphs))
+
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""
         with torch.no_grad():
@@ -83,14 +90,14 @@ class Graphs:
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self._function = function
-        self._captured: dict[tuple[tuple[int, ...], ...], tuple[Any, tuple[Tensor, ...], Tensor]] = {}
+        self.captured: dict[tuple[tuple[int, ...], ...], tuple[Any, tuple[Tensor, ...], Tensor]] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Copy the inputs to where the graph reads them, and replay it; the output is overwritten by the next call."""
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
-        if shapes not in self._captured:
-            self._captured[shapes] = self._capture(inputs)
-        graph, places, out = self._captured[shapes]
+        if shapes not in self.captured:
+            self.captured[shapes] = self._capture(inputs)
+        graph, places, out = self.captured[shapes]
         for place, tensor in zip(places, inputs, strict=True):
             place.copy_(tensor)
         graph.replay()

@@ -141,6 +141,14 @@ def place(art: Image.Image, x: float, y: float, size: float, rotation: float, *,
     return layer
 
 
+def alpha_of(pack: Pack, stimulus: Stimulus) -> NDArray[np.uint8]:
+    """Give the alpha of a stimulus's drawing where it lies in the picture, shape (128, 128)."""
+    where = (stimulus.x, stimulus.y, stimulus.size, stimulus.rotation)
+    layer = place(pack.art(stimulus.concept, stimulus.style), *where, flipped=stimulus.flipped)
+    alpha: NDArray[np.uint8] = np.asarray(layer)[..., 3]
+    return alpha
+
+
 def paint_background(kind: str, colours: tuple[str, str], rng: np.random.Generator) -> Image.Image:
     """Paint 128 x 128 px in one colour, a gradient across the picture, or two parts; each colour is varied a little."""
     first, second = (

@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from decoder.bundle import Bundle
+from decoder.conv import ConvEncoder
 from decoder.embedding import EmbeddingModel
 from decoder.errors import TrainingError
 from decoder.features import Features
 from decoder.metrics import correlation_matrix, two_way
+from decoder.preprocess import PreprocessSpec
 from decoder.prior import fit_prior
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from decoder.train_conv import info_nce
+from decoder.targets import Targets
+from decoder.train import fit, fit_targets
+from decoder.train_conv import Lesson, adapt, fit_encoder, info_nce
 from stream.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
 
@@ -134,7 +137,60 @@ def test_prior_learns_a_linear_map() -> None:
     np.testing.assert_allclose(prior(embeddings[150:]), tokens[150:], atol=1e-2)
 
 
+def test_a_bank_of_captioned_pictures_teaches_the_prior(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders
+) -> None:
+    """The prior learns from the bank alone: what the shown pictures' captions say changes not a number of it."""
+    rng = np.random.default_rng(3)
+    tokens = pooled.encode_text([f"caption {i}" for i in range(90, 120)])
+    bank = Targets(c=tokens, e=pooled.embed_images(stimuli.images[90:]))
+    spec = DecoderSpec(features=("c", "e"), c_from="embedding")
+    shown = stimuli.select(stimuli.ids[:90])
+    found = {}
+    for name, noise in (("true", 0.0), ("spoilt", 1.0)):
+        c = pooled.encode_text([f"caption {i}" for i in range(90)])
+        c[:, 1:] += noise * rng.normal(size=c[:, 1:].shape)
+        found[name] = fit_targets(quiet[:90], shown, Targets(c=c, e=pooled.embed_images(shown.images)), spec, bank=bank)
+    score = found["true"].meta["scores"]["c"]
+    assert score["embedding"]["pictures"] == 30
+    assert score["embedding"]["two_way"] > 0.7
+    weights = [bundle.models["all"].tensors()["prior.weights"] for bundle in found.values()]
+    np.testing.assert_array_equal(*weights)
+
+
 def test_too_few_pictures_are_refused(quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders) -> None:
     """Three pictures leave nothing to stop by; the message says so."""
     with pytest.raises(TrainingError, match="pictures"):
         fit(quiet[:3] * 8, stimuli, pooled, SPEC)
+
+
+def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window]], channels: Channels) -> None:
+    """Under a trunk learned from two others, 40 windows of a third tell pictures apart that they can't on their own."""
+    images = np.random.default_rng(0).integers(0, 256, (340, 4, 4, 3), dtype=np.uint8)
+    stimuli = StimulusTable(tuple(f"p{i}" for i in range(340)), images, tuple((f"caption {i}",) for i in range(340)))
+    embeddings = PooledEncoders(stimuli).embed_images(images)
+    embeddings -= embeddings.mean(axis=0)
+
+    def lesson(rows: np.ndarray, **seed_of_subject: int) -> Lesson:
+        data = []
+        for turn_seed, seed in seed_of_subject.items():
+            turn, _ = np.linalg.qr(np.random.default_rng(ord(turn_seed)).normal(size=(len(channels), len(channels))))
+            windows = window_maker(stimuli, channels, noise=2.0, seed=seed)
+            data += [(turn @ windows[row].data).astype(np.float32) for row in rows]
+        shown = np.tile(rows, len(seed_of_subject))
+        subjects = np.repeat(np.arange(len(seed_of_subject)), len(rows))
+        return Lesson(np.stack(data), np.arange(20) / 100, shown, shown.astype(str), embeddings, subjects)
+
+    spec = CONV.model_copy(update={"epochs": 30, "filters": 16, "learning_rate": 5e-3})
+    whitened = PreprocessSpec(whiten=True)
+    trunk = fit_encoder(lesson(np.arange(300), a=1, b=2), whitened, spec, np.random.default_rng(0))
+    trunk.spec = spec.model_copy(update={"learning_rate": 1e-2})
+    few, test = lesson(np.arange(40), c=3), lesson(np.arange(300, 340), c=4)
+
+    def told(encoder: ConvEncoder) -> float:
+        return float(two_way(correlation_matrix(embeddings[300:], encoder(test.data))).mean())
+
+    alone = fit_encoder(few, whitened, spec, np.random.default_rng(1))
+    moved = adapt(trunk, few, whitened, np.random.default_rng(1))
+    assert told(moved) > 0.6
+    assert told(moved) > told(alone) + 0.05

@@ -107,3 +107,16 @@ def test_permutation_p_tells_signal_from_noise() -> None:
     noise = rng.normal(size=(30, 30))
     assert metrics.permutation_p(noise + 3 * np.eye(30), metrics.two_way, rng, n_permutations=200) < 0.01
     assert metrics.permutation_p(noise, metrics.two_way, rng, n_permutations=200) > 0.05
+
+
+def test_correlated_errors_are_told_from_the_truth() -> None:
+    """Errors that all targets share hide the picture until they are whitened, which leaves them white."""
+    rng = np.random.default_rng(0)
+    truth, shared = rng.normal(size=(200, 20)), rng.normal(size=(3, 20))
+    errors = 3 * rng.normal(size=(2, 200, 3)) @ shared + 0.8 * rng.normal(size=(2, 200, 20))
+    whitener = metrics.error_whitener(errors[0], shrinkage=1e-4)
+    found = truth + errors[1]
+    plain = metrics.two_way(metrics.correlation_matrix(truth, found)).mean()
+    whitened = metrics.two_way(metrics.correlation_matrix(truth @ whitener, found @ whitener)).mean()
+    assert whitened > plain + 0.1
+    np.testing.assert_allclose(np.cov((errors[0] @ whitener).T), np.eye(20), atol=0.25)

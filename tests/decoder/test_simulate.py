@@ -127,6 +127,20 @@ def test_leadfield_is_that_of_a_sphere(pictures: np.ndarray, meanings: np.ndarra
     assert eeg.info["ch_names"][int(np.abs(seen).argmax())] in {"POz", "Oz", "PO3", "PO4", "Pz", "O1", "O2"}
 
 
+def test_a_turned_cap_sees_the_head_from_its_new_place(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """Turned to the left by a quarter, the front of the cap sees what lies to the left; a full turn changes nothing."""
+    straight, full, quarter = (
+        Participant("eeg", "demo", 0, pictures, meanings, turned=(0, 0, angle)).leadfield for angle in (0, 360, 90)
+    )
+    np.testing.assert_allclose(full, straight, atol=1e-6 * np.abs(straight).max())
+    front, left, right, back = (EEG_CHANNELS.index(name) for name in ("AFz", "T7", "T8", "POz"))
+    moved = np.corrcoef(np.concatenate([quarter, straight]))
+    assert moved[front, 63 + left] > 0.9
+    assert moved[right, 63 + front] > 0.9
+    assert moved[front, 63 + left] > moved[front, 63 + right]
+    assert moved[left, 63 + back] > moved[left, 63 + front]
+
+
 def test_meg_is_recorded_in_tesla(pictures: np.ndarray, meanings: np.ndarray) -> None:
     """102 magnetometers on the helmet, with noise of a few hundred femtotesla."""
     raw, truth = Participant("meg", "demo", 0, pictures, meanings).record(pictures, meanings, LABELS, run=0)

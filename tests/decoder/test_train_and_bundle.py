@@ -126,6 +126,16 @@ def test_what_does_not_fit_is_refused_by_name(bundle: Bundle, windows: list[Wind
         bundle.check_feature_space("another")
 
 
+def test_another_reference_is_said(bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream against another electrode than the training's gives one warning; one that does not say gives none."""
+    known = bundle.channels.against("Cz")
+    Bundle(bundle.models, known, sfreq=100.0, n_times=bundle.n_times, tmin=bundle.tmin).save(tmp_path / "b")
+    loaded = Bundle.load(tmp_path / "b")
+    for reference, said in (("", 0), ("Cz", 0), ("A1", 1), ("A1", 1)):
+        loaded.check(known.against(reference), 100.0)
+        assert caplog.text.count("against Cz, this is against A1") == said
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
 def test_tampered_file_is_refused(bundle: Bundle, tmp_path: Path, name: str) -> None:
     """One changed number in either file is found."""
@@ -204,6 +214,15 @@ def test_gain_undoes_shrinkage(windows: list[Window], stimuli: StimulusTable, en
     assert 0.8 < b.std() / truth.std() < 1.2
 
 
+def test_structure_alone_is_decoded_and_believed(windows: list[Window], stimuli: StimulusTable, encoders) -> None:
+    """Without c, z and e, confidence is learned from the structure: windows with a signal have some, noise has less."""
+    bundle = fit(windows, stimuli, encoders, DecoderSpec(features=("s",), blocks=(2,)))
+    noise = [replace(w, data=np.zeros_like(w.data)) for w in windows]
+    assert set(bundle.decode(windows[:1])[0].s) == {2}
+    assert np.mean([f.confidence for f in bundle.decode(windows)]) > 0.3
+    assert np.mean([f.confidence for f in bundle.decode(noise)]) < 0.05
+
+
 def test_noise_only_is_not_decoded(stimuli: StimulusTable, channels: Channels, encoders, window_maker) -> None:
     """Windows without response score at chance in cross-validation, and are not believed."""
     noise = window_maker(stimuli, channels, noise=1.0, seed=5, signal=0.0)
@@ -241,6 +260,16 @@ def test_whitening_decorrelates_the_channels() -> None:
     out = fit_preprocessor(data, np.arange(5.0), PreprocessSpec(whiten=True, components=None))(data)
     between = np.corrcoef(out.reshape(400, 4, 5).transpose(1, 0, 2).reshape(4, -1))
     assert np.abs(between - np.eye(4)).max() < 0.1
+
+
+def test_whitening_over_time_decorrelates_the_times() -> None:
+    """Noise that lasts for several samples no longer does, and channels stay apart."""
+    rng = np.random.default_rng(0)
+    slow = np.cumsum(rng.normal(size=(400, 3, 6)), axis=2)
+    data = (1e-6 * slow).astype(np.float32)
+    spec = PreprocessSpec(whiten=True, whiten_time=True, components=None)
+    between = np.corrcoef(fit_preprocessor(data, np.arange(6.0), spec)(data).T)
+    assert np.abs(between - np.eye(18)).max() < 0.2
 
 
 def test_components_keep_the_largest_variance() -> None:

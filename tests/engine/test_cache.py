@@ -1,4 +1,8 @@
+import errno
+import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -89,3 +93,46 @@ def test_no_room_is_refused_with_both_figures(tmp_path: Path) -> None:
     """The error says how much is needed, how much is free, and where to go."""
     with pytest.raises(CacheError, match=r"GiB are needed and .* GiB are free.*MINDDIFFUSER_CACHE"):
         EngineCache(tmp_path).get(KEY, write("one", []), room=1 << 60)  # type: ignore[arg-type]
+
+
+def test_processes_that_build_at_once_leave_one_good_entry(tmp_path: Path) -> None:
+    """Of three programs one builds and the others take what it built, whole."""
+    script = (
+        "import sys, time; from pathlib import Path; from engine.cache import EngineCache; cache = EngineCache("
+        "Path(sys.argv[1])); cache.get({'kind': 'x'}, lambda f: [(f / str(i)).write_text('y' * 999) or time.sleep(0.02)"
+        " for i in range(20)], room=0); print(*cache.given.values())"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    built = [program.communicate(timeout=60)[0].strip() for program in programs]
+    assert sorted(built) == ["False", "False", "True"]
+    entry = EngineCache(tmp_path).find({"kind": "x"})
+    assert entry is not None
+    assert {(entry / str(i)).read_text() for i in range(20)} == {"y" * 999}
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [entry]
+
+
+def test_what_a_killed_builder_left_is_removed(tmp_path: Path) -> None:
+    """A program killed while it writes leaves no entry, and its remains go when the entry is built."""
+    script = (
+        "import os, sys; from pathlib import Path; from engine.cache import EngineCache; EngineCache(Path(sys.argv[1]))"
+        ".get({'kind': 'x'}, lambda f: ((f / 'a').write_text('half'), os.kill(os.getpid(), 9)), room=0)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, timeout=60).returncode == -9
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    cache = EngineCache(tmp_path)
+    assert cache.find({"kind": "x"}) is None
+    entry = cache.get({"kind": "x"}, write("whole", []), room=0)  # type: ignore[arg-type]
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [entry]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """An error of the system while an entry is written names the cache and the way out, and leaves nothing."""
+
+    def build(folder: Path) -> None:
+        (folder / "model.onnx").write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(CacheError, match=r"No space left on device; name another folder with MINDDIFFUSER_CACHE"):
+        EngineCache(tmp_path).get(KEY, build, room=0)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []

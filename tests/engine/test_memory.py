@@ -3,7 +3,16 @@ import pytest
 import torch
 
 from engine.errors import MemoryBudgetError
-from engine.memory import GIB, RUNTIME, budgeted, picture_bytes, plan_decode, weight_bytes
+from engine.memory import (
+    GIB,
+    RUNTIME,
+    budgeted,
+    check_budget,
+    peak_bytes,
+    picture_bytes,
+    plan_decode,
+    weight_bytes,
+)
 from engine.models import Models, load_models
 
 
@@ -35,3 +44,32 @@ def test_slices_and_tiles_give_the_same_pictures(desk: Models) -> None:
     tiled = budgeted(own.decode_pixels, own, (fixed + 0.5 * each) / GIB)(latents)
     assert tiled.shape == whole.shape
     assert np.corrcoef(tiled.numpy().ravel(), whole.numpy().ravel())[0, 1] > 0.98
+
+
+def test_a_warm_up_beyond_the_budget_is_refused_with_the_figure() -> None:
+    """What was really taken counts, unless something earlier had taken as much."""
+    cpu = torch.device("cpu")
+    before = peak_bytes(cpu)
+    held = torch.ones(before // 4 + (64 << 20))
+    after = peak_bytes(cpu)
+    assert after - before > held.nbytes // 2 or after > before
+    with pytest.raises(MemoryBudgetError, match=f"took {after / GIB:.2f} GiB"):
+        check_budget(0.05, before, after)
+    check_budget(0.05, after, after)
+    check_budget(after / GIB + 0.01, before, after)
+    check_budget(None, before, after)
+
+
+def test_slices_are_of_few_sizes(desk: Models) -> None:
+    """Decoding within a budget asks a backend for powers of two alone, so that it compiles few programs."""
+    fixed, each = RUNTIME + weight_bytes(desk), picture_bytes(desk)
+    asked: list[int] = []
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        asked.append(len(latents))
+        return latents
+
+    limited = budgeted(decode, desk, (fixed + 5.5 * each) / GIB)
+    latents = torch.arange(7.0).view(7, 1, 1, 1)
+    assert torch.equal(limited(latents), latents)
+    assert asked == [4, 2, 1]

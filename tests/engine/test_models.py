@@ -10,8 +10,11 @@ from torch import Tensor
 
 from engine.clip import ShallowClip
 from engine.errors import ModelError
+from engine.folders import count_weights, hash_folders
 from engine.models import Models, load_models
+from engine.sampling import guided, make_schedule, sample
 from engine.spec import ModelSpec
+from tests.tinymodels import write_stable_diffusion
 
 Pictures = NDArray[np.uint8]
 
@@ -131,6 +134,72 @@ def test_a_stable_diffusion_folder_loads(stable_diffusion: Path) -> None:
     assert models.decode_latents(latents).shape == (2, 16, 16, 3)
     with pytest.raises(ModelError, match=r"models\.clip"):
         models.structure(images)
+
+
+@pytest.mark.parametrize("family", ["1.x", "2.x", "turbo"])
+def test_every_family_runs_by_its_folder_alone(family: str, tmp_path: Path) -> None:
+    """Stable Diffusion's own schedulers and heads are understood, and guided DDIM is diffusers' own."""
+    import diffusers
+
+    write_stable_diffusion(tmp_path, family, tokens=77)
+    models = load_models(ModelSpec(folder=str(tmp_path)), "cpu")
+    assert (models.tokens, models.context_dim) == (77, 32)
+    schedule = make_schedule(models.scheduler, kind="auto", steps=4, strength=1.0)
+    assert schedule.prediction == ("v_prediction" if family == "2.x" else "epsilon")
+    theirs = diffusers.DDIMScheduler.from_pretrained(tmp_path / "scheduler", clip_sample=False)
+    theirs.set_timesteps(4)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    c, null = (torch.from_numpy(models.encode_text([caption])) for caption in ("ab", ""))
+    plain = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "unet")
+    assert plain.config.attention_head_dim == models.unet.config.attention_head_dim
+    x = noise
+    with torch.no_grad():
+        for t in theirs.timesteps:
+            without, with_c = (plain(x, t, embedding).sample for embedding in (null, c))
+            stepped = theirs.step(without + 3 * (with_c - without), t, x)
+            x = stepped.prev_sample
+        ours = sample(guided(lambda x, t, c: models.unet(x, t, c).sample, 3, null), schedule, noise, c, [noise] * 4)
+    # diffusers leaves the schedule's last noise in the latent where set_alpha_to_one is false; ours is the clean one
+    torch.testing.assert_close(ours, stepped.pred_original_sample, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"addition_embed_type": "text_time"}, "SDXL"),
+        ({"class_embed_type": "timestep"}, "a class or a noise level"),
+        ({"time_cond_proj_dim": 256}, "strength of guidance"),
+        ({"cross_attention_dim": [32, 64]}, "must be one number"),
+        ({"cross_attention_dim": 64}, "captions of width 64"),
+        ({"in_channels": 9}, "9 latent channels"),
+    ],
+)
+def test_other_families_are_refused_by_name(
+    stable_diffusion: Path, tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    """A UNet that wants more than latent, timestep and caption is refused before anything is loaded."""
+    import json
+    import shutil
+
+    folder = tmp_path / "models"
+    shutil.copytree(stable_diffusion, folder)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError, match=words) as caught:
+        load_models(ModelSpec(folder=str(folder)), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_only_the_weights_that_are_loaded_are_counted(stable_diffusion: Path, tmp_path: Path) -> None:
+    """Variants that repositories keep beside the weights change neither their number nor their hash."""
+    import shutil
+
+    shutil.copytree(stable_diffusion / "unet", tmp_path / "unet")
+    before = count_weights(tmp_path / "unet"), hash_folders([tmp_path / "unet"])
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    for variant in ("fp16", "non_ema"):
+        shutil.copy(weights, weights.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    assert (count_weights(tmp_path / "unet"), hash_folders([tmp_path / "unet"])) == before
 
 
 def test_feature_space_names_the_weights(desk: Models, tmp_path: Path) -> None:

@@ -92,17 +92,20 @@ def test_the_seed_makes_the_picture(desk: Models, engine: Reconstructor, windows
 
 
 def test_no_iterations_give_stage_1(desk: Models, windows: list[Features]) -> None:
-    """With K = 0 the final pictures are the previews."""
+    """With K = 0 the final pictures are the previews, whatever finish says."""
     previews: list[Picture] = []
-    finals = Reconstructor(spec(iterations=0), desk).reconstruct(windows, previews.extend)
+    finals = Reconstructor(spec(iterations=0, finish=0.4), desk).reconstruct(windows, previews.extend)
     for preview, final in zip(previews, finals, strict=True):
         assert np.array_equal(preview.pixels, final.pixels)
 
 
-def test_fast_calls_the_unet_as_often_as_it_says(desk: Models, windows: list[Features]) -> None:
-    """N calls for the preview and N - 1 more (the first is shared), none of them under autograd."""
+@pytest.mark.parametrize(("finish", "expected"), [(0.0, 5), (0.4, 6)])
+def test_fast_calls_the_unet_as_often_as_it_says(
+    desk: Models, windows: list[Features], finish: float, expected: int
+) -> None:
+    """N calls for the preview, N - 1 more (the first is shared) and one to finish, none of them under autograd."""
     calls: list[bool] = []
-    engine = Reconstructor(spec().model_copy(update={"steps": 3}), desk)
+    engine = Reconstructor(spec(finish=finish).model_copy(update={"steps": 3}), desk)
     predict = engine.backend.unet
 
     def counted(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -113,7 +116,16 @@ def test_fast_calls_the_unet_as_often_as_it_says(desk: Models, windows: list[Fea
 
     engine._unet = counted
     engine.reconstruct(windows[:2])
-    assert calls == [False] * 5
+    assert calls == [False] * expected
+
+
+def test_finishing_draws_each_window_s_own_noise(desk: Models, windows: list[Features]) -> None:
+    """A batch that is finished by one more UNet call gives the pictures that its windows give alone."""
+    engine = Reconstructor(spec(finish=0.4), desk)
+    together = engine.reconstruct(windows[:3])
+    for f, found in zip(windows[:3], together, strict=True):
+        alone = engine.reconstruct([f])[0]
+        assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
 
 
 def test_fast_never_differentiates_the_unet(desk: Models, windows: list[Features]) -> None:

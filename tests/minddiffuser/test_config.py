@@ -40,6 +40,12 @@ def test_an_unknown_key_deep_down_is_named_with_its_path(tmp_path: Path) -> None
         load_config(changed(tmp_path, queue={"polcy": "latest"}))
 
 
+def test_an_unknown_key_of_an_extra_stream_is_named(tmp_path: Path) -> None:
+    """Keys of list entries are checked too."""
+    with pytest.raises(ConfigError, match=r"extra\.0\.longest_silense: unknown key; did you mean 'longest_silence'\?"):
+        load_config(changed(tmp_path, extra=[{"type": "MEG", "longest_silense": 1}]))
+
+
 def test_a_value_out_of_range_is_named(tmp_path: Path) -> None:
     """A wrong value says which key and what is allowed."""
     with pytest.raises(ConfigError, match=r"publish\.quality: .*100"):

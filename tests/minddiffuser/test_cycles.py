@@ -24,7 +24,9 @@ from stream.mqtt import Publisher
 from tests.soak.chaos import Source, end
 from tests.soak.live import LiveProgram, plan_of
 
-CYCLES = int(os.environ.get("MINDDIFFUSER_CYCLES", "20"))
+CYCLES = int(os.environ.get("MINDDIFFUSER_CYCLES", "10"))
+WARM = 3
+KILL_EVERY = 2
 SECONDS = 600
 SETTLE_S = 20.0
 
@@ -75,8 +77,8 @@ def test_sessions_leave_nothing_behind(program: LiveProgram, tmp_path: Path) -> 
         before: dict[str, int] = {}
         for number in range(CYCLES):
             # Each in a loop of its own, as every `minddiffuser live` is.
-            assert asyncio.run(cycle(config, program.bundle, engine, source if number % 5 == 4 else None))
-            if number == 4:
+            assert asyncio.run(cycle(config, program.bundle, engine, source if number % KILL_EVERY else None))
+            if number == WARM:
                 before = held()
         deadline = time.monotonic() + SETTLE_S
         while more := {name: (before[name], now) for name, now in held().items() if now > before[name]}:

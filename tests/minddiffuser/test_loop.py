@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from minddiffuser import latency
 from tests.conftest import Cli
 
-STEPS = {"window_ready", "decoded", "preview", "picture", "total"}
+STEPS = set(latency.STEPS)
 
 
 def children_of(pid: int) -> set[int]:
@@ -61,12 +62,12 @@ def test_every_window_is_accounted_for(report: dict[str, object]) -> None:
 
 def test_the_report_has_the_keys_that_later_checks_read(report: dict[str, object]) -> None:
     """Latency by step, quality beside chance and the mean image, versions, config and what the data is."""
-    latency, quality = report["latency_ms"], report["quality"]
-    assert isinstance(latency, dict)
+    by_step, quality = report["latency_ms"], report["quality"]
+    assert isinstance(by_step, dict)
     assert isinstance(quality, dict)
-    assert set(latency) == STEPS
-    assert all(set(step) == {"p50", "p99"} for step in latency.values())
-    assert latency["preview"]["p50"] < latency["picture"]["p50"]
+    assert set(by_step) == STEPS
+    assert all(set(step) == {"p50", "p99"} for step in by_step.values())
+    assert by_step["preview"]["p50"] < by_step["picture"]["p50"]
     for row in ("stage1", "stage2", "mean_image", "chance"):
         assert {"pixcorr", "ssim", "two_way"} <= set(quality[row])
     assert quality["mean_image"]["two_way"] == 0.5
@@ -81,6 +82,7 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     run = cli("evaluate", str(small_bundle), "--limit", "6", "--report", str(page), "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
+    assert answer["live_equals_offline"]["equal"], answer["live_equals_offline"]
     assert answer["live"]["n"] == answer["offline"]["n"] == 6
     assert answer["live"]["account"]["lost"] == 0
     for stage in ("stage1", "stage2"):
@@ -89,6 +91,7 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     assert {"two_way_clip", "retrieval_top1", "concept_top1"} <= set(answer["offline"]["stage2"])
     assert {"hard_two_way", "collapse", "overlap", "concepts_seen"} <= set(answer["checks"])
     text = page.read_text("utf-8")
+    assert "Live equals offline: yes" in text
     assert "simulated EEG" in text
     assert str(small_bundle) in text
     assert text.count("<img") == 3 * 3 * 6

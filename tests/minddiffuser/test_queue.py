@@ -25,12 +25,15 @@ def test_every_window_is_handed_out_in_order_or_counted_as_dropped(length: int, 
         put, taken = 0, []
         for is_put in steps:
             if is_put:
-                queue.put(window(put))
+                full = len(queue) == length
+                gone = queue.put(window(put))
+                assert (gone is not None) == full
                 put += 1
                 assert len(queue) <= length
             elif len(queue):
                 got = await queue.get()
                 assert got is not None
+                assert int(got.id) == len(taken) + queue.dropped
                 taken.append(int(got.id))
         queue.close()
         while (got := await queue.get()) is not None:

@@ -16,6 +16,20 @@ pytestmark = [
 ]
 
 
+def test_human_eeg_gives_the_same_pictures_live_as_offline(cli: Cli, tmp_path: Path) -> None:
+    """Replayed over LSL and received over MQTT, a headband's windows give the very pictures they give offline."""
+    bundle = tmp_path / "muse"
+    run = cli("train", "configs/muse-faces.yaml", "--data", str(DATA), "--out", str(bundle))
+    assert run.returncode == 0, run.stderr
+    run = cli("evaluate", str(bundle), "--data", str(DATA), "--limit", "12", "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)["live_equals_offline"]
+    assert found["equal"], found
+    assert found["windows"] == found["same_seed"] == found["identical"] >= 10
+    assert found["largest_difference"] == 0
+    assert 0 < found["encoding_difference"] < 5
+
+
 def test_human_fmri_decodes_live_as_offline(cli: Cli, tmp_path: Path) -> None:
     """Every trial is decoded by weights that never saw its figure, and live and offline figures agree."""
     bundle = tmp_path / "miyawaki"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minddiffuser.children import TIED
 from tests.soak.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,16 +21,15 @@ PAUSE_S = (3.0, 9.0)
 
 
 def start(module: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Run a module of ours in a process of its own, with pipes for stdin and stdout."""
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, **options
-    )
+    """Run a module of ours in a process of its own, with pipes for stdin and stdout; it ends when we do."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    environment = os.environ | {TIED: "1"}
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, **pipes, **options)
 
 
 @dataclass(slots=True)
 class Source:
-    """A plan and the processes that carry it out."""
+    """A plan and the processes that carry it out; `close` ends those that were started."""
 
     plan: Plan
     path: Path
@@ -37,15 +37,26 @@ class Source:
     incarnation: int = 0
     sender: subprocess.Popen[str] = field(init=False)
     receiver: subprocess.Popen[str] = field(init=False)
+    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start_sender(self) -> None:
         """Start a sender that waits for `go`."""
-        self.sender = start("tests.soak.sender", str(self.path), "0", "0")
+        self.sender = self._start("tests.soak.sender", "0", "0")
 
     def start(self) -> None:
         """Start a sender that waits, and a receiver."""
         self.start_sender()
-        self.receiver = start("tests.soak.receiver", str(self.path))
+        self.receiver = self._start("tests.soak.receiver")
+
+    def close(self) -> None:
+        """End what is left of both."""
+        for process in self._processes:
+            end(process)
+
+    def _start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
+        process = start(module, str(self.path), *arguments)
+        self._processes.append(process)
+        return process
 
     def go(self, begin: float) -> None:
         """Let the sender begin."""
@@ -57,9 +68,10 @@ class Source:
     def kill_sender(self, down_s: float) -> None:
         """Kill the sender as a power cut would, and start it again a while later under the same source id."""
         end(self.sender)
+        self._processes.remove(self.sender)
         time.sleep(down_s)
         self.incarnation += 1
-        self.sender = start("tests.soak.sender", str(self.path), repr(self.begin), str(self.incarnation))
+        self.sender = self._start("tests.soak.sender", repr(self.begin), str(self.incarnation))
 
 
 def stall(process: subprocess.Popen[str], seconds: float) -> None:
@@ -79,13 +91,17 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def torment(
-    sources: list[Source], others: list[subprocess.Popen[str]], seconds: float, rng: np.random.Generator
+    sources: list[Source],
+    others: list[subprocess.Popen[str]],
+    seconds: float,
+    rng: np.random.Generator,
+    pause_s: tuple[float, float] = PAUSE_S,
 ) -> dict[str, int]:
-    """Kill and stall at random until the time is up; return how often each."""
+    """Kill and stall at random, with pauses between `pause_s`, until the time is up; return how often each."""
     done = {"sender killed": 0, "sender stalled": 0, "receiver stalled": 0}
     over = time.monotonic() + seconds
     while True:
-        pause = rng.uniform(*PAUSE_S)
+        pause = rng.uniform(*pause_s)
         if time.monotonic() + pause > over:
             time.sleep(max(0.0, over - time.monotonic()))
             return done

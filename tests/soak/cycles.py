@@ -5,22 +5,23 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 
 from stream.messages import lsl_clock
 from stream.sources import load_lsl
-from tests.soak.chaos import Source, end
+from tests.soak.chaos import Source
 from tests.soak.live import LiveProgram, plan_of
 
 A_CYCLE_S = 120.0
 KILL_EVERY = 5
-LOST = 3
+LOST, STOPPED = 3, 130
 
 
 def cycles(config: Path, bundle: Path, count: int, folder: Path) -> dict[str, object]:
@@ -36,26 +37,33 @@ def cycles(config: Path, bundle: Path, count: int, folder: Path) -> dict[str, ob
         for number in range(count):
             live.start(plan.name)
             live.wait_until_running(A_CYCLE_S)
-            killer = threading.Thread(target=source.kill_sender, args=(0.1,))
-            if number % KILL_EVERY == KILL_EVERY - 1:
-                killer.start()
-            try:
-                live.end()
-            except RuntimeError as error:
-                wrong.append(f"cycle {number}: {error}")
-            if killer.ident:
-                killer.join()
+            with ThreadPoolExecutor(1) as killer:  # waits for the kill, whatever becomes of the end
+                if number % KILL_EVERY == KILL_EVERY - 1:
+                    killer.submit(source.kill_sender, 0.1)
+                try:
+                    live.end((signal.SIGINT, signal.SIGTERM)[number % 2])
+                except RuntimeError as error:
+                    wrong.append(f"cycle {number}: {error}")
             left = [child.pid for child in psutil.Process().children(recursive=True) if child.pid != source.sender.pid]
             if left:
                 wrong.append(f"cycle {number}: children left {left}")
     finally:
-        end(source.sender)
+        source.close()
         live.kill()
     return {"cycles": count, "wrong": wrong}
 
 
 def main() -> None:
-    """Run the cycles."""
+    """Run the cycles; SIGTERM and Ctrl-C end them, and every process they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run()
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+def run() -> None:
+    """Read the options, run, and say what was not clean."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.cycles", description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"))

@@ -69,11 +69,15 @@ class LiveProgram:
             except PublishError:
                 await asyncio.sleep(0.2)
 
-    def end(self) -> dict[str, Any]:
-        """Ask it to end, as Ctrl-C does, and read its answer."""
+    def end(self, number: signal.Signals = signal.SIGINT) -> dict[str, Any]:
+        """Ask it to end, and read its answer."""
         assert self.process
-        self.process.send_signal(signal.SIGINT)
+        # `communicate` would close it, and that is how a child learns that its parent is gone.
+        stdin, self.process.stdin = self.process.stdin, None
+        assert stdin
+        self.process.send_signal(number)
         answer, _ = self.process.communicate(timeout=END_S)
+        stdin.close()
         if self.process.returncode:
             raise RuntimeError(f"live ended with exit code {self.process.returncode}")
         said: dict[str, Any] = json.loads(answer.splitlines()[-1])
@@ -112,6 +116,9 @@ def live_account(plan: Plan, said: dict[str, Any]) -> tuple[dict[str, int], list
         wrong.append(f"live: {pushed} markers sent, but {figures}")
     if said["windows"] != sum(ends.values()) or said["windows"] != ingest["windows"]:
         wrong.append(f"live: {said['windows']} windows, {ingest['windows']} cut, but {ends}")
+    pictures = said["messages"]["picture"]
+    if pictures["published"] + pictures["dropped"] + pictures["denied"] != said["published"]:
+        wrong.append(f"live: {said['published']} pictures published, but the publisher counts {pictures}")
     if figures["lost on the way"] < 0 or (figures["lost on the way"] and not ingest["disconnections"]):
         wrong.append(f"live: {figures['lost on the way']} markers lost, but no disconnection")
     return figures, wrong

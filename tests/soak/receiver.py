@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minddiffuser.children import end_with_parent
 from stream.ingest import FilterSpec, WindowSpec
 from stream.lsl import LiveIngest, SourceSpec
 from stream.windows import Window
@@ -68,8 +69,9 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    end_with_parent()
     plan = Plan.read(Path(sys.argv[1]))
-    source = SourceSpec(name=plan.name, timeout_s=60, buffer_s=60)
+    source = SourceSpec(name=plan.name, timeout_s=60)
     tiled, marked = Tiled(plan), Marked(plan)
     length = plan.window / plan.rate
     sliding = WindowSpec(mode="sliding", tmin=0, tmax=length, step=length)

@@ -14,7 +14,7 @@ import numpy as np
 
 from stream.sources import load_lsl
 from tests.soak.account import account
-from tests.soak.chaos import Source, end, torment
+from tests.soak.chaos import PAUSE_S, Source, torment
 from tests.soak.live import LiveProgram, live_account
 from tests.soak.plan import Plan
 
@@ -27,7 +27,12 @@ FLAT_MB = 5.0  # and 2 % of what a process has
 
 
 def soak(
-    plans: list[Plan], seconds: float, seed: int, say: Callable[[str], None], live: LiveProgram | None = None
+    plans: list[Plan],
+    seconds: float,
+    seed: int,
+    say: Callable[[str], None],
+    live: LiveProgram | None = None,
+    pause_s: tuple[float, float] = PAUSE_S,
 ) -> dict[str, Any]:
     """Run and add up.
 
@@ -41,6 +46,8 @@ def soak(
         Takes a line for whoever watches.
     live : LiveProgram, optional
         Decodes the first plan's source all the while.
+    pause_s : tuple of float
+        Between two kills or stalls, from and to.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def soak(
         others = [live.process] if live and live.process else []
         watch = Watch(sources, others)
         try:
-            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed))
+            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed), pause_s)
             for source in sources:
                 _drained(source, CALM_S + DRAIN_S)
         finally:
@@ -66,8 +73,7 @@ def soak(
             source.receiver.wait(30)
     finally:
         for source in sources:
-            end(source.sender)
-            end(source.receiver)
+            source.close()
         if live:
             live.kill()
     answers = {source.plan.name: asdict(account(source.plan, begin)) for source in sources}
@@ -132,7 +138,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> dict[str, dict[str, Any]]:
-        """Compare the last fifth of the time with the second, in which everything is warm."""
+        """Compare the last fifth of the time with the second, in which everything is warm; fit a line from there on."""
         self._over.set()
         self._thread.join()
         return {name: _growth(seen) for name, seen in self._seen.items()}
@@ -151,10 +157,10 @@ def _growth(seen: list[float]) -> dict[str, Any]:
     if not fifth:
         return {"growth_mb": None, "flat": False}
     warm, last = statistics.median(seen[fifth : 2 * fifth]), statistics.median(seen[-fifth:])
-    hours = 3 / 5 * len(seen) * WATCH_EVERY_S / 3600
+    hours = np.arange(len(seen)) * WATCH_EVERY_S / 3600
     return {
         "mb": round(last, 1),
         "growth_mb": round(last - warm, 2),
-        "mb_an_hour": round((last - warm) / hours, 1),
+        "mb_an_hour": round(float(np.polyfit(hours[fifth:], seen[fifth:], 1)[0]), 1),
         "flat": last - warm < FLAT_MB + 0.02 * warm,
     }

@@ -5,11 +5,13 @@ when it reads a line on stdin, later ones at once, where the grid has got to.
 """
 
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
+from minddiffuser.children import end_with_parent
 from stream.sources import load_lsl
 from tests.soak.plan import COUNTER, Plan
 
@@ -53,7 +55,7 @@ class Sender:
         while self._next < self._plan.places:
             due = min(self._due(begin), self._plan.places)
             if due - self._next > BEHIND_S * self._plan.rate and self._rng.random() < 0.5:
-                self._next = due
+                self._skip_to(due)
             self._push_markers(due, begin)
             self._push(due, begin)
             time.sleep(TICK_S)
@@ -61,13 +63,17 @@ class Sender:
     def _due(self, begin: float) -> int:
         return max(0, int((self._lsl.local_clock() - begin) / self._period))
 
+    def _skip_to(self, place: int) -> None:
+        """Leave out samples, the very last one never: what a stream lacks at its end, no receiver can know."""
+        self._next = min(place, self._plan.places - 1)
+
     def _hole_due(self, after: int) -> int:
         return after + int(self._rng.exponential(HOLE_EVERY_S) * self._plan.rate)
 
     def _push(self, due: int, begin: float) -> None:
         if due > self._hole >= self._next:
             self._push_run(self._hole, begin)
-            self._next += int(self._rng.choice([1, 2, 5, 40, 400]))
+            self._skip_to(self._next + int(self._rng.choice([1, 2, 5, 40, 400])))
             self._hole = self._hole_due(self._next)
         elif self._next > self._hole:
             self._hole = self._hole_due(self._next)
@@ -95,13 +101,17 @@ class Sender:
 
 
 def main() -> None:
-    """Send, then keep the outlets until stdin closes."""
+    """Send, then keep the outlets until somebody ends us."""
     plan, begin, incarnation = Plan.read(Path(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3])
     sender = Sender(plan, incarnation)
     if not incarnation:
-        begin = float(sys.stdin.readline())
+        line = sys.stdin.readline()
+        if not line:
+            return
+        begin = float(line)
+    end_with_parent()
     sender.run(begin, incarnation)
-    sys.stdin.read()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

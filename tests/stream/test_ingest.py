@@ -1,5 +1,6 @@
 """Windows out of samples and events."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from stream.errors import RecordingError, StreamError
 from stream.events import Event
 from stream.ingest import FilterSpec, Ingest, WindowSpec, windows_of
-from stream.recordings import RecordedStream, Recording, choose_stream
+from stream.recordings import RecordedStream, Recording, chosen
+from stream.sources import StreamSelector
 from stream.windows import Channels, Window
 
 TWO = Channels(("a", "b"), ("eeg", "eeg"), ("V", "V"))
@@ -223,6 +225,15 @@ def test_late_marker_beyond_the_ring_is_counted() -> None:
     assert ingest.account().unmade == 1
 
 
+def test_recording_of_less_than_a_second() -> None:
+    """What the clock holds back at the start comes out at the end, if that comes first."""
+    data, times = ramp(60, 100)
+    stream = RecordedStream("s", "EEG", "s", TWO, 100, times, data.astype(np.float32))
+    recording = Recording("r", "test", (stream,), (Event(0.2, "x"),))
+    (window,) = windows_of(recording, WindowSpec(tmin=0, tmax=0.1), RAW)
+    np.testing.assert_array_equal(window.data[0], np.arange(20, 30))
+
+
 def test_irregular_stream_needs_sample_mode() -> None:
     """A window of many samples cannot be cut from a stream without a rate, and the error says what can."""
     with pytest.raises(StreamError, match="'sample'"):
@@ -244,11 +255,16 @@ def test_window_spec_refuses(fields: dict, message: str) -> None:
         WindowSpec(**fields)
 
 
-def test_choose_stream() -> None:
-    """A stream is found by name or type; a wrong name lists what there is."""
+def test_chosen_streams() -> None:
+    """The only stream is the source whatever it is called; of several the selectors must each name one of their own."""
     data, times = ramp(10, 100)
-    stream = RecordedStream("cap", "EEG", "s", TWO, 100, times, data.astype(np.float32))
-    recording = Recording("r", "test", (stream,), ())
-    assert choose_stream(recording, "EEG") is choose_stream(recording, None) is stream
-    with pytest.raises(RecordingError, match="cap"):
-        choose_stream(recording, "MEG")
+    eeg = RecordedStream("cap", "EEG", "s", TWO, 100, times, data.astype(np.float32))
+    meg = replace(eeg, name="helmet", type="MEG")
+    alone, both = Recording("r", "test", (eeg,), ()), Recording("r", "test", (eeg, meg), ())
+    assert chosen(alone, StreamSelector(name="amp")) == [eeg]
+    assert chosen(both, StreamSelector(type="MEG"), [StreamSelector(name="cap")]) == [meg, eeg]
+    for source, extra in ((None, []), (StreamSelector(type="EEG"), [StreamSelector(name="cap")])):
+        with pytest.raises(RecordingError, match=r"cap \(EEG\), helmet \(MEG\)"):
+            chosen(both, source, extra)
+    with pytest.raises(RecordingError, match="no streams with type 'fMRI'"):
+        chosen(both, StreamSelector(type="fMRI"))

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.ingest import FilterSpec, Ingest, WindowSpec
+from stream.bids import BidsRun
+from stream.ingest import FilterSpec, Ingest, WindowSpec, windows_of
 from stream.recordings import Recording, read
 
+CATEGORIES = {"bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"}
 DATA = Path(os.environ.get("MINDDIFFUSER_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = [
     pytest.mark.real,
@@ -63,3 +65,26 @@ def test_exo_fif() -> None:
     path = min((DATA / "ssvep_exo_kalunga2016" / "subject03").glob("*_raw.fif"))
     (stream,) = read(path).streams
     assert (len(stream.channels), stream.sfreq, stream.data.shape) == (8, 256, (59040, 8))
+
+
+def test_haxby_runs_as_bids(tmp_path: Path) -> None:
+    """Two runs of human fMRI, linked into a BIDS layout as archives do, come with their blocks and mask."""
+    source = DATA / "haxby2001_pymvpa_slice" / "haxby2001_sub001"
+    root, func = tmp_path / "ds", tmp_path / "ds" / "sub-001" / "func"
+    masks = root / "derivatives" / "masks" / "sub-001" / "func"
+    for folder in (func, masks):
+        folder.mkdir(parents=True)
+    (root / "dataset_description.json").write_text('{"Name": "Haxby 2001", "BIDSVersion": "1.10.0"}')
+    (root / "task-objects_bold.json").write_text('{"TaskName": "objects", "RepetitionTime": 2.5}')
+    (masks / "sub-001_task-objects_desc-brain_mask.nii.gz").symlink_to(source / "masks" / "25mm" / "brain.nii.gz")
+    for run in (1, 2):
+        files, stem = source / "BOLD" / f"task001_run00{run}", f"sub-001_task-objects_run-0{run}"
+        (func / f"{stem}_bold.nii.gz").symlink_to(files / "bold_25mm.nii.gz")
+        (func / f"{stem}_events.tsv").symlink_to(files / "bold_events.tsv")
+    recording = read(BidsRun(bids=root, subject="001", run="2"))
+    (stream,) = recording.streams
+    assert (stream.sfreq, stream.data.shape[0], len(recording.events)) == (0.4, 121, 8)
+    assert {event.label for event in recording.events} == CATEGORIES
+    assert 50 < len(stream.channels) < 600
+    windows = list(windows_of(recording, WindowSpec(mode="mean", tmin=5.0, tmax=22.5), FilterSpec()))
+    assert len(windows) == 8

@@ -300,3 +300,66 @@ def test_a_file_cut_anywhere_keeps_its_whole_chunks(tmp_path: Path, at: int) -> 
     got = by_name(path, synchronize_clocks=False, dejitter_timestamps=False)["n"]["time_series"]
     np.testing.assert_array_equal(got[: 5 * want], np.repeat(np.arange(want), 10).reshape(-1, 2))
     assert len(got) <= 5 * want + 5  # of a torn chunk pyxdf may give what is there
+
+
+def outlet(name: str, kind: str, source_id: str, n_channels: int = 1) -> Any:
+    """Make a float stream at 100 Hz."""
+    lsl = load_lsl()
+    return lsl.StreamOutlet(lsl.StreamInfo(name, kind, n_channels, 100.0, "float32", source_id))
+
+
+@contextmanager
+def recording_of(path: Path, selectors: list[StreamSelector]) -> Iterator[dict[str, int]]:
+    """Record while the block goes on; how many samples each stream has, by name."""
+    stop, seen = threading.Event(), dict[str, int]()
+
+    def watch(account: RecordAccount) -> None:
+        seen.update({f"{one.name}/{one.source_id}": one.samples for one in account.streams})
+
+    thread = threading.Thread(target=record, args=(path, selectors), kwargs={"stop": stop, "progress": watch})
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_streams_that_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was asked for is recorded whole from when it comes; nothing else is, and no twin under a known id."""
+    monkeypatch.setattr("stream.scout.TWIN_AFTER_S", 0.5)
+    tag, begin = uuid.uuid4().hex, load_lsl().local_clock()
+    first = outlet(f"first-{tag}", tag, f"1-{tag}")
+    with recording_of(tmp_path / "x.xdf", [StreamSelector(type=tag)]) as seen:
+        wait_for(first.have_consumers)
+        other = outlet(f"other-{tag}", "Audio", f"3-{tag}")
+        late, twin = outlet(f"late-{tag}", tag, f"2-{tag}"), outlet(f"first-{tag}", tag, f"1-{tag}")
+        wait_for(late.have_consumers)
+        for one in (first, late):
+            one.push_chunk(np.arange(50, dtype=np.float32)[:, None], (begin + np.arange(50) / 100).tolist())
+        wait_for(lambda: seen.get(f"late-{tag}/2-{tag}") == 50 and "not recorded" in caplog.text)
+        assert not twin.have_consumers()
+        assert not other.have_consumers()
+    got = by_name(tmp_path / "x.xdf", dejitter_timestamps=False)
+    assert sorted(got) == [f"first-{tag}", f"late-{tag}"]
+    assert got[f"late-{tag}"]["time_series"][:, 0].tolist() == list(range(50))
+    assert len(got[f"late-{tag}"]["footer"]["info"]["clock_offsets"][0]["offset"]) >= 1
+
+
+def test_a_source_that_comes_back_otherwise_shaped_is_another_stream(tmp_path: Path) -> None:
+    """Channels cannot change within a stream of the file: a source with more of them goes on as a stream of its own."""
+    tag, begin = uuid.uuid4().hex, load_lsl().local_clock()
+    source = outlet(f"amp-{tag}", "EEG", tag)
+    with recording_of(tmp_path / "x.xdf", [StreamSelector(name=f"amp-{tag}")]) as seen:
+        wait_for(source.have_consumers)
+        source.push_chunk(np.zeros((20, 1), np.float32), (begin + np.arange(20) / 100).tolist())
+        wait_for(lambda: seen.get(f"amp-{tag}/{tag}") == 20)
+        del source
+        again = outlet(f"amp-{tag}", "EEG", tag, n_channels=2)
+        wait_for(again.have_consumers)
+        again.push_chunk(np.ones((30, 2), np.float32), (begin + 9 + np.arange(30) / 100).tolist())
+        wait_for(lambda: seen.get(f"amp-{tag}/{tag}") == 30)
+    streams, _ = pyxdf.load_xdf(tmp_path / "x.xdf", verbose=False)
+    assert sorted(one["time_series"].shape for one in streams) == [(20, 1), (30, 2)]

@@ -14,6 +14,7 @@ from stream.errors import RecordingError
 from stream.events import Event
 from stream.recordings import RecordedStream, Recording, read, write_npz
 from stream.windows import Channels
+from stream.xdf_writer import XdfWriter
 
 
 @pytest.fixture
@@ -105,6 +106,20 @@ def test_nifti_with_events_and_mask(tmp_path: Path) -> None:
     assert (stream.sfreq, stream.channels.names) == (0.5, ("v1-2-0", "v2-3-1"))
     np.testing.assert_array_equal(stream.data[:, 1], volumes[2, 3, 1])
     assert recording.events == (Event(0.5, "u"), Event(4.0, "n"))
+
+
+def test_xdf_channels_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Channels that a file names alike are numbered, as mne does it, and the log says so."""
+    entries = "".join(f"<channel><label>{label}</label><unit>V</unit></channel>" for label in ("Cz", "Pz", "Cz"))
+    head = (
+        '<?xml version="1.0"?><info><name>amp</name><type>EEG</type><channel_count>3</channel_count>'
+        "<nominal_srate>10</nominal_srate><channel_format>float32</channel_format><source_id>a</source_id>"
+        f"<desc><channels>{entries}</channels></desc></info>"
+    )
+    with XdfWriter(tmp_path / "x.xdf") as file:
+        file.samples(file.stream(head), np.arange(4) / 10, np.zeros((4, 3), np.float32))
+    assert read(tmp_path / "x.xdf").streams[0].channels.names == ("Cz-0", "Pz", "Cz-1")
+    assert "amp has channels of the same name" in caplog.text
 
 
 def test_npz_round_trip(tmp_path: Path) -> None:

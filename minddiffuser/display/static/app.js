@@ -272,8 +272,10 @@ function drawIngest(of) {
   const gaps = (Array.isArray(ingest.gaps) ? ingest.gaps : []).slice(-8).map(record)
     .map(({ lost, length }) => `${count(lost)} samples, ${milliseconds(1000 * length)}`).join("\n");
   const bad = (value) => (value > 0 ? "bad" : "");
+  const streams = Object.entries(record(ingest.streams)).map(([name, each]) => [name, record(each)])
+    .map(([name, { state, lost }]) => `${name}: ${state ?? "–"}, ${count(lost)} lost`).join("\n");
   facts($("ingest"), [
-    ["Source", ingest.state ?? of.status.state ?? "–", "", ingest.state === "lost" ? "bad" : ""],
+    ["Source", ingest.state ?? of.status.state ?? "–", streams, ingest.state === "lost" ? "bad" : ""],
     ["Samples", count(ingest.samples)],
     ["Lost", count(ingest.lost), "", bad(ingest.lost)],
     ["Gaps", count(ingest.gap_count), gaps, bad(ingest.gap_count)],

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from decoder.datasets import load
+from decoder.datasets import Selection, load
 from decoder.datasets.captions import describe
 from decoder.errors import DatasetError
 from decoder.stimuli import StimulusTable
@@ -97,7 +97,7 @@ def test_exo_events_name_the_light_and_rest_is_no_stimulus(tmp_path: Path) -> No
 def test_exo_events_of_another_experiment_are_refused(tmp_path: Path) -> None:
     """Unknown codes are named."""
     write_exo(tmp_path, codes=(1, 9))
-    with pytest.raises(DatasetError, match=r"\[9\]"):
+    with pytest.raises(DatasetError, match=r"\['9'\]"):
         load("ssvep-exo", tmp_path)
 
 
@@ -179,7 +179,7 @@ def test_v4_each_vector_answers_to_its_photograph(tmp_path: Path) -> None:
 def test_v4_held_out_photographs_are_a_tenth_and_not_in_training(tmp_path: Path) -> None:
     """Training and test share no photograph; the seed, and only it, chooses."""
     write_v4(tmp_path)
-    dataset, again, other = (load("v4-photos", tmp_path, seed=seed) for seed in (0, 0, 1))
+    dataset, again, other = (load("v4-photos", tmp_path, Selection(seed=seed)) for seed in (0, 0, 1))
     train, test = ({event.label for event in recording.events} for recording in (dataset.train[0], dataset.live))
     assert not train & test
     assert (len(train), len(test)) == (36, 4)
@@ -237,8 +237,8 @@ def test_data_that_are_not_there_are_said_to_be_missing_and_where_to_find_them(n
 
 def test_a_data_set_without_a_reader_is_refused_by_name(tmp_path: Path) -> None:
     """The message lists what there is."""
-    with pytest.raises(DatasetError, match=r"'nsd'.*v4-photos"):
-        load("nsd", tmp_path)
+    with pytest.raises(DatasetError, match=r"'eeg3'.*v4-photos"):
+        load("eeg3", tmp_path)
 
 
 class OneHot:

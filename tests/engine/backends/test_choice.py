@@ -1,16 +1,21 @@
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
-from engine.backends.choice import Backend, check, make_backend, missing
+from engine.backends.choice import Backend, check, exportable, make_backend, missing
+from engine.backends.onnx import OnnxRunner, tensorrt_settings
 from engine.backends.torch import TorchBackend
 from engine.cache import EngineCache
 from engine.errors import BackendError
-from engine.export import FILE, example, exported
-from engine.models import Models
-from engine.spec import BackendName
+from engine.export import FILE, INPUTS, OPSETS, example, exported, onnx_key, write_onnx
+from engine.models import Models, load_models
+from engine.spec import BackendName, ModelSpec
 
 CPU = torch.device("cpu")
 PRESENT = [
@@ -126,3 +131,77 @@ def test_nothing_is_compiled_anew_after_warm_up(desk: Models, cache: EngineCache
         for batch in (1, 2):
             backend.decode(torch.zeros(batch, *desk.latent_shape))
     assert len(compiled) == 2
+
+
+def test_onnx_runtime_reports_to_nobody(tiny: Models, cache: EngineCache, tmp_path: Path) -> None:
+    """Its telemetry leaves a device id and a store of events in the user's cache folder; with us there are none."""
+    file = exported(exportable(tiny), "decoder", cache, OPSETS[0])
+    script = (
+        "import sys, torch; from pathlib import Path; from engine.backends.onnx import OnnxRunner; "
+        "OnnxRunner(Path(sys.argv[1]), 'onnx', torch.device('cpu')).run((torch.zeros(1, 4, 8, 8),), (1, 3, 32, 32))"
+    )
+    environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name and name != "CI"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", script, str(file)], check=True, env=environment, timeout=120)
+    assert [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name.lower()] == []
+
+
+def test_a_file_that_is_not_a_network_is_named(tmp_path: Path) -> None:
+    """One line says which runtime could not read which file, and nothing else runs in its place."""
+    (tmp_path / FILE).write_bytes(b"not a network")
+    with pytest.raises(BackendError, match=r"cannot load model\.onnx") as caught:
+        OnnxRunner(tmp_path / FILE, "onnx", CPU)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_inputs_are_bound_and_not_copied(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Every type that models are exported in is bound by address; what is given out is memory of its own."""
+
+    class Turned(torch.nn.Module):
+        def forward(self, latents: torch.Tensor) -> torch.Tensor:
+            return latents.reshape(-1, 4, 4).transpose(1, 2).contiguous()
+
+    x = torch.arange(32, dtype=dtype).reshape(2, 4, 4)
+    torch.onnx.export(Turned().eval(), (x,), dynamo=True, opset_version=20, verbose=False).save(tmp_path / FILE)  # type: ignore[union-attr]
+    runner = OnnxRunner(tmp_path / FILE, "onnx", CPU)
+    first, second = (runner.run((given,), (2, 4, 4)) for given in (x, x.transpose(1, 2)))
+    assert torch.equal(first, x.transpose(1, 2))
+    assert torch.equal(second, x)
+    assert first.data_ptr() != second.data_ptr()
+
+
+def test_the_tensorrt_provider_gets_a_profile_and_a_folder_of_its_own(tiny: Models, tmp_path: Path) -> None:
+    """One profile holds all batches, so that nothing is built while a session runs; half precision is switched on."""
+    inputs = dict(
+        zip(INPUTS["unet"], (t.half() if t.is_floating_point() else t for t in example(tiny, "unet", 3)), strict=True)
+    )
+    settings = tensorrt_settings(tmp_path, inputs)
+    assert settings["trt_profile_min_shapes"] == "x:1x4x8x8,timesteps:1,c:1x8x32,mask:1x8"
+    assert settings["trt_profile_max_shapes"] == "x:16x4x8x8,timesteps:16,c:16x8x32,mask:16x8"
+    assert settings["trt_engine_cache_path"] == str(tmp_path)
+    assert (settings["trt_fp16_enable"], settings["trt_bf16_enable"]) == (True, False)
+
+
+def test_attention_as_one_operator_agrees_with_eager(tiny: Models, tmp_path: Path) -> None:
+    """The newest opset, which TensorRT reads, gives the same network, also where captions are filled up."""
+    inputs = example(tiny, "unet", 2, torch.Generator().manual_seed(0))
+    inputs[3][:, 3:] = False
+    expected = TorchBackend(tiny).unet(*inputs)
+    write_onnx(exportable(tiny), "unet", tmp_path, 23, lambda _: None)
+    found = OnnxRunner(tmp_path / FILE, "onnx", CPU).run(inputs, tuple(expected.shape))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_the_key_of_an_export_is_complete(tiny: Models, stable_diffusion: Path) -> None:
+    """Weights, architecture, shapes, type, opset, device and library versions each make another entry."""
+    key = onnx_key(tiny, "unet", 20)
+    versions = {"torch", "diffusers", "onnx", "onnxscript"}
+    parts = {"weights", "architecture", "shapes", "dtype", "scaling", "opset", "device"}
+    assert set(key) == {"kind", "part"} | parts | versions
+    assert all(key[name] != "none" for name in versions)
+    half = onnx_key(load_models(tiny.spec.model_copy(update={"dtype": "float16"}), "cpu"), "unet", 20)
+    assert {name for name in key if key[name] != half[name]} == {"dtype"}
+    other = onnx_key(load_models(ModelSpec(folder=str(stable_diffusion)), "cpu"), "decoder", 23)
+    changed = {"part", "weights", "architecture", "shapes", "scaling", "opset"}
+    assert {name for name in key if key[name] != other[name]} == changed

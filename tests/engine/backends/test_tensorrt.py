@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from engine.backends import tensorrt as backend
+from engine.batches import PROFILE
+from engine.cache import EngineCache
 from engine.errors import BackendError
 from engine.export import INPUTS, OUTPUT
+from engine.models import Models
 
 CPU = torch.device("cpu")
 SHAPES = {"x": (16, 2, 4, 4), "timesteps": (16,), "c": (16, 3, 5), "mask": (16, 3), OUTPUT: (16, 2, 4, 4)}
@@ -95,6 +98,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         DataType=SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16", INT64="int64", BOOL="bool"),
         Logger=type("Logger", (), {"WARNING": 1, "__init__": lambda *_: None}),
         NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        IProgressMonitor=type("IProgressMonitor", (), {}),
         BuilderFlag=SimpleNamespace(REFIT="refit"),
         Builder=lambda _: builder,
         OnnxParser=lambda *_: parser,
@@ -137,7 +141,7 @@ def test_a_plan_is_strongly_typed_refittable_and_has_one_profile(runtime: Simple
     """Each input gets the smallest, best and largest batch; without the old flag (TensorRT 11) none is set."""
     assert backend.build_plan(Path("unet.onnx"), inputs(1)) == b"plan"
     profiles = {entry[1]: entry[2:] for entry in runtime.log if entry[0] == "profile"}
-    assert profiles == {name: tuple((batch, *SHAPES[name][1:]) for batch in backend.BATCHES) for name in INPUTS["unet"]}
+    assert profiles == {name: tuple((batch, *SHAPES[name][1:]) for batch in PROFILE) for name in INPUTS["unet"]}
     assert ("network", 2) in runtime.log
     assert ("flag", "refit") in runtime.log
     assert ("added", True) in runtime.log
@@ -153,6 +157,64 @@ def test_what_cannot_be_read_or_refitted_is_named() -> None:
     with pytest.raises(BackendError, match="does not take the weights"):
         backend.refit(Engine(), Path("bad.onnx"))  # type: ignore[arg-type]
     backend.refit(Engine(), Path("good.onnx"))  # type: ignore[arg-type]
+
+
+def test_the_phases_of_a_build_are_reported(runtime: SimpleNamespace) -> None:
+    """TensorRT's outermost phases are passed on step by step, those within them are not, and nothing is cancelled."""
+    told: list[tuple[str, int, int]] = []
+
+    def build(_: object, config: Any) -> bytes:
+        monitor = config.progress_monitor
+        monitor.phase_start("Building", None, 4)
+        monitor.phase_start("Timing", "Building", 9)
+        assert monitor.step_complete("Timing", 3)
+        monitor.phase_finish("Timing")
+        assert monitor.step_complete("Building", 0)
+        monitor.phase_finish("Building")
+        return b"plan"
+
+    runtime.Builder(None).build_serialized_network = build
+    backend.build_plan(Path("unet.onnx"), inputs(1), lambda *said: told.append(said))
+    assert told == [("TensorRT: Building", done, 4) for done in (0, 1, 4)]
+
+
+def opened(tiny: Models, cache: EngineCache) -> tuple[backend.TensorRtRunner, list[str]]:
+    """Open a runner as a session does; give it and what was checked before it was kept."""
+    checked: list[str] = []
+    runner = backend.open_runner(tiny, "unet", cache, lambda _: checked.append("checked"))
+    return runner, checked
+
+
+def test_an_engine_is_built_once_refitted_for_other_weights_and_else_built_anew(
+    tiny: Models, runtime: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh engine is checked before it is kept; its key leaves the weights out; a failed refit is no dead end."""
+    network = tmp_path / "model.onnx"
+    network.write_bytes(b"network")
+    built: list[bytes] = []
+    weights = ["first"]
+    monkeypatch.setattr(backend, "exported", lambda *_, **__: network)
+    monkeypatch.setattr(backend, "weights_hash", lambda *_: weights[0])
+    monkeypatch.setattr(backend, "example", lambda *_: inputs(1))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    runtime.__version__ = "10.14.1"
+    runtime.Builder(None).build_serialized_network = lambda *_: built.append(b"plan") or b"plan"
+    runtime.Runtime = lambda _: SimpleNamespace(deserialize_cuda_engine=lambda plan: Engine() if plan else None)
+    cache = EngineCache(tmp_path / "engines")
+    assert opened(tiny, cache)[1] == ["checked"]
+    assert opened(tiny, cache)[1] == []
+    weights[0] = "second"
+    assert opened(tiny, cache)[1] == []
+    assert len(built) == 1
+    runtime.Refitter = lambda *_: SimpleNamespace(refit_cuda_engine=lambda: False)
+    assert opened(tiny, cache)[1] == ["checked"]
+    assert opened(tiny, cache)[1] == []
+    assert len(built) == 2
+    (entry, *_) = cache.given
+    key = cache.key_of(entry)
+    assert {"device", "capability", "tensorrt", "opset", "batches", "dtype", "shapes", "architecture"} <= set(key)
+    assert {"torch", "onnx"} <= set(key)
 
 
 @pytest.mark.parametrize(("version", "opset"), [("10.8.0.43", 20), ("10.9.0.34", 21), ("10.14.1", 23), ("11.0", 23)])

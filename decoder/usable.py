@@ -1,0 +1,50 @@
+"""Which windows can be learned from."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from decoder.errors import TrainingError
+from stream.windows import Window
+
+LEAST_WINDOWS = 20
+
+logger = logging.getLogger(__name__)
+
+
+def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Window, str]], dict[str, int]]:
+    """Pick the windows that can be learned from.
+
+    Returns
+    -------
+    used : list of (Window, stimulus id)
+    left_out : dict
+        How many windows were left out, by reason.
+
+    Raises
+    ------
+    TrainingError
+        If fewer than 20 are left.
+    """
+    known = set(ids)
+    used = []
+    left_out = {"rejected": 0, "not a stimulus": 0, "not finite": 0}
+    for window in windows:
+        label = window.event.label if window.event is not None else ""
+        if window.quality.rejected:
+            left_out["rejected"] += 1
+        elif label not in known:
+            left_out["not a stimulus"] += 1
+        elif not np.isfinite(window.data).all():
+            left_out["not finite"] += 1
+        else:
+            used.append((window, label))
+    if any(left_out.values()):
+        logger.info("windows left out of training: %s", left_out)
+    if len(used) < LEAST_WINDOWS:
+        raise TrainingError(
+            f"{len(used)} of {len(windows)} windows can be learned from (left out: {left_out}); "
+            f"give at least {LEAST_WINDOWS} whose event labels are stimulus ids such as {list(ids[:2])}"
+        )
+    return used, left_out

@@ -1,0 +1,157 @@
+"""`minddiffuser engine`: export networks, build what a backend needs, time it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from engine.cache import EngineCache
+    from engine.spec import EngineSpec
+    from engine.timing import EngineTimings
+
+engine_app = typer.Typer(no_args_is_help=True, help="Export networks, build what a backend needs, time it.")
+
+ConfigFile = Annotated[Path | None, typer.Argument(help="YAML file whose engine is meant; without one the desk models")]
+BackendOption = Annotated[str | None, typer.Option("--backend", help="Instead of the config's engine.backend")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr")]
+
+
+@engine_app.command("export")
+def export_networks(config_file: ConfigFile = None, as_json: Json = False, verbose: Verbose = False) -> None:
+    """Write UNet and decoder as ONNX files to the cache, and hold them against torch."""
+    from minddiffuser.console import progress, set_up_logging
+
+    set_up_logging(verbose)
+    spec = _spec(config_file, None)
+    from engine.backends.choice import export_parts
+    from engine.models import load_models
+
+    began = time.monotonic()
+    cache = _cache()
+    with progress() as report:
+        checked = export_parts(load_models(spec.models, spec.device), cache, report)
+    _say({"checked_with": checked, **_made(cache, began)}, as_json)
+
+
+@engine_app.command()
+def build(
+    config_file: ConfigFile = None, backend: BackendOption = None, as_json: Json = False, verbose: Verbose = False
+) -> None:
+    """Make everything that the engine needs to start at once: exports, engines, compiled kernels."""
+    from minddiffuser.console import progress, set_up_logging
+
+    set_up_logging(verbose)
+    spec = _spec(config_file, backend)
+    from engine.backends.choice import make_backend
+    from engine.models import load_models
+    from engine.reconstructor import Reconstructor
+
+    began = time.monotonic()
+    cache = _cache()
+    with progress() as report:
+        models = load_models(spec.models, spec.device)
+        choice = make_backend(spec.backend, models, cache, build=True, report=report)
+        name, left = choice.backend.name, choice.left
+        del choice  # its networks would be in memory twice
+        report(f"warming up {name}", 0, 1)
+        Reconstructor(spec.model_copy(update={"backend": name}), models, cache.folder).warm_up()
+        report(f"warming up {name}", 1, 1)
+    _say({"backend": name, "left": left, **_made(cache, began)}, as_json)
+
+
+@engine_app.command()
+def bench(
+    config_file: ConfigFile = None,
+    backend: BackendOption = None,
+    repeats: Annotated[int, typer.Option(min=3, max=10_000, help="Calls that count, after two that do not")] = 20,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time the networks in each backend, the preview and the picture."""
+    from minddiffuser.console import progress, set_up_logging
+
+    set_up_logging(verbose)
+    spec = _spec(config_file, backend)
+    from engine.timing import time_engine
+
+    with progress() as report:
+        found = time_engine(spec, _cache().folder, repeats=repeats, report=report)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        typer.echo("\n".join(_table(found)))
+
+
+def _spec(config_file: Path | None, backend: str | None) -> EngineSpec:
+    """Engine section of a config, with another backend where one is named."""
+    from typing import get_args
+
+    from engine.spec import BackendName, EngineSpec
+    from minddiffuser.config import load_config
+    from minddiffuser.errors import AppError
+
+    spec = load_config(config_file).engine if config_file else EngineSpec()
+    if backend is None:
+        return spec
+    names = ("auto", *get_args(BackendName))
+    if backend not in names:
+        raise AppError(f"backend {backend!r} is unknown; known are {', '.join(names)}")
+    return spec.model_copy(update={"backend": backend})
+
+
+def _cache() -> EngineCache:
+    from engine.cache import EngineCache
+    from minddiffuser.cache import cache_dir
+
+    return EngineCache(cache_dir() / "engines")
+
+
+def _made(cache: EngineCache, began: float) -> dict[str, Any]:
+    """Where the files are, how large, which were made now, and how long it took."""
+    entries = [
+        {
+            "folder": str(folder),
+            "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+            "made_now": fresh,
+            **{name: value for name, value in cache.key_of(folder).items() if name in {"kind", "part", "opset"}},
+        }
+        for folder, fresh in cache.given.items()
+    ]
+    return {"entries": entries, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _say(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    for entry in answer.pop("entries"):
+        state = "made" if entry["made_now"] else "was there"
+        typer.echo(
+            f"{entry['kind']} {entry['part']} (opset {entry['opset']}): {state}, {entry['bytes'] / 1e6:.1f} MB, "
+            f"{entry['folder']}"
+        )
+    for name, reason in answer.pop("left", {}).items():
+        typer.echo(f"left {name}: {reason}")
+    for name, value in answer.items():
+        typer.echo(f"{name}: {'nothing here could run them' if value is None else value}")
+
+
+def _table(found: EngineTimings) -> list[str]:
+    """Lines for a person."""
+    lines = [f"{'':<24}{'p50 ms':>10}{'p99 ms':>10}"]
+    rows = {f"{part}, {name}": timing for name, parts in found.networks.items() for part, timing in parts.items()} | {
+        "preview": found.preview,
+        "picture": found.picture,
+    }
+    lines += [f"{name:<24}{timing.p50:>10.1f}{timing.p99:>10.1f}" for name, timing in rows.items()]
+    lines.append(f"preview and picture with {found.backend}, {found.picture.repeats} repeats")
+    lines += [f"auto left {name}: {reason}" for name, reason in found.left.items()]
+    lines += [f"not timed {name}: {reason}" for name, reason in found.skipped.items() if name not in found.left]
+    return lines

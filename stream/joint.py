@@ -1,0 +1,198 @@
+"""Several streams read as one, on the time line of the first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.clock import SETTLING_S
+from stream.errors import StreamError
+from stream.filters import FilterSpec, unfit
+from stream.follow import Followed, Follower, FollowerSpec, patience
+from stream.intake import Intake, StreamStats
+from stream.montage import side_by_side
+from stream.windows import Channels
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A further stream as it was found: name, channels in SI units, rate (0: irregular), and what is wanted of it."""
+
+    name: str
+    channels: Channels
+    sfreq: float
+    spec: FollowerSpec
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A stretch of all streams.
+
+    Attributes
+    ----------
+    data : ndarray, shape (n_channels, n_times), float32
+    times : ndarray, shape (n_times,), float64
+    lost : int
+        Samples missing, of all streams together.
+    interpolated : tuple of str
+        Channels that were interpolated from their neighbours.
+    reason : str or None
+        Why the data should not be trusted.
+    """
+
+    data: NDArray[np.float32]
+    times: NDArray[np.float64]
+    lost: int
+    interpolated: tuple[str, ...]
+    reason: str | None
+
+
+class Joint:
+    """A stream, and others at the times of its samples.
+
+    Parameters
+    ----------
+    name : str
+        Of the stream that the others follow.
+    channels : Channels
+        Its own, in SI units.
+    sfreq : float
+        Its rate; 0 for an irregular stream.
+    filters : FilterSpec
+        Its own.
+    extras : sequence of Extra
+    speed : float
+        Source seconds per second of the LSL clock.
+    span : float
+        Seconds from the begin to the end of what is read at once.
+    buffer_s : float
+        Seconds of the source kept in the rings; at least three spans are.
+
+    Attributes
+    ----------
+    channels : Channels
+        Of all streams, one after the other.
+    sfreq : float
+        Of the first, after its filters.
+    intakes : list of Intake
+    ring : Ring
+        Of the first.
+
+    Raises
+    ------
+    StreamError
+        Filters do not fit their stream, or two streams have channels of one name.
+    """
+
+    def __init__(
+        self, name: str, channels: Channels, sfreq: float, filters: FilterSpec, extras: Sequence[Extra], *,
+        speed: float, span: float, buffer_s: float,
+    ) -> None:  # fmt: skip
+        # What the clock holds back comes in one piece; a stream that is waited for is behind by its patience at most.
+        waited = max((patience(each.spec, each.sfreq, each.speed) for each in extras), default=0.0)
+        seconds = max(buffer_s, 3 * (span + SETTLING_S + waited * speed))
+        self._own, self._filters = Intake(channels, sfreq, filters, speed=speed, seconds=seconds), filters
+        self.sfreq, self.ring = self._own.sfreq, self._own.ring
+        self._followers = [
+            Follower(
+                *(each.name, each.channels, each.sfreq, each.spec),
+                rate=self.sfreq, speed=each.speed, seconds=seconds,
+            )
+            for each in extras
+        ]  # fmt: skip
+        self._names = (name, *(each.name for each in extras))
+        self.intakes = [self._own, *(follower.intake for follower in self._followers)]
+        self.channels = _joined([self._own, *self._followers], self._names)
+
+    @property
+    def start(self) -> int:
+        """The first stream's oldest row that can be read."""
+        return max(self.ring.start, self._own.line)
+
+    def position(self, time: float) -> float:
+        """Where `time` falls among the first stream's rows, as `Ring.position` has it."""
+        return self.ring.position(time, self._own.line)
+
+    def complete(self, start: int, stop: int) -> bool:
+        """Whether all streams have got to the end of the rows start..stop, or need not be waited for."""
+        if stop > self.ring.stop:
+            return False
+        if start < self.start:
+            return True  # too late for these, whatever else comes
+        end, now = self.ring.time(stop - 1), self.ring.time(self.ring.stop - 1)
+        return all(follower.reaches(end) or now - end > follower.patience for follower in self._followers)
+
+    def read(self, start: int, stop: int) -> Cut | None:
+        """Copy the first stream's rows start..stop, and the others at their times; None if any is not all there."""
+        stretch = self.ring.read(start, stop) if start >= self.start else None
+        if stretch is None:
+            return None
+        lost = self._own.lost(stretch.present)
+        reason = f"{lost} samples lost" if lost else None
+        names = self._own.interpolated(start, stop)
+        if not self._followers:
+            return Cut(np.ascontiguousarray(stretch.data.T), stretch.times, lost, names, reason)
+        parts: list[Followed] = []
+        for follower in self._followers:
+            if (part := follower.read(stretch.times)) is None:
+                return None
+            parts.append(part)
+        return Cut(
+            np.concatenate([stretch.data.T, *(part.data for part in parts)]),
+            stretch.times,
+            lost + sum(part.lost for part in parts),
+            names + tuple(name for part in parts for name in part.interpolated),
+            "; ".join(filter(None, [reason, *(part.reason for part in parts)])) or None,
+        )
+
+    def unfit(self, data: NDArray[np.float32]) -> str | None:
+        """Hold each stream's channels, of shape (n_channels, n_times), against its own limits."""
+        parts = [(self._own.channels, self._filters), *((each.channels, each.filters) for each in self._followers)]
+        start = 0
+        for channels, filters in parts:
+            rows = slice(start, start := start + len(channels))
+            if reason := unfit(data[rows], channels, filters):
+                return reason
+        return None
+
+    def account(self) -> dict[str, StreamStats]:
+        """Copy each stream's counters."""
+        return {name: intake.account() for name, intake in zip(self._names, self.intakes, strict=True)}
+
+    def levels(self) -> dict[str, float]:
+        """Root mean square of each channel over the newest second, where there is one."""
+        parts = [(self._own.channels, self._own), *((each.channels, each.intake) for each in self._followers)]
+        return {
+            name: level
+            for channels, intake in parts
+            if (levels := intake.levels())
+            for name, level in zip(channels.names, levels, strict=True)
+        }
+
+
+def distinct(streams: Sequence[tuple[str, str]]) -> list[str]:
+    """Give streams names to be told apart by, of (name, source id): two amplifiers of one make share theirs."""
+    names = [name for name, _ in streams]
+    return [f"{name} ({source_id})" if names.count(name) > 1 else name for name, source_id in streams]
+
+
+def _joined(parts: Sequence[Intake | Follower], names: Sequence[str]) -> Channels:
+    """Put the channels of several streams one after the other."""
+    if len(set(names)) < len(names):
+        raise StreamError(f"streams cannot be told apart, or one is named twice: {', '.join(names)}")
+    owner: dict[str, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        if twice := next((each for each in part.channels.names if each in owner), None):
+            raise StreamError(
+                f"streams {owner[twice]!r} and {name!r} both have a channel {twice!r}; set a prefix for one of them"
+            )
+        owner |= dict.fromkeys(part.channels.names, name)
+    channels = [part.channels for part in parts]
+    if len(channels) == 1:
+        return channels[0]
+    labels, kinds, units = (
+        tuple(one for each in channels for one in getattr(each, key)) for key in ("names", "kinds", "units")
+    )
+    return Channels(labels, kinds, units, side_by_side([(each.montage, len(each)) for each in channels]))

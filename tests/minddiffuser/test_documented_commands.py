@@ -1,0 +1,120 @@
+"""Every command of the documentation runs as it stands there, in a folder whose configs are smaller."""
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import yaml
+
+from decoder.stimuli import write_stimuli
+from engine.desk.compose import load_test_stimuli
+from minddiffuser.data import stimulus_table
+from stream.broker import EmbeddedBroker
+from tests.conftest import ROOT, Cli
+
+BLOCK = re.compile(r"^```console( until-stopped)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+DOCUMENTED_BROKER = "127.0.0.1:1883"
+SHORTER = {"demo": ["--config", "configs/demo.yaml"], "evaluate": ["--limit", "6"]}
+"""What the test adds to a command so that it takes seconds."""
+READY = re.compile(r"Page|The page is at")
+
+
+def commands(page: Path) -> list[tuple[str, bool]]:
+    """Give a page's commands, and whether each runs until it is stopped."""
+    return [
+        (line.removeprefix("$ "), bool(until_stopped))
+        for until_stopped, block in BLOCK.findall(page.read_text("utf-8"))
+        for line in block.splitlines()
+    ]
+
+
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if commands(page)]
+
+
+@pytest.fixture(scope="module")
+def world(cli: Cli, small_config: Path, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the folder of somebody who follows the documentation: configs, a calibration, pictures, a scan."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "demo.yaml").write_text(small_config.read_text("utf-8").replace("name: small", "name: demo"))
+    (simulated,) = (Path(cli.environment["MINDDIFFUSER_CACHE"]) / "simulated").glob("eeg-demo-*")
+    (folder / "test_raw.fif").write_bytes((simulated / "test_raw.fif").read_bytes())
+    write_stimuli(stimulus_table(load_test_stimuli()), folder / "pictures")
+    own = yaml.safe_load((ROOT / "configs" / "own-eeg.yaml").read_text("utf-8"))
+    own["data"] |= {"train": "test_raw.fif"}
+    own["display"] = {"port": 0}
+    (folder / "configs" / "own-eeg.yaml").write_text(yaml.safe_dump(own), "utf-8")
+    rng = np.random.default_rng(1)
+    scan = nibabel.Nifti1Image(rng.normal(100, 1, (4, 4, 4, 12)).astype(np.float32), np.eye(4))
+    scan.header.set_zooms((3, 3, 3, 2))
+    scan.header.set_xyzt_units("mm", "sec")
+    nibabel.save(scan, folder / "run-1_bold.nii.gz")
+    (folder / "run-1_events.tsv").write_text("onset\tduration\ttrial_type\n2\t2\tface\n8\t2\thouse\n", "utf-8")
+    return folder
+
+
+@contextmanager
+def amplifier(cli: Cli, world: Path) -> Iterator[None]:
+    """Stream the simulated recording over LSL, round and round."""
+    command = [sys.executable, "-m", "minddiffuser", "replay", "test_raw.fif", "--loop", "--no-wait"]
+    environment = cli.environment | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=world, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+async def test_the_documented_commands_run(page: Path, cli: Cli, world: Path) -> None:
+    """Each ends with exit code 0; those that run until they are stopped get ready first, and stop on Ctrl-C."""
+    async with EmbeddedBroker(0) as broker:
+        with amplifier(cli, world):
+            for command, until_stopped in commands(page):
+                text = command.replace(DOCUMENTED_BROKER, f"127.0.0.1:{broker.spec.port}")
+                await asyncio.to_thread(carry_out, text, cli, world, until_stopped=until_stopped)
+
+
+def carry_out(command: str, cli: Cli, world: Path, *, until_stopped: bool) -> None:
+    """Run one command as it stands."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        words = ["make", "--dry-run", *words[1:]]
+        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        assert run.returncode == 0, (command, run.stderr)
+        return
+    assert words[0] == "minddiffuser", command
+    words += SHORTER.get(words[1], [])
+    arguments = [sys.executable, "-m", "minddiffuser", *words[1:]]
+    environment = cli.environment | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        arguments, cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        said = ""
+        if until_stopped:
+            assert process.stdout
+            os.set_blocking(process.stdout.fileno(), False)
+            deadline = time.monotonic() + 120
+            while not READY.search(said):
+                assert process.poll() is None, (command, said)
+                assert time.monotonic() < deadline, (command, said)
+                said += process.stdout.read() or ""
+                time.sleep(0.05)
+            os.set_blocking(process.stdout.fileno(), True)
+            process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=280)
+        said += rest
+    # `doctor` tells by its exit code whether something needed is missing, which here it is not
+    assert process.returncode == 0, (command, said)

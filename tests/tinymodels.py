@@ -1,0 +1,107 @@
+"""Models of real architectures, random weights and the smallest sizes, written as diffusers and open_clip save them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SD_UNETS: dict[str, dict[str, Any]] = {
+    "1.x": {"attention_head_dim": 2},
+    "2.x": {"attention_head_dim": (2, 4), "use_linear_projection": True},
+    "turbo": {"attention_head_dim": (2, 4), "use_linear_projection": True},
+}
+"""What tells the UNets of Stable Diffusion's families apart: 1.x has a number of heads, 2.x one for each level."""
+SD_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "1.x": ("PNDMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
+    "2.x": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "v_prediction"}),
+    "turbo": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+}
+"""Those that their repositories name."""
+
+
+def write_stable_diffusion(folder: Path, family: str = "1.x", *, tokens: int = 12) -> None:
+    """Write a folder laid out as Stable Diffusion's: no CLIP vision tower, and captions of letters a to z."""
+    import diffusers
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    _unet(channels=4, context=32, **SD_UNETS[family]).save_pretrained(folder / "unet")
+    diffusers.AutoencoderKL(
+        latent_channels=4,
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        scaling_factor=0.18215,
+    ).save_pretrained(folder / "vae")
+    name, settings = SD_SCHEDULERS[family]
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"} | settings
+    getattr(diffusers, name)(**schedule).save_pretrained(folder / "scheduler")
+    text = CLIPTextConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokens,
+        bos_token_id=98,
+        eos_token_id=99,
+        pad_token_id=99,
+    )
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    _write_tokenizer(folder / "tokenizer", tokens)
+
+
+def _write_tokenizer(folder: Path, tokens: int) -> None:
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
+    words = [*letters, *(f"unused{i}" for i in range(98 - len(letters))), "<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokens, "pad_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_tiny(folder: Path) -> None:
+    """Write all that both stages take, in the layout of the desk models: 32 x 32 pictures, captions of 8 tokens."""
+    import open_clip
+    from diffusers import AutoencoderTiny, DDIMScheduler
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    _unet(channels=4, context=32, attention_head_dim=2).save_pretrained(folder / "unet")
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ).save_pretrained(folder / "vae")
+    DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    clip = folder / "clip"
+    clip.mkdir()
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "patch_size": 8, "head_width": 8},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1},
+    }
+    (clip / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    model = open_clip.CLIP(**config)  # type: ignore[arg-type]
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, clip / "open_clip_model.safetensors")
+
+
+def _unet(*, channels: int, context: int, **settings: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=context,
+        norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **settings,
+    )
