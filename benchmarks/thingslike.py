@@ -36,7 +36,7 @@ Array = NDArray[np.float32]
 REPEATS = (1, 4, 20, 80)
 WAVES = PreprocessSpec(tmin=0.04, decimate=2, whiten=True, whiten_time=True, components=None)
 VOXELS = PreprocessSpec(components=None)
-CONV = ConvSpec()
+CONV = ConvSpec(noise=0.5, dropout=0.7)
 ALPHA = 3.0
 """By which held-out training pictures are identified best; the squared error of each target asks for more."""
 
