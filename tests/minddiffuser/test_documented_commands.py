@@ -25,7 +25,11 @@ from tests.conftest import ROOT, Cli
 
 BLOCK = re.compile(r"^```console( until-stopped)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCUMENTED_BROKER = "127.0.0.1:1883"
-SHORTER = {"demo": ["--config", "configs/demo.yaml"], "evaluate": ["--limit", "6"]}
+SHORTER = {
+    "demo": ["--config", "configs/demo.yaml"],
+    "evaluate": ["--limit", "6"],
+    "engine": ["--repeats", "3"],
+}
 """What the test adds to a command so that it takes seconds."""
 READY = re.compile(r"Page|The page is at")
 
