@@ -36,7 +36,7 @@ Array = NDArray[np.float32]
 REPEATS = (1, 4, 20, 80)
 WAVES = PreprocessSpec(tmin=0.04, decimate=2, whiten=True, whiten_time=True, components=None)
 VOXELS = PreprocessSpec(components=None)
-CONV = ConvSpec()
+CONV = ConvSpec(noise=0.5, dropout=0.7)
 ALPHA = 3.0
 """By which held-out training pictures are identified best; the squared error of each target asks for more."""
 
@@ -88,7 +88,8 @@ def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, co
     train, test = record(modality, models, pictures=pictures, repeats=repeats, test_repeats=test_repeats)
     data, rows = train.means(repeats)
     names = np.char.mod("%06d", rows)
-    samples = Samples(data, train.times, rows, names, np.full(len(rows), "only"))
+    channels = tuple(str(place) for place in range(data.shape[1]))
+    samples = Samples(data, train.times, rows, names, np.full(len(rows), "only"), names, channels)
     spec = DecoderSpec(
         features=("e",), alphas=(ALPHA,), conv=CONV, preprocess=VOXELS if modality == "fmri" else WAVES, family="auto"
     )

@@ -59,7 +59,7 @@ def test_a_network_of_braindecode_decodes_pictures_it_never_saw(
     found = np.stack([np.ravel(one.e) for one in bundle.decode(windows[90:])])
     truth = encoders.embed_images(stimuli.images)
     mean = truth[:90].mean(axis=0)
-    assert two_way(correlation_matrix(truth[90:] - mean, found - mean)).mean() > 0.85
+    assert two_way(correlation_matrix(truth[90:] - mean, found - mean)).mean() > 0.75
     assert bundle.meta["scores"]["e"]["used"] == "conv"
     np.testing.assert_allclose(np.ravel(bundle.decode(windows[90:91])[0].e), found[0], rtol=1e-4, atol=1e-5)
     bundle.save(tmp_path / "bundle")

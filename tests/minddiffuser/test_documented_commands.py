@@ -1,7 +1,6 @@
 """Every command of the documentation runs as it stands there, in a folder whose configs are smaller."""
 
 import asyncio
-import os
 import re
 import shlex
 import signal
@@ -25,7 +24,11 @@ from tests.conftest import ROOT, Cli
 
 BLOCK = re.compile(r"^```console( until-stopped)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCUMENTED_BROKER = "127.0.0.1:1883"
-SHORTER = {"demo": ["--config", "configs/demo.yaml"], "evaluate": ["--limit", "6"]}
+SHORTER = {
+    "demo": ["--config", "configs/demo.yaml"],
+    "evaluate": ["--limit", "6"],
+    "engine": ["--repeats", "3"],
+}
 """What the test adds to a command so that it takes seconds."""
 READY = re.compile(r"Page|The page is at")
 
@@ -99,22 +102,21 @@ def carry_out(command: str, cli: Cli, world: Path, *, until_stopped: bool) -> No
     words += SHORTER.get(words[1], [])
     arguments = [sys.executable, "-m", "minddiffuser", *words[1:]]
     environment = cli.environment | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        arguments, cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        said = ""
+    log = world / "said.txt"
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(arguments, cwd=world, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    try:
         if until_stopped:
-            assert process.stdout
-            os.set_blocking(process.stdout.fileno(), False)
             deadline = time.monotonic() + 120
-            while not READY.search(said):
+            while not READY.search(said := log.read_text("utf-8")):
                 assert process.poll() is None, (command, said)
                 assert time.monotonic() < deadline, (command, said)
-                said += process.stdout.read() or ""
                 time.sleep(0.05)
-            os.set_blocking(process.stdout.fileno(), True)
             process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=280)
-        said += rest
+        process.wait(280)
+    finally:
+        process.kill()
+        process.wait()
+    said = log.read_text("utf-8")
     # `doctor` tells by its exit code whether something needed is missing, which here it is not
     assert process.returncode == 0, (command, said)

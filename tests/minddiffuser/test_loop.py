@@ -185,6 +185,7 @@ def other_montage(cli: Cli, tmp_path: Path) -> Iterator[str]:
     """Replay a recording with other channels than the bundle's."""
     import numpy as np
 
+    from stream.events import Event
     from stream.recordings import RecordedStream, Recording, write_npz
     from stream.windows import Channels
 
@@ -193,7 +194,7 @@ def other_montage(cli: Cli, tmp_path: Path) -> Iterator[str]:
     name = f"other-{os.getpid()}"
     stream = RecordedStream(name, "EEG", name, channels, 250.0, times, np.zeros((2500, 2), np.float32))
     path = tmp_path / "other.npz"
-    write_npz(Recording("other", "zeros", (stream,), ()), path)
+    write_npz(Recording("other", "zeros", (stream,), (Event(1.0, "picture"),)), path)
     process = cli.start("replay", str(path), "--name", name, "--loop")
     yield name
     process.terminate()
