@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -243,7 +242,7 @@ def picture_quality(
     }
     own = shown.rows(one.label for one in known)
     rng = np.random.default_rng(SCORING_SEED)
-    judge = None if judges is None else partial(judges.scores, concepts=shown.concepts)
+    judge = None if judges is None else judges.against(shown.images, shown.concepts)
     return score(shown.images, own, stages, mean_image, rng, judge)
 
 

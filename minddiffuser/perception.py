@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from decoder import metrics
 from minddiffuser.cache import cache_dir
 from minddiffuser.errors import AppError
+from minddiffuser.quality import Judge
 
 if TYPE_CHECKING:
     from engine.models import Models
@@ -101,43 +102,46 @@ class Judges:
         self.embed: dict[str, Embed] = {"clip": models.embed_images}
         self.embed |= {name: _load(network) for name, network in present.items()}
 
-    def scores(
-        self, gallery: Pixels, own: NDArray[np.intp], reconstruction: Pixels, concepts: Sequence[str] = ()
-    ) -> dict[str, Floats]:
-        """Score reconstructions as networks see them.
+    def against(self, gallery: Pixels, concepts: Sequence[str] = ()) -> Judge:
+        """Prepare to score reconstructions of the pictures shown, whose features are computed once.
 
         Parameters
         ----------
         gallery : ndarray, shape (k, height, width, 3), uint8
             The pictures shown, each once.
-        own : ndarray of int, shape (n,)
-            Which of them each reconstruction is held against.
-        reconstruction : ndarray, shape (n, height, width, 3), uint8
         concepts : sequence of str, length k
             What each picture of the gallery shows; may be empty.
 
         Returns
         -------
-        scores : dict
+        scores : callable
+            From the row of each reconstruction's truth (n,) and the reconstructions (n, height, width, 3), uint8, to
             'two_way_<network>', or 'distance_<network>' (1 - correlation, lower is better). Of CLIP also
             'retrieval_top1' and 'retrieval_top5': own picture among the one or five most similar of the k, chance
             1/k and 5/k; 'concept_top1' and 'concept_top5': own concept's name among the nearest of all names that
             the gallery has. Each of shape (n,).
         """
-        scores: dict[str, Floats] = {}
-        for name, embed in self.embed.items():
-            r = metrics.correlation_matrix(embed(gallery), embed(reconstruction))
-            if name in NETWORKS and NETWORKS[name].distance:
-                scores[f"distance_{name}"] = 1 - r[own, np.arange(len(own))]
-                continue
-            scores[f"two_way_{name}"] = metrics.two_way(r, own)
-            if name == "clip":
-                scores |= {f"retrieval_top{k}": metrics.top_k(r, k, own) for k in (1, 5)}
-        if concepts:
-            names = sorted(set(concepts))
-            row = np.array([names.index(concepts[place]) for place in own], dtype=np.intp)
-            similarity = (self._names(names) @ self.embed["clip"](reconstruction).T).astype(np.float64)
-            scores |= {f"concept_top{k}": metrics.top_k(similarity, k, row) for k in (1, 5)}
+        shown = {name: embed(gallery) for name, embed in self.embed.items()}
+        names = sorted(set(concepts))
+        texts = self._names(names) if names else None
+        row_of = np.array([names.index(concept) for concept in concepts], dtype=np.intp)
+
+        def scores(own: NDArray[np.intp], reconstruction: Pixels) -> dict[str, Floats]:
+            found: dict[str, Floats] = {}
+            for name, embed in self.embed.items():
+                seen = embed(reconstruction)
+                r = metrics.correlation_matrix(shown[name], seen)
+                if name in NETWORKS and NETWORKS[name].distance:
+                    found[f"distance_{name}"] = 1 - r[own, np.arange(len(own))]
+                    continue
+                found[f"two_way_{name}"] = metrics.two_way(r, own)
+                if name == "clip":
+                    found |= {f"retrieval_top{k}": metrics.top_k(r, k, own) for k in (1, 5)}
+                    if texts is not None:
+                        similarity = (texts @ seen.T).astype(np.float64)
+                        found |= {f"concept_top{k}": metrics.top_k(similarity, k, row_of[own]) for k in (1, 5)}
+            return found
+
         return scores
 
 

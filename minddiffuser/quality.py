@@ -12,7 +12,7 @@ from decoder import metrics
 
 Pixels = NDArray[np.uint8]
 Scores = dict[str, NDArray[np.float64]]
-Judge = Callable[[Pixels, NDArray[np.intp], Pixels], Scores]
+Judge = Callable[[NDArray[np.intp], Pixels], Scores]
 
 
 def score(
@@ -38,8 +38,8 @@ def score(
     rng : numpy.random.Generator
         For permutations and bootstrap.
     judge : callable, optional
-        Gives more scores of reconstructions (`minddiffuser.perception.Judges.scores`), from the gallery, the row of
-        each one's truth and the reconstructions.
+        Gives more scores of reconstructions (`minddiffuser.perception.Judges.against`), from the row of each one's
+        truth in the gallery and the reconstructions.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def score(
 
     def measure(held_against: NDArray[np.intp], pixels: Pixels) -> Scores:
         found = metrics.picture_scores(gallery, held_against, pixels)
-        return found if judge is None else found | judge(gallery, held_against, pixels)
+        return found if judge is None else found | judge(held_against, pixels)
 
     scores = {stage: measure(own, pixels) for stage, pixels in stages.items()}
     for stage, values in scores.items():

@@ -28,9 +28,9 @@ def test_the_pictures_themselves_are_found_again_and_others_are_not(
     judges = Judges(models)
     assert set(judges.embed) == {"clip"}
     assert missing_networks() == list(NETWORKS)
-    own = judges.scores(shown, OWN, shown)
+    own = judges.against(shown)(OWN, shown)
     assert own["two_way_clip"].min() == own["retrieval_top1"].min() == 1
-    other = judges.scores(shown, np.roll(OWN, 5), shown)
+    other = judges.against(shown)(np.roll(OWN, 5), shown)
     assert other["retrieval_top1"].max() == 0
     assert 0.3 < other["two_way_clip"].mean() < 0.7
 
@@ -39,8 +39,8 @@ def test_zero_shot_clip_names_what_is_in_the_pictures() -> None:
     """Names go with their own pictures far above chance, and not with those of other pictures."""
     judges = Judges(load_models(ModelSpec(), "cpu"))
     shown, concepts = images(STIMULI), [stimulus.concept for stimulus in STIMULI]
-    right = judges.scores(shown, OWN, shown, concepts)["concept_top5"].mean()
-    wrong = judges.scores(shown, np.roll(OWN, 7), shown, concepts)["concept_top5"].mean()
+    right = judges.against(shown, concepts)(OWN, shown)["concept_top5"].mean()
+    wrong = judges.against(shown, concepts)(np.roll(OWN, 7), shown)["concept_top5"].mean()
     assert right > 0.6
     assert wrong < 0.45
 
@@ -54,7 +54,7 @@ def test_networks_of_the_field_judge_where_their_weights_lie_at_hand(
     torch.manual_seed(0)
     save_file(get_model("alexnet", weights=None).state_dict(), tmp_path / "alexnet.safetensors")
     shown = images(STIMULI[:6])
-    scores = Judges(models).scores(shown, OWN[:6], shown)
+    scores = Judges(models).against(shown)(OWN[:6], shown)
     assert scores["two_way_alexnet2"].min() == scores["two_way_alexnet5"].min() == 1
     save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "swav_resnet50.safetensors")
     with pytest.raises(AppError, match=r"swav_resnet50\.safetensors"):
