@@ -9,6 +9,7 @@ The folder 'things-meg' holds what OpenNeuro's ds004212 does, and the pictures o
 
 import csv
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def load(data_dir: Path, selection: Selection) -> Dataset:
     description = f"human MEG (THINGS-MEG, subject {selection.subject})"
     labels = np.array([Path(row["image_path"]).stem for row in rows])
     channels = Channels(tuple(epochs.ch_names), ("mag",) * len(epochs.ch_names), ("z",) * len(epochs.ch_names))
+    recording = partial(epoch_recording, kind="MEG", channels=channels, times=epochs.times)
     repeats: dict[str, list[NDArray[np.float32]]] = {}
     train: list[Recording] = []
     for number in numbers:
@@ -76,9 +78,9 @@ def load(data_dir: Path, selection: Selection) -> Dataset:
         for label, epoch in zip(labels[test].tolist(), apply(_data(epochs, test)), strict=True):
             repeats.setdefault(label, []).append(epoch)
         name = f"things-meg session {number}"
-        train.append(_recording(name, description, channels, epochs.times, apply(data), labels[here].tolist()))
+        train.append(recording(name, description, data=apply(data), labels=labels[here].tolist()))
     means = np.stack([np.mean(repeats[label][: selection.repeats], axis=0) for label in sorted(repeats)])
-    live = _recording("things-meg test", description, channels, epochs.times, means, sorted(repeats))
+    live = recording("things-meg test", description, data=means, labels=sorted(repeats))
     names = sorted(set(labels[trained].tolist())) + sorted(repeats)
     files = [root / "object_images" / concept_of(name) / f"{name}.jpg" for name in names]
     return Dataset("things-meg", description, tuple(train), live, things_table(files, selection.side, WHERE))
@@ -111,14 +113,3 @@ def _data(epochs: Any, rows: NDArray[np.intp]) -> NDArray[np.float32]:
     if not len(rows):
         return np.empty((0, len(epochs.ch_names), len(epochs.times)), np.float32)
     return np.asarray(epochs[rows].get_data(verbose="error"), np.float32)
-
-
-def _recording(
-    name: str,
-    description: str,
-    channels: Channels,
-    times: NDArray[np.float64],
-    data: NDArray[np.float32],
-    labels: Sequence[str],
-) -> Recording:
-    return epoch_recording(name, description, kind="MEG", channels=channels, times=times, data=data, labels=labels)
