@@ -1,5 +1,6 @@
 """The decoder that goes by way of the pooled embedding: from a convolutional encoder, or to tokens by a prior."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -17,11 +18,16 @@ from decoder.spec import DecoderSpec
 from decoder.splits import Split, group_folds
 from decoder.targets import Progress, Targets, no_progress
 from decoder.train import CONSTANT, Samples, fit_linear, identified, rounded_mean, turned, undo_shrinkage
-from decoder.train_conv import Lesson, fit_encoder
+from decoder.train_conv import LEAST_PICTURES, Lesson, fit_encoder
 from stream.windows import Window
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.intp]
+
+MOST_CHANNELS = 1024
+"""An encoder mixes all channels with all others: more of them than this are voxels, for ridge."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,8 +153,11 @@ def fit_embedding(
     scores, held_out = base.scores, base.held_out
     assert targets.e is not None
     convolution, prior = None, None
-    if spec.family != "ridge":
-        folds = encoder_folds(samples, spec)
+    folds = encoder_folds(samples, spec) if spec.may_encode else []
+    if spec.family == "auto" and (why := no_encoder(samples, folds)):
+        logger.warning("e is decoded by ridge, without a comparison: %s", why)
+        scores["e"] = {"ridge": scores["e"], "used": "ridge", "not_compared": why}
+    elif spec.may_encode:
         held_out = held_out_linear(samples, targets, spec, folds)
         convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
         confidence = conv_score.pop("confidence")
@@ -158,7 +167,7 @@ def fit_embedding(
             convolution, scores["e"]["used"] = None, "ridge"
         else:
             held_out["e"], scores["confidence"] = conv_held_out, confidence
-    if spec.c_from != "tokens" and targets.c is not None:
+    if spec.may_use_prior and targets.c is not None:
         prior, prior_score = _fit_prior(samples, targets, held_out["e"], spec, bank)
         token_score = scored(targets.c, held_out["c"], samples.rows)
         scores["c"] = {"tokens": token_score, "embedding": prior_score, "used": "embedding"}
@@ -168,9 +177,19 @@ def fit_embedding(
 
 
 def encoder_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
-    """Give the folds of pictures by which an encoder and ridge are compared."""
-    n_folds = min(spec.conv.cv_folds, len(np.unique(samples.groups)))
-    return group_folds(samples.groups.tolist(), n_folds, np.random.default_rng([spec.seed, 1]))
+    """Give the folds by which an encoder and ridge are compared: as the spec's split has them, but fewer."""
+    return samples.folds(spec.conv.cv_folds, np.random.default_rng([spec.seed, 1]))
+
+
+def no_encoder(samples: Samples, folds: Sequence[Split]) -> str:
+    """Say why an encoder cannot be compared with ridge on these samples; empty where it can."""
+    n_channels = samples.data.shape[1]
+    if n_channels > MOST_CHANNELS:
+        return f"{n_channels} channels, of which an encoder takes {MOST_CHANNELS} at most"
+    n_pictures = min(len(np.unique(samples.groups[train])) for train, _ in folds)
+    if n_pictures < LEAST_PICTURES:
+        return f"{n_pictures} pictures in a fold, where an encoder needs {LEAST_PICTURES}"
+    return ""
 
 
 def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds: Sequence[Split]) -> dict[str, Array]:
@@ -181,7 +200,7 @@ def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds
     held_out : dict of str to ndarray, shape (n_samples, n_numbers), float32
         'e', and 'c' where a prior is to be compared with it.
     """
-    truth = {"e": targets.e, "c": targets.c if spec.c_from != "tokens" else None}
+    truth = {"e": targets.e, "c": targets.c if spec.may_use_prior else None}
     shown = {name: value.reshape(len(value), -1)[samples.rows] for name, value in truth.items() if value is not None}
     found = {name: np.empty_like(value) for name, value in shown.items()}
     for train, test in folds:

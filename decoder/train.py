@@ -270,7 +270,7 @@ def fit_model(
     bank: Targets | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
-    if spec.family == "ridge" and spec.c_from == "tokens":
+    if not (spec.may_encode or spec.may_use_prior):
         fitted = fit_linear(samples, targets, spec, progress)
         return fitted.model, fitted.scores
     from decoder.embedding import fit_embedding

@@ -80,7 +80,7 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
             meta["overlap"] = overlap(stimuli, trained, tested) if tested else {}
         cache = cache_dir() / "targets"
         bank = None
-        if config.decoder.c_from != "tokens" and (pictures := caption_bank(config.data)) is not None:
+        if config.decoder.may_use_prior and (pictures := caption_bank(config.data)) is not None:
             bank = compute_targets(pictures, models, features=("c", "e"), cache=cache, progress=report)
         return fit(
             *(windows, stimuli, models, config.decoder, report),
