@@ -14,10 +14,11 @@ from decoder.features import Features
 from decoder.linear import LinearModel
 from decoder.prior import Prior, fit_prior
 from decoder.ridge import column_correlations
+from decoder.samples import Samples
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, group_folds
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import CONSTANT, Samples, fit_linear, identified, rounded_mean, turned, undo_shrinkage
+from decoder.train import CONSTANT, fit_linear, identified, rounded_mean, turned, undo_shrinkage
 from decoder.train_conv import LEAST_PICTURES, Lesson, fit_encoder
 from stream.windows import Window
 
@@ -246,7 +247,7 @@ def fit_convolution(
     for number, (train, test) in enumerate(folds):
         progress("cross-validation of the encoder", number, len(folds))
         own_mean = embeddings[samples.rows[train]].mean(axis=0)
-        encoder = fit_encoder(_lesson(samples.take(train), embeddings - own_mean), spec.preprocess, spec.conv, rng)
+        encoder = fit_encoder(lesson_of(samples.take(train), embeddings - own_mean), spec.preprocess, spec.conv, rng)
         found[test], truth[test] = encoder(samples.data[test]), embeddings[samples.rows[test]] - own_mean
         turn = turned(samples.data[test], rng) if len(samples.times) > 1 else samples.data[:0]
         parts.append((test, encoder, turn, encoder(turn)))
@@ -264,14 +265,14 @@ def fit_convolution(
         for test, encoder, turn, out in parts
     ]
     calibration, score["confidence"] = calibrate(believed)
-    encoder = fit_encoder(_lesson(samples, embeddings - mean), spec.preprocess, spec.conv, rng, progress)
+    encoder = fit_encoder(lesson_of(samples, embeddings - mean), spec.preprocess, spec.conv, rng, progress)
     encoder.gain *= gain
     return Convolution(encoder, mean, calibration), mean + np.float32(gain) * found, score
 
 
-def _lesson(samples: Samples, embeddings: Array) -> Lesson:
-    nobody_else = np.zeros(len(samples.rows), np.intp)
-    return Lesson(samples.data, samples.times, samples.rows, samples.groups, embeddings, nobody_else)
+def lesson_of(samples: Samples, embeddings: Array) -> Lesson:
+    """Give what a network learns from samples, and embeddings (n_pictures, d) about their mean."""
+    return Lesson(samples.data, samples.times, samples.rows, samples.groups, embeddings, samples.persons())
 
 
 def _fit_prior(

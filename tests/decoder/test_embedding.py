@@ -17,10 +17,11 @@ from decoder.linear import LinearModel
 from decoder.metrics import correlation_matrix, two_way
 from decoder.preprocess import PreprocessSpec
 from decoder.prior import fit_prior
+from decoder.samples import Origin, gather
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.targets import Targets
-from decoder.train import fit, fit_targets, gather
+from decoder.train import fit, fit_targets
 from decoder.train_conv import Lesson, adapt, fit_encoder, info_nce
 from stream.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
@@ -166,9 +167,9 @@ def test_encoder_and_ridge_are_compared_on_the_folds_of_the_spec(
     quiet: list[Window], stimuli: StimulusTable, split: str
 ) -> None:
     """No picture, and where asked no run, is on both sides; every window is held out once."""
-    runs = [f"run{row % 4}" for row in range(len(quiet))]
+    origins = [Origin(f"run{row % 4}", "", "") for row in range(len(quiet))]
     spec = DecoderSpec(features=("e",), split=split)  # type: ignore[arg-type]
-    samples = gather(quiet, stimuli, spec, runs=runs)
+    samples = gather(quiet, stimuli, spec, origins=origins)
     folds = encoder_folds(samples, spec)
     assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(len(quiet)))
     mixed = False
@@ -241,6 +242,6 @@ def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window
         return float(two_way(correlation_matrix(embeddings[300:], encoder(test.data))).mean())
 
     alone = fit_encoder(few, whitened, spec, np.random.default_rng(1))
-    moved = adapt(trunk, few, whitened, np.random.default_rng(1))
+    moved = adapt(trunk, few, np.random.default_rng(1))
     assert told(moved) > 0.6
     assert told(moved) > told(alone) + 0.05
