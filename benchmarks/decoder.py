@@ -79,9 +79,10 @@ def time_windows(repeats: int) -> dict[str, float]:
 def time_fit(n_windows: int, n_targets: int) -> dict[str, float]:
     """Fit the linear decoder on noise, preprocessing, penalties and confidence included."""
     from decoder.preprocess import PreprocessSpec
+    from decoder.samples import Samples
     from decoder.spec import DecoderSpec
     from decoder.targets import Targets
-    from decoder.train import Samples, fit_linear
+    from decoder.train import fit_linear
 
     rng = np.random.default_rng(0)
     labels = np.array([f"{row:05d}" for row in range(n_windows)])

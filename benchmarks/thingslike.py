@@ -24,9 +24,10 @@ from benchmarks.thingslike_data import GALLERY, Trials, record
 from decoder.embedding import encoder_folds, fit_convolution, held_out_linear, scored
 from decoder.metrics import correlation_matrix, error_whitener, top_k
 from decoder.preprocess import PreprocessSpec
+from decoder.samples import Samples
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.targets import Targets
-from decoder.train import Samples, fit_linear
+from decoder.train import fit_linear
 from engine.models import load_models
 from engine.spec import ModelSpec
 from minddiffuser.evaluate import versions

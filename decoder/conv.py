@@ -123,7 +123,7 @@ class ConvEncoder:
     ----------
     preparation : Preparation
     network : Network
-        In evaluation mode.
+        With one subject's layer.
     spec : ConvSpec
     sfreq : float
         Of prepared windows, in Hz.
@@ -140,12 +140,12 @@ class ConvEncoder:
         self.sfreq = sfreq
         self.gain = gain
 
-    def __call__(self, data: Array, subject: int = 0) -> Array:
-        """Encode windows (n, n_channels, n_times) of a subject; gives (n, n_targets), float32."""
+    def __call__(self, data: Array) -> Array:
+        """Encode windows (n, n_channels, n_times); gives (n, n_targets), float32."""
         device = self.network.project.weight.device
         with torch.inference_mode():
             x = torch.from_numpy(self.preparation(data)).to(device)
-            chosen = torch.full((len(x),), subject, device=device)
+            chosen = torch.zeros(len(x), dtype=torch.int64, device=device)
             parts = [
                 self.network(a, b) for a, b in zip(torch.split(x, AT_ONCE), torch.split(chosen, AT_ONCE), strict=True)
             ]

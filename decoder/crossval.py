@@ -14,11 +14,14 @@ from decoder.category import category_scores, held_out_logits
 from decoder.classifiers import Trials
 from decoder.features import Features
 from decoder.metrics import chance_range, correlation_matrix
+from decoder.reference import can_align, fit_reference
+from decoder.samples import Origin, Samples, gather, held_out_folds
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, overlap
 from decoder.stimuli import StimulusTable
+from decoder.subjects import in_common, in_line
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import CONSTANT, Samples, fit_model, gather, held_out_folds
+from decoder.train import CONSTANT, fit_model
 from stream.windows import Window
 
 Array = NDArray[np.float32]
@@ -52,10 +55,12 @@ def decode_held_out(
     spec: DecoderSpec,
     progress: Progress = no_progress,
     *,
-    runs: Sequence[str] | None = None,
-    units: Sequence[str] | None = None,
+    origins: Sequence[Origin] | None = None,
 ) -> HeldOut:
     """Fit one model a fold and decode the fold by it.
+
+    Of several participants, each one's channels are brought in line without labels: in the training part with those of
+    all who are in it, held out with these, by the held-out windows' own covariance and mean.
 
     Parameters
     ----------
@@ -67,7 +72,7 @@ def decode_held_out(
     spec : DecoderSpec
         Its `split` and `hold_out` say what is held out together, and in how many folds; 'none': in 10.
     progress : callable
-    runs, units : sequence of str, optional
+    origins : sequence of Origin, optional
         As in `decoder.train.fit`.
 
     Raises
@@ -75,13 +80,17 @@ def decode_held_out(
     TrainingError
         If the split would leak, or cannot be made.
     """
-    samples = gather(windows, stimuli, spec, runs=runs, units=units)
+    samples = gather(windows, stimuli, spec, origins=origins)
     folds = held_out_folds(samples, spec) or samples.folds(FOLDS, np.random.default_rng(spec.seed))
+    several = bool(samples.persons().any()) and can_align(samples.data)
     found: dict[int, Features] = {}
     for number, (train, test) in enumerate(folds):
         progress("held-out folds", number, len(folds))
-        model, _ = fit_model(samples.take(train), targets, spec)
-        decoded = model.predict([windows[row] for row in test], samples.data[test])
+        known, asked = in_common(samples.take(train)), samples.take(test)
+        model, _ = fit_model(known, targets, spec)
+        if several:
+            asked = in_line(asked, fit_reference(known.data))
+        decoded = model.predict([windows[row] for row in test], asked.data)
         found |= dict(zip(test.tolist(), decoded, strict=True))
     progress("held-out folds", len(folds), len(folds))
     return HeldOut(samples, folds, [found[row] for row in range(len(windows))])
@@ -133,11 +142,11 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
 
 
 def category_crossval(
-    windows: Sequence[Window], stimuli: StimulusTable, spec: DecoderSpec, runs: Sequence[str]
+    windows: Sequence[Window], stimuli: StimulusTable, spec: DecoderSpec, origins: Sequence[Origin]
 ) -> dict[str, Any]:
     """Tell categories apart in runs that the classifier never saw; scores as `category_scores`."""
     assert spec.category is not None
-    samples = gather(windows, stimuli, spec, runs=runs)
+    samples = gather(windows, stimuli, spec, origins=origins)
     trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
     return category_scores(held_out_logits(trials, spec.category, spec.preprocess), trials)
 

@@ -1,5 +1,6 @@
 """The decoder that goes by way of the pooled embedding: from a convolutional encoder, or to tokens by a prior."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -14,15 +15,21 @@ from decoder.linear import LinearModel
 from decoder.metrics import rounded_mean
 from decoder.prior import Prior, fit_prior
 from decoder.ridge import column_correlations, undo_shrinkage
+from decoder.samples import Samples
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, group_folds
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import CONSTANT, Samples, fit_linear, identified, turned
-from decoder.train_conv import Lesson, fit_encoder
+from decoder.train import CONSTANT, fit_linear, identified, turned
+from decoder.train_conv import LEAST_PICTURES, Lesson, fit_encoder
 from stream.windows import Window
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.intp]
+
+MOST_CHANNELS = 1024
+"""An encoder mixes all channels with all others: more of them than this are voxels, for ridge."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,8 +156,11 @@ def fit_embedding(
     scores, held_out = base.scores, base.held_out
     assert targets.e is not None
     convolution, prior = None, None
-    if spec.family != "ridge":
-        folds = encoder_folds(samples, spec)
+    folds = encoder_folds(samples, spec) if spec.may_encode else []
+    if spec.family == "auto" and (why := no_encoder(samples, folds)):
+        logger.warning("e is decoded by ridge, without a comparison: %s", why)
+        scores["e"] = {"ridge": scores["e"], "used": "ridge", "not_compared": why}
+    elif spec.may_encode:
         held_out = held_out_linear(samples, targets, spec, folds)
         convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
         confidence = conv_score.pop("confidence")
@@ -160,7 +170,7 @@ def fit_embedding(
             convolution, scores["e"]["used"] = None, "ridge"
         else:
             held_out["e"], scores["confidence"] = conv_held_out, confidence
-    if spec.c_from != "tokens" and targets.c is not None:
+    if spec.may_use_prior and targets.c is not None:
         prior, prior_score = _fit_prior(samples, targets, held_out["e"], spec, bank)
         token_score = scored(targets.c, held_out["c"], samples.rows)
         scores["c"] = {"tokens": token_score, "embedding": prior_score, "used": "embedding"}
@@ -170,9 +180,19 @@ def fit_embedding(
 
 
 def encoder_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
-    """Give the folds of pictures by which an encoder and ridge are compared."""
-    n_folds = min(spec.conv.cv_folds, len(np.unique(samples.groups)))
-    return group_folds(samples.groups.tolist(), n_folds, np.random.default_rng([spec.seed, 1]))
+    """Give the folds by which an encoder and ridge are compared: as the spec's split has them, but fewer."""
+    return samples.folds(spec.conv.cv_folds, np.random.default_rng([spec.seed, 1]))
+
+
+def no_encoder(samples: Samples, folds: Sequence[Split]) -> str:
+    """Say why an encoder cannot be compared with ridge on these samples; empty where it can."""
+    n_channels = samples.data.shape[1]
+    if n_channels > MOST_CHANNELS:
+        return f"{n_channels} channels, of which an encoder takes {MOST_CHANNELS} at most"
+    n_pictures = min(len(np.unique(samples.groups[train])) for train, _ in folds)
+    if n_pictures < LEAST_PICTURES:
+        return f"{n_pictures} pictures in a fold, where an encoder needs {LEAST_PICTURES}"
+    return ""
 
 
 def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds: Sequence[Split]) -> dict[str, Array]:
@@ -183,7 +203,7 @@ def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds
     held_out : dict of str to ndarray, shape (n_samples, n_numbers), float32
         'e', and 'c' where a prior is to be compared with it.
     """
-    truth = {"e": targets.e, "c": targets.c if spec.c_from != "tokens" else None}
+    truth = {"e": targets.e, "c": targets.c if spec.may_use_prior else None}
     shown = {name: value.reshape(len(value), -1)[samples.rows] for name, value in truth.items() if value is not None}
     found = {name: np.empty_like(value) for name, value in shown.items()}
     for train, test in folds:
@@ -229,7 +249,7 @@ def fit_convolution(
     for number, (train, test) in enumerate(folds):
         progress("cross-validation of the encoder", number, len(folds))
         own_mean = embeddings[samples.rows[train]].mean(axis=0)
-        encoder = fit_encoder(_lesson(samples.take(train), embeddings - own_mean), spec.preprocess, spec.conv, rng)
+        encoder = fit_encoder(lesson_of(samples.take(train), embeddings - own_mean), spec.preprocess, spec.conv, rng)
         found[test], truth[test] = encoder(samples.data[test]), embeddings[samples.rows[test]] - own_mean
         turn = turned(samples.data[test], rng) if len(samples.times) > 1 else samples.data[:0]
         parts.append((test, encoder, turn, encoder(turn)))
@@ -247,14 +267,14 @@ def fit_convolution(
         for test, encoder, turn, out in parts
     ]
     calibration, score["confidence"] = calibrate(believed)
-    encoder = fit_encoder(_lesson(samples, embeddings - mean), spec.preprocess, spec.conv, rng, progress)
+    encoder = fit_encoder(lesson_of(samples, embeddings - mean), spec.preprocess, spec.conv, rng, progress)
     encoder.gain *= gain
     return Convolution(encoder, mean, calibration), mean + np.float32(gain) * found, score
 
 
-def _lesson(samples: Samples, embeddings: Array) -> Lesson:
-    nobody_else = np.zeros(len(samples.rows), np.intp)
-    return Lesson(samples.data, samples.times, samples.rows, samples.groups, embeddings, nobody_else)
+def lesson_of(samples: Samples, embeddings: Array) -> Lesson:
+    """Give what a network learns from samples, and embeddings (n_pictures, d) about their mean."""
+    return Lesson(samples.data, samples.times, samples.rows, samples.groups, embeddings, samples.persons())
 
 
 def _fit_prior(

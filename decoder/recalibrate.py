@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.adapt import move_encoder
 from decoder.bundle import WHOLE, Bundle
 from decoder.embedding import EmbeddingModel
 from decoder.errors import TrainingError
@@ -22,10 +23,11 @@ from decoder.preprocess import Preprocessor
 from decoder.realign import alignment
 from decoder.reference import Reference, fit_reference
 from decoder.ridge import decompose, fit_ridge
-from decoder.splits import Split, group_folds
+from decoder.samples import Samples, gather
+from decoder.spec import DecoderSpec
+from decoder.splits import Split
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
-from decoder.units import alike
 from decoder.usable import usable
 from stream.windows import Window
 
@@ -46,14 +48,14 @@ class Session:
 
     Attributes
     ----------
-    data : ndarray, shape (n, n_channels, n_times), float32
+    samples : Samples
     wanted : dict of str to ndarray, shape (n, n_active), float32
         By head.
     folds : list of (train, test)
         No picture is on both sides.
     """
 
-    data: Array
+    samples: Samples
     wanted: dict[str, Array]
     folds: list[Split]
 
@@ -100,7 +102,7 @@ def recalibrate(
     """
     bundle.check_feature_space(encoders.feature_space)
     model = bundle.models[WHOLE]
-    base = model.base if isinstance(model, EmbeddingModel) and model.convolution is None else model
+    base = model.base if isinstance(model, EmbeddingModel) else model
     if not isinstance(base, LinearModel):
         raise TrainingError(f"a decoder of family {model.family!r} is not recalibrated; train it on the new session")
     used, left_out = usable(windows, stimuli.ids)
@@ -108,17 +110,23 @@ def recalibrate(
     features = sorted({head.name[0] for head in base.heads})
     blocks = [int(head.name[1:]) for head in base.heads if head.name[0] == "s"]
     targets = compute_targets(shown, encoders, features=features, blocks=blocks, cache=cache, progress=progress)
-    rows = shown.rows(label for _, label in used)
-    groups = np.asarray(shown.groups)[rows].tolist()
-    n_folds = min(FOLDS, len(set(groups)))
+    arranged = [bundle.arranged(window) for window, _ in used]
+    samples = gather(arranged, shown, DecoderSpec(seed=seed))
     session = Session(
-        alike(bundle.channels, np.stack([bundle.arranged(window).data for window, _ in used])),
-        {head.name: _wanted(targets, head, rows) for head in base.heads},
-        group_folds(groups, n_folds, np.random.default_rng(seed)),
+        samples,
+        {head.name: _wanted(targets, head, samples.rows) for head in base.heads},
+        samples.folds(FOLDS, np.random.default_rng(seed)),
     )
     moved, facts = _moved(base, bundle.reference, session)
     facts = {"windows": len(used), "pictures": len(shown), "left_out": left_out, **facts}
-    whole = EmbeddingModel(moved, None, model.prior) if isinstance(model, EmbeddingModel) else moved
+    whole: EmbeddingModel | LinearModel = moved
+    if isinstance(model, EmbeddingModel):
+        convolution = model.convolution
+        if convolution is not None and targets.e is not None:
+            map_ = session_map(bundle.reference, samples.data)
+            rng = np.random.default_rng([seed, 1])
+            convolution, facts["encoder"] = move_encoder(convolution, samples, targets.e, session.folds, map_, rng)
+        whole = EmbeddingModel(moved, convolution, model.prior)
     return Bundle(
         {WHOLE: whole},
         bundle.channels,
@@ -126,7 +134,7 @@ def recalibrate(
         n_times=bundle.n_times,
         tmin=bundle.tmin,
         meta={**bundle.meta, "recalibrated": facts},
-        reference=fit_reference(session.data) if bundle.reference is not None else None,
+        reference=fit_reference(session.samples.data) if bundle.reference is not None else None,
     )
 
 
@@ -138,17 +146,17 @@ def _wanted(targets: Targets, head: Head, rows: NDArray[np.intp]) -> Array:
 def _moved(base: LinearModel, reference: Reference | None, session: Session) -> tuple[LinearModel, dict[str, Any]]:
     """Choose between the channels as they are and realigned, and a penalty for each head."""
     candidates = {"as they are": base.preprocessor}
-    if reference is not None and base.preprocessor.compress == "none":
-        map_ = alignment(reference, fit_reference(session.data), len(session.data))
+    map_ = session_map(reference, session.samples.data)
+    if map_ is not None and base.preprocessor.compress == "none":
         candidates["realigned"] = _realigned(base.preprocessor, map_)
     errors = {
-        name: {head.name: _held_out(prepare(session.data), head, session) for head in base.heads}
+        name: {head.name: _held_out(prepare(session.samples.data), head, session) for head in base.heads}
         for name, prepare in candidates.items()
     }
     best = {name: float(np.mean([each.min() for each in by_head.values()])) for name, by_head in errors.items()}
     chosen = "realigned" if best.get("realigned", np.inf) < (1 - WORTH) * best["as they are"] else "as they are"
     prepare = candidates[chosen]
-    inputs = prepare(session.data)
+    inputs = prepare(session.samples.data)
     heads, told = [], {}
     for head in base.heads:
         penalty = float(PENALTIES[int(errors[chosen][head.name].argmin())])
@@ -162,6 +170,11 @@ def _moved(base: LinearModel, reference: Reference | None, session: Session) -> 
         logger.warning("recalibration rolled back: the bundle as it was decodes held-out windows best")
     moved = LinearModel(prepare, heads, base.typicality, base.calibration, base.structure)
     return moved, {"channels": chosen, "heads": told}
+
+
+def session_map(reference: Reference | None, data: Array) -> Array | None:
+    """Find the map that realigns a session's channels; None without a reference."""
+    return None if reference is None else alignment(reference, fit_reference(data), len(data))
 
 
 def _realigned(prepare: Preprocessor, map_: Array) -> Preprocessor:

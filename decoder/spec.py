@@ -58,12 +58,14 @@ class DecoderSpec(BaseModel):
 
     features: Annotated[tuple[Literal["c", "z", "s", "e"], ...], Field(min_length=1)] = ("c", "z", "s")
     """Which features are decoded; e is the picture's pooled CLIP embedding."""
-    family: Literal["ridge", "conv", "braindecode", "auto"] = "ridge"
-    """What decodes e (all else is ridge); auto: what tells held-out training pictures apart better."""
+    family: Literal["ridge", "conv", "braindecode", "auto"] = "auto"
+    """What decodes e (all else is ridge); auto: whichever of ridge and the encoder tells held-out training pictures
+    apart better; both figures are reported. Without e there is nothing to choose, and all is ridge."""
     conv: ConvSpec = ConvSpec()
     """The convolutional encoder, of family 'conv', 'braindecode' or 'auto'."""
-    c_from: Literal["tokens", "embedding", "auto"] = "tokens"
-    """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family."""
+    c_from: Literal["tokens", "embedding", "auto"] = "auto"
+    """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family.
+    Without e, c is decoded token by token."""
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3, 4, 5, 6)
     """CLIP blocks of 's', counted from 1."""
     unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -103,10 +105,13 @@ class DecoderSpec(BaseModel):
 
     @model_validator(mode="after")
     def _needs_embedding(self) -> Self:
-        if self.category is None and (self.family != "ridge" or self.c_from != "tokens") and "e" not in self.features:
-            raise ValueError(
-                f"family {self.family!r} with c_from {self.c_from!r} decodes the pooled embedding: add e to features"
-            )
+        asked = [
+            f"{key} {value!r}"
+            for key, value in (("family", self.family), ("c_from", self.c_from))
+            if value in {"conv", "braindecode", "embedding"}
+        ]
+        if self.category is None and asked and "e" not in self.features:
+            raise ValueError(f"{' with '.join(asked)} decodes the pooled embedding: add e to features")
         return self
 
     @model_validator(mode="after")
@@ -116,3 +121,13 @@ class DecoderSpec(BaseModel):
         if self.family not in {"braindecode", "auto"} and self.conv.network is not None:
             raise ValueError(f"conv.network {self.conv.network!r} is braindecode's: set family to braindecode or auto")
         return self
+
+    @property
+    def may_encode(self) -> bool:
+        """Whether an encoder may decode e."""
+        return "e" in self.features and self.family != "ridge"
+
+    @property
+    def may_use_prior(self) -> bool:
+        """Whether c may come from e."""
+        return {"c", "e"} <= set(self.features) and self.c_from != "tokens"

@@ -14,19 +14,19 @@ from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
 from decoder.classifiers import Trials
 from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
-from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, rounded_mean, two_way
 from decoder.preprocess import fit_preprocessor, input_bands
 from decoder.reference import can_align, fit_reference
 from decoder.regression import make_regression
 from decoder.ridge import Part, undo_shrinkage
+from decoder.samples import Origin, Samples, gather, held_out_folds
 from decoder.spec import DecoderSpec
-from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
 from decoder.structure import Known, structure_head
+from decoder.subjects import in_common
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
-from decoder.units import alike, one_unit
+from decoder.units import one_unit
 from decoder.usable import usable
 from decoder.versions import versions
 from stream.windows import Window
@@ -41,52 +41,6 @@ SHIFT_RANGE = (0.25, 0.75)
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """Training windows, and the picture of each.
-
-    Attributes
-    ----------
-    data : ndarray, shape (n, n_channels, n_times), float32
-    times : ndarray, shape (n_times,)
-        Seconds from the event.
-    rows : ndarray of int, shape (n,)
-        Of the targets.
-    groups : ndarray of str, shape (n,)
-        Never on both sides of a split.
-    runs : ndarray of str, shape (n,)
-        The recording that each window is from.
-    units : ndarray of str, shape (n,)
-        Run, session or subject, where a split is by that; never on both sides of it. Otherwise as `groups`.
-    channels : tuple of str
-        Their names.
-    """
-
-    data: Array
-    times: NDArray[np.float64]
-    rows: NDArray[np.intp]
-    groups: NDArray[np.str_]
-    runs: NDArray[np.str_]
-    units: NDArray[np.str_]
-    channels: tuple[str, ...]
-
-    def take(self, chosen: NDArray[np.intp]) -> "Samples":
-        """Give the samples of some rows."""
-        return Samples(
-            self.data[chosen],
-            self.times,
-            self.rows[chosen],
-            self.groups[chosen],
-            self.runs[chosen],
-            self.units[chosen],
-            self.channels,
-        )
-
-    def folds(self, n_folds: int, rng: np.random.Generator) -> list[Split]:
-        """Split by what is never to be on both sides; every row is held out once."""
-        return folds_apart(self.groups, self.units, min(n_folds, len(np.unique(self.units))), rng)
-
-
 def fit(
     windows: Sequence[Window],
     stimuli: StimulusTable,
@@ -94,8 +48,7 @@ def fit(
     spec: DecoderSpec,
     progress: Progress = no_progress,
     *,
-    runs: Sequence[str] | None = None,
-    units: Sequence[str] | None = None,
+    origins: Sequence[Origin] | None = None,
     cache: Path | None = None,
     meta: Mapping[str, Any] | None = None,
     bank: Targets | None = None,
@@ -112,10 +65,8 @@ def fit(
     spec : DecoderSpec
     progress : callable
         Called with (what, done, total).
-    runs : sequence of str, optional
-        The recording that each window is from; left out, all are from one.
-    units : sequence of str, optional
-        The run, session or subject that each window is from, where `spec.split` is by one of these.
+    origins : sequence of Origin, optional
+        Where each window is from; left out, all are from one recording of one person.
     cache : Path or None
         Folder that keeps targets between runs.
     meta : mapping or None
@@ -135,12 +86,10 @@ def fit(
     )
     facts = {"feature_space": encoders.feature_space, "left_out": left_out, **(meta or {})}
     kept = {id(window) for window, _ in used}
-    runs, units = (
-        None if names is None else [name for name, window in zip(names, windows, strict=True) if id(window) in kept]
-        for names in (runs, units)
-    )
+    if origins is not None:
+        origins = [origin for origin, window in zip(origins, windows, strict=True) if id(window) in kept]
     chosen = [window for window, _ in used]
-    return fit_targets(chosen, shown, targets, spec, progress, runs=runs, units=units, meta=facts, bank=bank)
+    return fit_targets(chosen, shown, targets, spec, progress, origins=origins, meta=facts, bank=bank)
 
 
 def fit_targets(
@@ -150,8 +99,7 @@ def fit_targets(
     spec: DecoderSpec,
     progress: Progress = no_progress,
     *,
-    runs: Sequence[str] | None = None,
-    units: Sequence[str] | None = None,
+    origins: Sequence[Origin] | None = None,
     meta: Mapping[str, Any] | None = None,
     bank: Targets | None = None,
 ) -> Bundle:
@@ -159,7 +107,8 @@ def fit_targets(
 
     Every window's label must be a stimulus.
     """
-    samples = gather(windows, stimuli, spec, runs=runs, units=units)
+    apart = gather(windows, stimuli, spec, origins=origins)
+    samples = in_common(apart)
     folds = held_out_folds(samples, spec) if spec.category is None else []
     models: dict[str, Model] = {}
     if spec.category is not None:
@@ -172,7 +121,7 @@ def fit_targets(
     for number, (train, test) in enumerate(folds):
         name = f"fold{number}"
         progress("held-out folds", number, len(folds))
-        models[name], _ = fit_model(samples.take(train), targets, spec, bank=bank)
+        models[name], _ = fit_model(in_common(apart.take(train)), targets, spec, bank=bank)
         held_out |= dict.fromkeys((stimuli.ids[row] for row in samples.rows[test]), name)
     if folds:
         progress("held-out folds", len(folds), len(folds))
@@ -197,49 +146,6 @@ def fit_targets(
         # A map between covariances means nothing across units, nor across streams with clocks of their own.
         reference=fit_reference(samples.data) if one_unit(first.channels) and can_align(samples.data) else None,
     )
-
-
-def gather(
-    windows: Sequence[Window],
-    stimuli: StimulusTable,
-    spec: DecoderSpec,
-    *,
-    runs: Sequence[str] | None = None,
-    units: Sequence[str] | None = None,
-) -> Samples:
-    """Put windows, each of which answers to a stimulus, side by side.
-
-    Raises
-    ------
-    TrainingError
-        If they differ in shape, channels or rate, or the split that the spec asks for would leak.
-    """
-    first = windows[0]
-    for window in windows:
-        if window.data.shape != first.data.shape or window.channels != first.channels or window.sfreq != first.sfreq:
-            raise TrainingError(
-                f"window {window.id} ({len(window.channels)} channels, {window.data.shape[1]} samples at "
-                f"{window.sfreq:g} Hz) differs from window {first.id}; train on windows of one kind"
-            )
-    rows = stimuli.rows(window.event.label if window.event is not None else "" for window in windows)
-    times = first.tmin + np.arange(first.data.shape[1]) / (first.sfreq or 1)
-    names = np.asarray(["only"] * len(windows) if runs is None else runs)
-    groups = np.asarray(stimuli.groups)[rows]
-    if spec.split == "window":
-        refuse_random_folds(groups)
-    apart = groups if spec.split in {"picture", "window"} else names if spec.split == "run" else units
-    if apart is None:
-        raise TrainingError(f"split by {spec.split}, but nobody said which window is of which; split by run or picture")
-    data = alike(first.channels, np.stack([w.data for w in windows]))
-    return Samples(data, times, rows, groups, names, np.asarray(apart), first.channels.names)
-
-
-def held_out_folds(samples: Samples, spec: DecoderSpec) -> list[Split]:
-    """Give the folds whose windows are decoded by models that never saw them; none if the spec asks for none."""
-    if spec.hold_out == "none":
-        return []
-    n_folds = len(np.unique(samples.units)) if spec.hold_out == "groups" else int(spec.hold_out)
-    return samples.folds(n_folds, np.random.default_rng(spec.seed))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,7 +175,7 @@ def fit_model(
     bank: Targets | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
-    if spec.family == "ridge" and spec.c_from == "tokens":
+    if not (spec.may_encode or spec.may_use_prior):
         fitted = fit_linear(samples, targets, spec, progress)
         return fitted.model, fitted.scores
     from decoder.embedding import fit_embedding

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def fit_encoder(
     rng: np.random.Generator,
     progress: Progress = no_progress,
 ) -> ConvEncoder:
-    """Train an encoder.
+    """Train an encoder; of several subjects' layers it keeps the mean: it serves anybody, and `adapt` starts there.
 
     Parameters
     ----------
@@ -114,32 +114,36 @@ def fit_encoder(
         network = make_network((n_channels, n_bins), sfreq, lesson.embeddings.shape[1], n_subjects, spec).to(device)
         parameters = list(network.parameters())
         scale = _School(lesson, preparation, network, spec, rng).teach(parameters, train, validation, progress)
+        network.subjects = torch.nn.Parameter(network.subjects.detach().mean(dim=0, keepdim=True))
     return ConvEncoder(preparation, network.cpu(), spec, sfreq, scale)
 
 
 def adapt(
     encoder: ConvEncoder,
     lesson: Lesson,
-    preprocess: PreprocessSpec,
     rng: np.random.Generator,
     progress: Progress = no_progress,
 ) -> ConvEncoder:
-    """Fit the layer of a new subject, as the only one, under a trunk that others trained and that stays as it is.
+    """Fit the layer of a new subject under a trunk that others trained and that stays as it is.
 
-    A few minutes of data do. As `fit_encoder` otherwise; the layer starts from the mean of those of the others, and
-    without decay, which would draw it to nothing.
+    A few minutes of data do. As `fit_encoder` otherwise; the layer starts from the encoder's, and without decay, which
+    would draw it to nothing. Only the mean response is the new subject's own among what is done to windows first.
     """
     spec = encoder.spec.model_copy(update={"batch": min(FEW, encoder.spec.batch), "weight_decay": 0.0})
     train, validation = _split(lesson.groups, encoder.spec.validation, rng)
-    binning = time_bins(lesson.times, preprocess)
+    preparation = centred(encoder.preparation, lesson.data[train])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
-        preparation = fit_preparation(lesson.data[train], binning, preprocess)
         network = copy.deepcopy(encoder.network)
-        network.subjects = torch.nn.Parameter(network.subjects.detach().mean(dim=0, keepdim=True))
         school = _School(lesson, preparation, network, spec, rng)
         scale = school.teach([network.subjects], train, validation, progress)
     return ConvEncoder(preparation, network, encoder.spec, encoder.sfreq, scale)
+
+
+def centred(preparation: Preparation, data: Array) -> Preparation:
+    """Take out the mean response of other windows than those that a preparation was fitted on."""
+    mean = (data @ preparation.binning).mean(axis=0, dtype=np.float64)
+    return replace(preparation, mean=(preparation.whitener @ mean).astype(np.float32))
 
 
 def _split(groups: NDArray[np.str_], share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
-from minddiffuser.training import by_recording, units_of
+from minddiffuser.training import by_recording, origin_of
 
 if TYPE_CHECKING:
     from decoder.crossval import HeldOut
@@ -62,11 +62,15 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
         run_of = {id(window): run for run, windows in by_run for window in windows}
         used, left_out = usable([window for _, windows in by_run for window in windows], dataset.stimuli.ids)
         windows = [window for window, _ in used]
-        runs = [run_of[id(window)] for window in windows]
+        origins = [origin_of(run_of[id(window)], dataset) for window in windows]
         about: dict[str, Any] = {"left_out": left_out, "reported": dict(dataset.reported)}
         if spec.category is not None:
-            scores = category_crossval(windows, dataset.stimuli, spec, runs)
-            return {"held_out": {"split": "run", "folds": len(set(runs))}, "scores": scores, **about}
+            scores = category_crossval(windows, dataset.stimuli, spec, origins)
+            return {
+                "held_out": {"split": "run", "folds": len({origin.run for origin in origins})},
+                "scores": scores,
+                **about,
+            }
         shown = dataset.stimuli.select(sorted({label for _, label in used}))
         if "c" in spec.features:
             shown = describe(shown, models, dataset.vocabulary)
@@ -77,8 +81,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             cache=cache_dir() / "targets",
             progress=report,
         )
-        units = units_of(runs, dataset, spec)
-        held_out = decode_held_out(windows, shown, targets, spec, report, runs=runs, units=units)
+        held_out = decode_held_out(windows, shown, targets, spec, report, origins=origins)
         scores = feature_scores(held_out, targets, np.random.default_rng(SEED))
         if targets.z is not None:
             scores["picture"] = picture_scores(held_out, shown.images, models.decode_latents)

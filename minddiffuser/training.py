@@ -13,7 +13,7 @@ from minddiffuser.console import Report, progress
 if TYPE_CHECKING:
     from decoder.bundle import Bundle
     from decoder.datasets import Dataset
-    from decoder.spec import DecoderSpec
+    from decoder.samples import Origin
     from engine.models import Models
     from stream.recordings import Recording
     from stream.windows import Window
@@ -37,16 +37,14 @@ def by_recording(recordings: Sequence[Recording], config: Config, report: Report
     return [(recording.name, cut([recording], config, report)) for recording in once.values()]
 
 
-def units_of(runs: Sequence[str], dataset: Dataset, spec: DecoderSpec) -> list[str] | None:
-    """Give each window's session or subject by the name of its recording, where the split is by one of these.
+def origin_of(run: str, dataset: Dataset) -> Origin:
+    """Say where the windows of a recording are from.
 
     A recording of which the data set does not say otherwise is a session of its own, all of one subject.
     """
-    if spec.split == "session":
-        return [dataset.sessions.get(run, run) for run in runs]
-    if spec.split == "subject":
-        return [dataset.subjects.get(run, "") for run in runs]
-    return None
+    from decoder.samples import Origin
+
+    return Origin(run, dataset.sessions.get(run, run), dataset.subjects.get(run, ""))
 
 
 def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
@@ -70,7 +68,7 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
     with progress() as report:
         by_run = by_recording(dataset.train, config, report)
         windows = [window for _, cut_from in by_run for window in cut_from]
-        runs = [name for name, cut_from in by_run for _ in cut_from]
+        origins = [origin_of(name, dataset) for name, cut_from in by_run for _ in cut_from]
         stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
         if config.decoder.category is None and all(run is not dataset.live for run in dataset.train):
             trained, tested = (
@@ -80,12 +78,11 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
             meta["overlap"] = overlap(stimuli, trained, tested) if tested else {}
         cache = cache_dir() / "targets"
         bank = None
-        if config.decoder.c_from != "tokens" and (pictures := caption_bank(config.data)) is not None:
+        if config.decoder.may_use_prior and (pictures := caption_bank(config.data)) is not None:
             bank = compute_targets(pictures, models, features=("c", "e"), cache=cache, progress=report)
         return fit(
             *(windows, stimuli, models, config.decoder, report),
-            runs=runs,
-            units=units_of(runs, dataset, config.decoder),
+            origins=origins,
             cache=cache,
             meta=meta,
             bank=bank,

@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from decoder.bundle import Bundle
 from decoder.conv import ConvEncoder
-from decoder.embedding import EmbeddingModel
+from decoder.embedding import EmbeddingModel, encoder_folds
 from decoder.errors import TrainingError
 from decoder.features import Features
+from decoder.linear import LinearModel
 from decoder.metrics import correlation_matrix, two_way
 from decoder.preprocess import PreprocessSpec
 from decoder.prior import fit_prior
+from decoder.samples import Origin, gather
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.targets import Targets
@@ -128,6 +131,54 @@ def test_auto_keeps_what_tells_held_out_pictures_apart_better(
     assert scores["ridge"]["two_way"] > scores["conv"]["two_way"]
 
 
+def test_the_default_compares_all_where_there_is_an_embedding_and_is_ridge_elsewhere(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders
+) -> None:
+    """Nobody asked for a family: with e, all families' held-out figures are in the bundle; without, ridge is all."""
+    compared = fit(quiet[:40], stimuli, pooled, DecoderSpec(features=("c", "e"), conv=CONV, cv_folds=2))
+    scores = compared.meta["scores"]
+    assert {"ridge", "conv", "used"} == set(scores["e"])
+    assert {"tokens", "embedding", "used"} == set(scores["c"])
+    for score, rivals in ((scores["e"], ("ridge", "conv")), (scores["c"], ("tokens", "embedding"))):
+        assert score["used"] == max(rivals, key=lambda name: score[name]["two_way"])
+    assert isinstance(
+        fit(quiet[:40], stimuli, pooled, DecoderSpec(features=("c",), cv_folds=2)).models["all"], LinearModel
+    )
+
+
+def test_what_asks_for_an_embedding_says_so() -> None:
+    """An encoder or a prior without e among the features is refused by its name; the defaults are not."""
+    assert DecoderSpec(features=("c",)).family == "auto"
+    with pytest.raises(ValidationError, match=r"family 'conv' with c_from 'embedding' decodes .*: add e to features"):
+        DecoderSpec(features=("c",), family="conv", c_from="embedding")
+
+
+def test_where_an_encoder_cannot_be_trained_the_default_is_ridge(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders
+) -> None:
+    """Of four pictures no fold leaves enough for an encoder: the bundle says why it was not compared."""
+    bundle = fit(quiet[:4] * 5, stimuli, pooled, DecoderSpec(features=("e",), conv=CONV, cv_folds=2))
+    assert bundle.meta["scores"]["e"]["used"] == "ridge"
+    assert "needs 4" in bundle.meta["scores"]["e"]["not_compared"]
+
+
+@pytest.mark.parametrize("split", ["picture", "run"])
+def test_encoder_and_ridge_are_compared_on_the_folds_of_the_spec(
+    quiet: list[Window], stimuli: StimulusTable, split: str
+) -> None:
+    """No picture, and where asked no run, is on both sides; every window is held out once."""
+    origins = [Origin(f"run{row % 4}", "", "") for row in range(len(quiet))]
+    spec = DecoderSpec(features=("e",), split=split)  # type: ignore[arg-type]
+    samples = gather(quiet, stimuli, spec, origins=origins)
+    folds = encoder_folds(samples, spec)
+    assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(len(quiet)))
+    mixed = False
+    for train, test in folds:
+        assert not set(samples.groups[train]) & set(samples.groups[test])
+        mixed |= bool(set(samples.runs[train]) & set(samples.runs[test]))
+    assert mixed == (split == "picture")
+
+
 def test_prior_learns_a_linear_map() -> None:
     """Where tokens are linear in the embedding, held-out embeddings give their tokens; constants are carried along."""
     rng = np.random.default_rng(2)
@@ -144,7 +195,7 @@ def test_a_bank_of_captioned_pictures_teaches_the_prior(
     rng = np.random.default_rng(3)
     tokens = pooled.encode_text([f"caption {i}" for i in range(90, 120)])
     bank = Targets(c=tokens, e=pooled.embed_images(stimuli.images[90:]))
-    spec = DecoderSpec(features=("c", "e"), c_from="embedding")
+    spec = DecoderSpec(features=("c", "e"), family="ridge", c_from="embedding")
     shown = stimuli.select(stimuli.ids[:90])
     found = {}
     for name, noise in (("true", 0.0), ("spoilt", 1.0)):
@@ -191,6 +242,6 @@ def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window
         return float(two_way(correlation_matrix(embeddings[300:], encoder(test.data))).mean())
 
     alone = fit_encoder(few, whitened, spec, np.random.default_rng(1))
-    moved = adapt(trunk, few, whitened, np.random.default_rng(1))
+    moved = adapt(trunk, few, np.random.default_rng(1))
     assert told(moved) > 0.6
     assert told(moved) > told(alone) + 0.05

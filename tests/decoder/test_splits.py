@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoder.errors import TrainingError
+from decoder.samples import Origin, gather
 from decoder.spec import DecoderSpec
 from decoder.splits import folds_apart, group_folds, overlap, refuse_random_folds, stretches
 from decoder.stimuli import StimulusTable
-from decoder.train import fit, gather
+from decoder.train import fit
 from stream.windows import Window
 
 LABELS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=4, max_size=40)
@@ -78,14 +79,14 @@ def test_a_split_by_session_holds_sessions_out(windows: list[Window], stimuli: S
     """Models of held-out folds never saw the session, and without sessions the split is refused."""
     sessions = [f"session {number // 30}" for number in range(120)]
     spec = DecoderSpec(features=("z",), split="session", hold_out=4)
-    bundle = fit(windows, stimuli, encoders, spec, units=sessions)
+    bundle = fit(windows, stimuli, encoders, spec, origins=[Origin(name, name, "") for name in sessions])
     folds = {name: {bundle.held_out[f"p{row}"] for row in range(120) if sessions[row] == name} for name in sessions}
     assert all(len(found) == 1 for found in folds.values())
     assert len({next(iter(found)) for found in folds.values()}) == 4
     with pytest.raises(TrainingError, match="split by session"):
         fit(windows, stimuli, encoders, spec)
     with pytest.raises(TrainingError, match="two or more"):
-        fit(windows, stimuli, encoders, spec, units=["only"] * 120)
+        fit(windows, stimuli, encoders, spec, origins=[Origin("only", "only", "")] * 120)
 
 
 def test_overlap_counts_pictures_and_captions() -> None:

@@ -10,13 +10,12 @@ from decoder.crossval import HeldOut
 from decoder.datasets import Dataset
 from decoder.features import Features
 from decoder.metrics import pixcorr
-from decoder.spec import DecoderSpec
+from decoder.samples import Origin, Samples
 from decoder.stimuli import StimulusTable
-from decoder.train import Samples
 from minddiffuser.config import load_config
 from minddiffuser.crossval import picture_scores
 from minddiffuser.errors import ConfigError
-from minddiffuser.training import units_of
+from minddiffuser.training import origin_of
 from stream.recordings import Recording
 from tests.conftest import ROOT
 
@@ -51,17 +50,18 @@ def test_pictures_of_true_latents_are_perfect_and_the_mean_image_is_of_the_other
     assert wrong["pixcorr"] < 0.2
 
 
-def test_units_are_named_by_the_data_set() -> None:
+def test_origins_are_named_by_the_data_set() -> None:
     """Runs of one session are one unit; a recording that the data set does not name is a session of its own."""
     empty = StimulusTable(("a",), np.zeros((1, 2, 2, 3), np.uint8))
     run = Recording("r1", "simulated EEG", (), ())
     dataset = Dataset(
         "d", "simulated EEG", (run,), run, empty, sessions={"r1": "s1", "r2": "s1"}, subjects={"r3": "p2"}
     )
-    runs = ["r1", "r2", "r3"]
-    assert units_of(runs, dataset, DecoderSpec(split="session")) == ["s1", "s1", "r3"]
-    assert units_of(runs, dataset, DecoderSpec(split="subject")) == ["", "", "p2"]
-    assert units_of(runs, dataset, DecoderSpec(split="run")) is None
+    assert [origin_of(name, dataset) for name in ("r1", "r2", "r3")] == [
+        Origin("r1", "s1", ""),
+        Origin("r2", "s1", ""),
+        Origin("r3", "r3", "p2"),
+    ]
 
 
 def test_inputs_that_have_no_names_are_refused_by_the_config(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def world(cli: Cli, small_config: Path, small_bundle: Path, tmp_path_factory: py
     own = yaml.safe_load((ROOT / "configs" / "own-eeg.yaml").read_text("utf-8"))
     own["data"] |= {"train": "test_raw.fif"}
     own["display"] = {"port": 0}
+    own["decoder"]["family"] = "ridge"  # an encoder would take minutes to train
     (folder / "configs" / "own-eeg.yaml").write_text(yaml.safe_dump(own), "utf-8")
     rng = np.random.default_rng(1)
     scan = nibabel.Nifti1Image(rng.normal(100, 1, (4, 4, 4, 12)).astype(np.float32), np.eye(4))
