@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from benchmarks.thingslike_data import GALLERY, Trials, record
 from decoder.embedding import encoder_folds, fit_convolution, held_out_linear, scored
 from decoder.identify import Space, choose_space
-from decoder.metrics import correlation_matrix, error_whitener, top_k
+from decoder.metrics import correlation_matrix, error_whitener, top_k, two_way
 from decoder.preprocess import PreprocessSpec
 from decoder.spec import ConvSpec, DecoderSpec
+from decoder.splits import Split
 from decoder.targets import Targets
 from decoder.train import Samples, fit_linear
 from engine.models import load_models
@@ -78,6 +79,13 @@ def chosen(truth: Array, held_out: Array) -> Space:
     return choose_space(truth - mean, held_out - mean, rows, np.char.mod("%06d", rows), np.random.default_rng(0))
 
 
+def by_fold(truth: Array, held_out: Array, folds: list[Split]) -> list[float]:
+    """Two-way identification among the pictures of each fold."""
+    mean = truth.mean(axis=0)
+    parts = [correlation_matrix(truth[test] - mean, held_out[test] - mean) for _, test in folds]
+    return [round(float(two_way(each).mean()), 4) for each in parts]
+
+
 def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, conv: bool) -> dict[str, Any]:
     """Train on one participant and give all figures.
 
@@ -113,22 +121,34 @@ def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, co
         "training": {"pictures": pictures, "repeats": repeats},
         "ridge": ridge,
     }
-    if conv:
-        folds = encoder_folds(samples, spec)
-        started = time.monotonic()
-        convolution, by_conv, score = fit_convolution(samples, train.embeddings, spec, folds)
-        by_ridge = held_out_linear(samples, targets, spec, folds)["e"]
-        ridge["held_out_two_way"] = scored(train.embeddings, by_ridge, rows)["two_way"]
-        spaces = {"ridge": chosen(truth, by_ridge), "conv": chosen(truth, by_conv)}
-        out["same_folds"] = {name: space.ranks for name, space in spaces.items()}
-        out["auto_takes"] = min(spaces, key=lambda name: spaces[name].rank)
-        out["conv"] = {
-            "fit_s": round(time.monotonic() - started, 1),
+    return out | compared(samples, targets, spec, test) if conv else out
+
+
+def compared(samples: Samples, targets: Targets, spec: DecoderSpec, test: Trials) -> dict[str, Any]:
+    """Train the encoder, and compare it with ridge on the same folds of training pictures."""
+    assert targets.e is not None
+    truth, folds = targets.e[samples.rows], encoder_folds(samples, spec)
+    started = time.monotonic()
+    convolution, by_conv, score = fit_convolution(samples, targets.e, spec, folds)
+    taken = time.monotonic() - started
+    held_out = {"ridge": held_out_linear(samples, targets, spec, folds)["e"], "conv": by_conv}
+    spaces = {name: chosen(truth, found) for name, found in held_out.items()}
+    return {
+        "conv": {
+            "fit_s": round(taken, 1),
             "confidence": score["confidence"],
-            "held_out_two_way": score["two_way"],
             **identification(lambda x: convolution.mean + convolution.encoder(x), test, truth, by_conv),
-        }
-    return out
+        },
+        "same_folds": {
+            name: {
+                **scored(targets.e, found, samples.rows),
+                "two_way_by_fold": by_fold(truth, found, folds),
+                "ranks": spaces[name].ranks,
+            }
+            for name, found in held_out.items()
+        },
+        "auto_takes": min(spaces, key=lambda name: spaces[name].rank),
+    }
 
 
 def main() -> None:
