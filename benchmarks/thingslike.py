@@ -39,7 +39,12 @@ Array = NDArray[np.float32]
 REPEATS = (1, 4, 20, 80)
 WAVES = PreprocessSpec(tmin=0.04, decimate=2, whiten=True, whiten_time=True, components=None)
 VOXELS = PreprocessSpec(components=None)
-CONV = ConvSpec(noise=0.5, dropout=0.7)
+CONV = {
+    "eeg": ConvSpec(),
+    "meg": ConvSpec(),
+    # One volume leaves few weights to learn from many voxels: more filters, larger steps, more noise against them.
+    "fmri": ConvSpec(filters=256, noise=1.0, learning_rate=3e-3, epochs=80, patience=20),
+}
 ALPHA = 3.0
 """By which held-out training pictures are identified best; the squared error of each target asks for more."""
 
@@ -105,7 +110,11 @@ def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, co
     channels = tuple(str(place) for place in range(data.shape[1]))
     samples = Samples(data, train.times, rows, names, np.full(len(rows), "only"), names, channels)
     spec = DecoderSpec(
-        features=("e",), alphas=(ALPHA,), conv=CONV, preprocess=VOXELS if modality == "fmri" else WAVES, family="auto"
+        features=("e",),
+        alphas=(ALPHA,),
+        conv=CONV[modality],
+        preprocess=VOXELS if modality == "fmri" else WAVES,
+        family="auto",
     )
     targets = Targets(e=train.embeddings)
     truth = train.embeddings[rows]

@@ -65,9 +65,9 @@ class Network(nn.Module):
         n_steps = (n_times - kernel + 1 - pool) // stride + 1
         self.attention = ChannelAttention(n_times) if spec.attention else nn.Identity()
         self.subjects = nn.Parameter(torch.eye(n_channels).repeat(n_subjects, 1, 1))
-        # One sample, such as a volume, has no course in time: more than one filter would only multiply the weights.
+        # One sample, such as a volume, has no course in time to filter.
         n_temporal = spec.filters if n_times > 1 else 1
-        self.temporal = nn.Conv2d(1, n_temporal, (1, kernel))
+        self.temporal = nn.Conv2d(1, n_temporal, (1, kernel)) if n_times > 1 else nn.Identity()
         self.pool = nn.AvgPool2d((1, pool), (1, stride))
         self.spatial = nn.Conv2d(n_temporal, spec.filters, (n_channels, 1))
         self.norm = nn.BatchNorm2d(spec.filters)
