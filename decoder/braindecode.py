@@ -43,7 +43,7 @@ class BraindecodeNetwork(Network):
 
     def forward(self, x: Tensor, subjects: Tensor) -> Tensor:
         """Embed prepared windows (n, channels, times) of subjects (n,); gives (n, n_targets)."""
-        x = self.project(self.dropout(self.encoder(self.subjects[subjects] @ x)))
+        x = self.project(self.dropout(self.encoder(self.aligned(x, subjects))))
         out: Tensor = x + self.refine(self.dropout(functional.gelu(x)))
         return out
 

@@ -193,14 +193,44 @@ def fit_category(
 
 def held_out_logits(trials: Trials, spec: CategorySpec, preprocess: PreprocessSpec | None = None) -> Floats:
     """Decode every window by a classifier that never saw its run (of a single run: its stretch); shape (n, k)."""
-    logits = np.empty((len(trials.rows), len(trials.names)))
+    return nested_logits([trials], [spec], [preprocess])[0]
+
+
+def nested_logits(
+    candidates: Sequence[Trials], specs: Sequence[CategorySpec], preprocess: Sequence[PreprocessSpec | None]
+) -> tuple[Floats, NDArray[np.intp]]:
+    """As `held_out_logits`, by the best of several settings, chosen anew for each run among the other runs.
+
+    The best is what tells those apart with the largest AUC, one of them held out at a time.
+
+    Parameters
+    ----------
+    candidates : sequence of Trials
+        The same trials in the same order, windowed and filtered as each candidate has it.
+    specs : sequence of CategorySpec
+    preprocess : sequence of PreprocessSpec or None
+
+    Returns
+    -------
+    logits : ndarray, shape (n, k)
+    chosen : ndarray of int, shape (n_folds,)
+        Place of each fold's choice among the candidates.
+    """
+    trials, spec = candidates[0], specs[0]
+    logits, chosen = np.empty((len(trials.rows), len(trials.names))), []
     several = len(np.unique(trials.runs)) > 1
-    folds = leave_one_out(trials.runs) if several else stretches(trials.rows, spec.cv_folds)
-    for train, test in folds:
+    for train, test in leave_one_out(trials.runs) if several else stretches(trials.rows, spec.cv_folds):
         if len(np.unique(trials.rows[train])) < len(trials.names):
             raise TrainingError(f"a category is shown in one stretch of the recording only; mix {trials.names} in time")
-        logits[test] = fit_classifier(trials.take(train), spec, preprocess)(trials.data[test])
-    return logits
+        parts = [each.take(train) for each in candidates]
+        best = 0
+        if len(parts) > 1:
+            inner = [held_out_logits(*each) for each in zip(parts, specs, preprocess, strict=True)]
+            best = int(np.argmax([mean_auc(softmax(each), trials.rows[train]) for each in inner]))
+        classifier = fit_classifier(parts[best], specs[best], preprocess[best])
+        logits[test] = classifier(candidates[best].data[test])
+        chosen.append(best)
+    return logits, np.asarray(chosen, np.intp)
 
 
 def category_scores(logits: Floats, trials: Trials) -> dict[str, Any]:

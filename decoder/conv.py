@@ -65,9 +65,11 @@ class Network(nn.Module):
         n_steps = (n_times - kernel + 1 - pool) // stride + 1
         self.attention = ChannelAttention(n_times) if spec.attention else nn.Identity()
         self.subjects = nn.Parameter(torch.eye(n_channels).repeat(n_subjects, 1, 1))
-        self.temporal = nn.Conv2d(1, spec.filters, (1, kernel))
+        # One sample, such as a volume, has no course in time to filter.
+        n_temporal = spec.filters if n_times > 1 else 1
+        self.temporal = nn.Conv2d(1, n_temporal, (1, kernel)) if n_times > 1 else nn.Identity()
         self.pool = nn.AvgPool2d((1, pool), (1, stride))
-        self.spatial = nn.Conv2d(spec.filters, spec.filters, (n_channels, 1))
+        self.spatial = nn.Conv2d(n_temporal, spec.filters, (n_channels, 1))
         self.norm = nn.BatchNorm2d(spec.filters)
         self.dropout = nn.Dropout(spec.dropout)
         self.project = nn.Linear(spec.filters * n_steps, n_targets)
@@ -85,12 +87,18 @@ class Network(nn.Module):
         -------
         Tensor, shape (n, n_targets)
         """
-        x = self.subjects[subjects] @ self.attention(x)
+        x = self.aligned(self.attention(x), subjects)
         x = self.spatial(self.pool(self.temporal(x[:, None])))
         x = self.dropout(functional.elu(self.norm(x)).flatten(1))
         x = self.project(x)
         out: Tensor = x + self.refine(self.dropout(functional.gelu(x)))
         return out
+
+    def aligned(self, x: Tensor, subjects: Tensor) -> Tensor:
+        """Apply to windows (n, channels, times) the layer of each one's subject."""
+        # Of one subject, a copy of the layer for each window would cost more than all the rest.
+        layers = self.subjects[0] if len(self.subjects) == 1 else self.subjects[subjects]
+        return layers @ x
 
 
 @dataclass(frozen=True, slots=True, eq=False)

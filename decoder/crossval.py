@@ -3,14 +3,14 @@
 All that is fitted - preprocessing, penalties, gains, the choice of units - is fitted anew inside each training part.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.category import category_scores, held_out_logits
+from decoder.category import category_scores, nested_logits
 from decoder.classifiers import Trials
 from decoder.features import Features
 from decoder.metrics import chance_range, correlation_matrix
@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 
 FOLDS = 10
 """Outer folds, where the spec does not say how many are held out."""
+INNER_FOLDS = 5
+"""Folds of a training part by which one of several candidates is chosen for it."""
 PERMUTATIONS = 200
 
 
@@ -41,11 +43,22 @@ class HeldOut:
     samples : Samples
     folds : list of (train, test)
     features : list of Features, one a window
+    chosen : ndarray of int, shape (n_folds,)
+        Place among the candidates of what each fold was decoded by.
     """
 
     samples: Samples
     folds: list[Split]
     features: list[Features]
+    chosen: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """Settings that may be chosen, and the windows that they cut: those of all candidates answer to one another."""
+
+    windows: Sequence[Window]
+    spec: DecoderSpec
 
 
 def decode_held_out(
@@ -57,20 +70,34 @@ def decode_held_out(
     *,
     origins: Sequence[Origin] | None = None,
 ) -> HeldOut:
-    """Fit one model a fold and decode the fold by it.
+    """Fit one model a fold and decode the fold by it; as `decode_nested` with one candidate."""
+    only = (Candidate(windows, spec),)
+    return decode_nested(only, stimuli, targets, lambda _: 0.0, progress, origins=origins)
+
+
+def decode_nested(
+    candidates: Sequence[Candidate],
+    stimuli: StimulusTable,
+    targets: Targets,
+    score: Callable[[HeldOut], float],
+    progress: Progress = no_progress,
+    *,
+    origins: Sequence[Origin] | None = None,
+) -> HeldOut:
+    """Fit one model a fold and decode the fold by it, by the best of several settings, chosen in its training part.
 
     Of several participants, each one's channels are brought in line without labels: in the training part with those of
     all who are in it, held out with these, by the held-out windows' own covariance and mean.
 
     Parameters
     ----------
-    windows : sequence of Window
-        Each answers to the stimulus that its event's label names.
+    candidates : sequence of Candidate
+        Each window answers to the stimulus that its event's label names. How the first is split holds for all.
     stimuli : StimulusTable
     targets : Targets
         One row a stimulus.
-    spec : DecoderSpec
-        Its `split` and `hold_out` say what is held out together, and in how many folds; 'none': in 10.
+    score : callable
+        How good a training part was decoded while it was held out, in five folds; more is better.
     progress : callable
     origins : sequence of Origin, optional
         As in `decoder.train.fit`.
@@ -80,20 +107,43 @@ def decode_held_out(
     TrainingError
         If the split would leak, or cannot be made.
     """
-    samples = gather(windows, stimuli, spec, origins=origins)
-    folds = held_out_folds(samples, spec) or samples.folds(FOLDS, np.random.default_rng(spec.seed))
-    several = bool(samples.persons().any()) and can_align(samples.data)
+    parts = [gather(each.windows, stimuli, each.spec, origins=origins) for each in candidates]
+    spec = candidates[0].spec
+    folds = held_out_folds(parts[0], spec) or parts[0].folds(FOLDS, np.random.default_rng(spec.seed))
     found: dict[int, Features] = {}
+    chosen = []
     for number, (train, test) in enumerate(folds):
         progress("held-out folds", number, len(folds))
-        known, asked = in_common(samples.take(train)), samples.take(test)
-        model, _ = fit_model(known, targets, spec)
-        if several:
-            asked = in_line(asked, fit_reference(known.data))
-        decoded = model.predict([windows[row] for row in test], asked.data)
-        found |= dict(zip(test.tolist(), decoded, strict=True))
+        best = 0
+        if len(candidates) > 1:
+            inner = [_inner(each, part, train, targets) for each, part in zip(candidates, parts, strict=True)]
+            best = int(np.argmax([score(each) for each in inner]))
+        found |= _decoded(candidates[best], parts[best], train, test, targets)
+        chosen.append(best)
     progress("held-out folds", len(folds), len(folds))
-    return HeldOut(samples, folds, [found[row] for row in range(len(windows))])
+    return HeldOut(parts[0], folds, [found[row] for row in range(len(found))], np.asarray(chosen, np.intp))
+
+
+def _inner(candidate: Candidate, samples: Samples, train: NDArray[np.intp], targets: Targets) -> HeldOut:
+    """Decode a training part fold by fold."""
+    own = samples.take(train)
+    folds = own.folds(INNER_FOLDS, np.random.default_rng(candidate.spec.seed))
+    found: dict[int, Features] = {}
+    for rest, aside in folds:
+        decoded = _decoded(candidate, samples, train[rest], train[aside], targets)
+        found |= dict(zip(aside.tolist(), decoded.values(), strict=True))
+    return HeldOut(own, folds, [found[row] for row in range(len(train))], np.zeros(len(folds), np.intp))
+
+
+def _decoded(
+    candidate: Candidate, samples: Samples, train: NDArray[np.intp], test: NDArray[np.intp], targets: Targets
+) -> dict[int, Features]:
+    known, asked = in_common(samples.take(train)), samples.take(test)
+    if samples.persons().any() and can_align(samples.data):
+        asked = in_line(asked, fit_reference(known.data))
+    model, _ = fit_model(known, targets, candidate.spec)
+    decoded = model.predict([candidate.windows[row] for row in test], asked.data)
+    return dict(zip(test.tolist(), decoded, strict=True))
 
 
 def feature_scores(held_out: HeldOut, targets: Targets, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
@@ -142,13 +192,22 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
 
 
 def category_crossval(
-    windows: Sequence[Window], stimuli: StimulusTable, spec: DecoderSpec, origins: Sequence[Origin]
-) -> dict[str, Any]:
-    """Tell categories apart in runs that the classifier never saw; scores as `category_scores`."""
-    assert spec.category is not None
-    samples = gather(windows, stimuli, spec, origins=origins)
-    trials = Trials(samples.data, samples.times, samples.rows, stimuli.ids, samples.runs)
-    return category_scores(held_out_logits(trials, spec.category, spec.preprocess), trials)
+    candidates: Sequence[Candidate], stimuli: StimulusTable, origins: Sequence[Origin]
+) -> tuple[dict[str, Any], NDArray[np.intp]]:
+    """Tell categories apart in runs that the classifier never saw, by the best of several settings.
+
+    Returns
+    -------
+    scores : dict
+        As `category_scores`.
+    chosen : ndarray of int, shape (n_folds,)
+        As `nested_logits`.
+    """
+    specs = [each.spec.category for each in candidates if each.spec.category is not None]
+    parts = [gather(each.windows, stimuli, each.spec, origins=origins) for each in candidates]
+    trials = [Trials(part.data, part.times, part.rows, stimuli.ids, part.runs) for part in parts]
+    logits, chosen = nested_logits(trials, specs, [each.spec.preprocess for each in candidates])
+    return category_scores(logits, trials[0]), chosen
 
 
 def fold_overlap(held_out: HeldOut, stimuli: StimulusTable) -> Mapping[str, float]:

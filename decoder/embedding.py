@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from decoder.confidence import Calibration, FoldStatistics, calibrate, window_statistics
 from decoder.conv import ConvEncoder
 from decoder.features import Features
+from decoder.identify import choose_space
 from decoder.linear import LinearModel
 from decoder.metrics import rounded_mean
 from decoder.prior import Prior, fit_prior
@@ -165,8 +166,14 @@ def fit_embedding(
         convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
         confidence = conv_score.pop("confidence")
         ridge_score = scored(targets.e, held_out["e"], samples.rows)
+        shown = targets.e[samples.rows]
+        mean = shown.mean(axis=0)
+        for score, found in ((ridge_score, held_out["e"]), (conv_score, conv_held_out)):
+            rng = np.random.default_rng([spec.seed, 4])
+            space = choose_space(shown - mean, found - mean, samples.rows, samples.groups, rng)
+            score |= {"identified_by": space.name, "rank": space.rank}
         scores["e"] = {"ridge": ridge_score, "conv": conv_score, "used": "conv"}
-        if spec.family == "auto" and conv_score["two_way"] <= ridge_score["two_way"]:
+        if spec.family == "auto" and conv_score["rank"] >= ridge_score["rank"]:
             convolution, scores["e"]["used"] = None, "ridge"
         else:
             held_out["e"], scores["confidence"] = conv_held_out, confidence
@@ -215,7 +222,7 @@ def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds
     return found
 
 
-def scored(truth: Array, found: Array, rows: Rows) -> dict[str, float]:
+def scored(truth: Array, found: Array, rows: Rows) -> dict[str, Any]:
     """Score held-out predictions: mean correlation over the numbers that vary, and two-way identification."""
     true, flat = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
     active = np.ptp(true[rows], axis=0) > CONSTANT

@@ -27,9 +27,9 @@ class ConvSpec(BaseModel):
     """Length over which their outputs are averaged, in seconds; neighbours overlap by half."""
     attention: bool = False
     """Let channels attend to each other first."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
     """Share of activations left out in training."""
-    noise: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.5
     """Standard deviation of noise added to whitened windows in training."""
     mse: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the mean squared error in the loss; the rest is InfoNCE."""

@@ -154,6 +154,14 @@ class ArchiveSpec(Strict):
     max_days: float = Field(30, gt=0)
 
 
+class CandidateSpec(Strict):
+    """Other settings of what decides how well is decoded; what is left out stays as the config has it."""
+
+    window: dict[str, Any] = {}
+    filters: dict[str, Any] = {}
+    decoder: dict[str, Any] = {}
+
+
 class Config(Strict):
     """One setup: where the data comes from, how it is decoded and reconstructed, where pictures go."""
 
@@ -173,6 +181,31 @@ class Config(Strict):
     publish: PublishSpec = PublishSpec()
     display: DisplaySpec = DisplaySpec()
     archive: ArchiveSpec = ArchiveSpec()
+    candidates: tuple[CandidateSpec, ...] = ()
+    """Other settings that were tried: `evaluate CONFIG` chooses among these and the config's own anew inside each
+    training part, so that its figure does not profit from the choice. Nothing else looks at them."""
+
+    def variants(self) -> tuple[Config, ...]:
+        """Give the config as it is and as each candidate has it, without candidates."""
+        if not self.candidates:
+            return (self,)
+        own = self.model_dump(exclude_unset=True, exclude={"candidates"})
+        changes = [each.model_dump(exclude_unset=True) for each in self.candidates]
+        return tuple(Config.model_validate(_overlaid(own, change)) for change in ({}, *changes))
+
+    @model_validator(mode="after")
+    def _candidates_are_configs(self) -> Config:
+        try:
+            self.variants()
+        except ValidationError as error:
+            raise ValueError(f"one of the candidates is no config: {_explain(error.errors()[0])}") from None
+        return self
+
+
+def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Put one tree of settings over another."""
+    inner = {name: _overlaid(below[name], value) for name, value in above.items() if isinstance(below.get(name), dict)}
+    return below | above | inner
 
 
 def load_config(path: Path) -> Config:

@@ -32,6 +32,7 @@ EEGNET = ConvSpec(
         "drop_prob": 0.1,
     },
     dropout=0.1,
+    noise=0.0,
     epochs=40,
     patience=40,
     batch=32,

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
 from decoder.bundle import Bundle
-from decoder.category import CategoryModel, Evidence, fit_category
+from decoder.category import CategoryModel, Evidence, fit_category, held_out_logits, nested_logits
 from decoder.classifiers import (
     CategorySpec,
     Trials,
@@ -307,3 +307,21 @@ def test_a_run_whose_drift_tells_the_category_scores_by_chance() -> None:
     _, scores = fit_category(given, templates(), CategorySpec(method="pattern"), PreprocessSpec(components=None))
     low, high = scores["accuracy_chance"]
     assert low <= scores["accuracy"] <= high
+
+
+def test_settings_are_chosen_by_the_runs_that_are_not_held_out() -> None:
+    """Of trials with and without a response every run takes the former; a run's own trials have no say in it."""
+    data, rows = trials(80, 3.0)
+    noise, _ = trials(80, 0.0, seed=1)
+    told, hidden = labelled(data, rows, runs=4), labelled(noise, rows, runs=4)
+    spec = CategorySpec()
+    logits, chosen = nested_logits([hidden, told], [spec, spec], [None, None])
+    assert chosen.tolist() == [1, 1, 1, 1]
+    np.testing.assert_array_equal(logits, held_out_logits(told, spec))
+    # Where only the held-out run is told by the other candidate, it is not chosen for that run.
+    last = told.runs == "3"
+    tempting = labelled(np.where(last[:, None, None], data, noise), rows, runs=4)
+    faint = labelled(np.where(last[:, None, None], noise, data), rows, runs=4)
+    logits, chosen = nested_logits([tempting, faint], [spec, spec], [None, None])
+    assert chosen[3] == 1
+    np.testing.assert_array_equal(logits[last], held_out_logits(faint, spec)[last])

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from decoder.bundle import Bundle
 from decoder.category import category_scores, held_out_logits
 from decoder.classifiers import CategorySpec, Trials, fit_classifier
-from decoder.crossval import decode_held_out, feature_scores, fold_overlap, identification
+from decoder.crossval import (
+    Candidate,
+    HeldOut,
+    decode_held_out,
+    decode_nested,
+    feature_scores,
+    fold_overlap,
+    identification,
+)
 from decoder.preprocess import BandSpec, PreprocessSpec
 from decoder.regression import RegressionSpec
 from decoder.spec import DecoderSpec
@@ -158,3 +166,24 @@ def test_identification_is_what_counting_gives() -> None:
     assert scores["top1"] == pytest.approx(1 / 3, abs=1e-4)
     flat = identification(np.zeros((4, 6)), np.array([0, 1, 2, 3, 0, 1]), np.random.default_rng(0))
     assert (flat["two_way"], flat["two_way_chance"], flat["top1"]) == (0.5, [0.5, 0.5], 0.0)
+
+
+def test_candidates_are_scored_on_training_pictures_alone() -> None:
+    """The better of two is chosen in every fold by pictures of its training part, and decodes as it would alone."""
+    stimuli, targets, windows = small_world()
+    only_c = Targets(targets.c)
+    rng = np.random.default_rng(0)
+    noise = [replace(one, data=rng.normal(size=one.data.shape).astype(np.float32)) for one in windows]
+    spec = spec_of("ridge").model_copy(update={"features": ("c",)})
+    seen: list[int] = []
+
+    def score(held_out: HeldOut) -> float:
+        seen.append(len(held_out.samples.rows))
+        return float(feature_scores(held_out, only_c, rng)["c"]["two_way"])
+
+    found = decode_nested([Candidate(noise, spec), Candidate(windows, spec)], stimuli, only_c, score)
+    assert found.chosen.tolist() == [1, 1, 1, 1]
+    assert seen == [45] * 8
+    alone = decode_held_out(windows, stimuli, only_c, spec)
+    for one, other in zip(found.features, alone.features, strict=True):
+        np.testing.assert_array_equal(one.c, other.c)

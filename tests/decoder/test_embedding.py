@@ -26,7 +26,9 @@ from decoder.train_conv import Lesson, adapt, fit_encoder, info_nce
 from stream.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
 
-CONV = ConvSpec(filters=8, kernel=0.05, pool=0.02, dropout=0.1, epochs=60, patience=60, batch=32, learning_rate=5e-3)
+CONV = ConvSpec(
+    filters=8, kernel=0.05, pool=0.02, dropout=0.1, noise=0.0, epochs=60, patience=60, batch=32, learning_rate=5e-3
+)
 SPEC = DecoderSpec(features=("c", "e"), family="conv", conv=CONV, c_from="embedding")
 
 
@@ -245,3 +247,16 @@ def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window
     moved = adapt(trunk, few, np.random.default_rng(1))
     assert told(moved) > 0.6
     assert told(moved) > told(alone) + 0.05
+
+
+def test_one_sample_a_window_is_enough() -> None:
+    """Volumes, which have no course in time, are told apart by a network without temporal filters."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(240, 6)).astype(np.float32)
+    data = (embeddings @ rng.normal(size=(6, 20)) + 0.5 * rng.normal(size=(240, 20))).astype(np.float32)[:, :, None]
+    rows = np.arange(200)
+    lesson = Lesson(data[:200], np.zeros(1), rows, rows.astype(str), embeddings, np.zeros(200, np.intp))
+    spec = CONV.model_copy(update={"filters": 32})
+    encoder = fit_encoder(lesson, PreprocessSpec(), spec, np.random.default_rng(1))
+    assert not any(name.startswith("temporal") for name, _ in encoder.network.named_parameters())
+    assert two_way(correlation_matrix(embeddings[200:], encoder(data[200:]))).mean() > 0.85

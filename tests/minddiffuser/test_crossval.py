@@ -1,6 +1,7 @@
 """Cross-validation of a config: pictures drawn from held-out latents, units, and what a config may ask for."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from decoder.features import Features
 from decoder.metrics import pixcorr
 from decoder.samples import Origin, Samples
 from decoder.stimuli import StimulusTable
-from minddiffuser.config import load_config
-from minddiffuser.crossval import picture_scores
+from engine.models import Models
+from minddiffuser.config import load_config, parse_config
+from minddiffuser.crossval import crossval, picture_scores
 from minddiffuser.errors import ConfigError
 from minddiffuser.training import origin_of
-from stream.recordings import Recording
+from stream.events import Event
+from stream.recordings import RecordedStream, Recording
+from stream.windows import Channels
 from tests.conftest import ROOT
 
 
@@ -29,7 +33,7 @@ def held_out(images: np.ndarray, decoded: np.ndarray) -> HeldOut:
     folds = [(np.flatnonzero(rows != row), np.flatnonzero(rows == row)) for row in range(n)]
     empty = np.zeros((0, 0), np.float32)
     features = [Features(str(k), empty, images[row].transpose(2, 0, 1) / 255) for k, row in enumerate(decoded)]
-    return HeldOut(samples, folds, features)
+    return HeldOut(samples, folds, features, np.zeros(n, np.intp))
 
 
 def draw(latents: np.ndarray) -> np.ndarray:
@@ -72,3 +76,63 @@ def test_inputs_that_have_no_names_are_refused_by_the_config(tmp_path: Path) -> 
     file.write_text(yaml.safe_dump(config), "utf-8")
     with pytest.raises(ConfigError, match=r"preprocess\.components to null"):
         load_config(file)
+
+
+def late_difference(n_runs: int) -> Dataset:
+    """Give EEG of two categories, 16 trials a run, that differ by sign from 0.5 s after their marker on."""
+    rng = np.random.default_rng(0)
+    n = 3600
+    runs = []
+    for number in range(n_runs):
+        labels = rng.permutation(["up", "down"] * 8).tolist()
+        onsets = 1.0 + 2.0 * np.arange(16)
+        data = rng.normal(size=(n, 2))
+        for onset, label in zip(onsets, labels, strict=True):
+            data[int(100 * onset) + 50 : int(100 * onset) + 90] += 1.0 if label == "up" else -1.0
+        channels = Channels(("E1", "E2"), ("eeg", "eeg"), ("V", "V"))
+        stream = RecordedStream("eeg", "EEG", "id", channels, 100.0, np.arange(n) / 100, (1e-6 * data).astype("f4"))
+        events = tuple(Event(float(onset), label) for onset, label in zip(onsets, labels, strict=True))
+        runs.append(Recording(f"run{number}", "simulated EEG", (stream,), events))
+    stimuli = StimulusTable(("down", "up"), np.zeros((2, 4, 4, 3), np.uint8))
+    return Dataset("d", "simulated EEG", tuple(runs[:-1]), runs[-1], stimuli)
+
+
+def config_with(candidates: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give a config of windows that end before the categories differ, and others to choose among."""
+    return {
+        "name": "late",
+        "data": {"dataset": "recording"},
+        "source": {"type": "EEG"},
+        "window": {"mode": "event", "tmin": 0.0, "tmax": 0.4},
+        "decoder": {
+            "features": ["c"],
+            "category": {"method": "pattern"},
+            "preprocess": {"decimate": 10, "components": None},
+        },
+        "candidates": candidates,
+    }
+
+
+def test_candidates_are_chosen_inside_each_training_part(tiny: Models) -> None:
+    """Of windows before and after the categories part, every fold takes the later, which alone tells them."""
+    late = {"window": {"tmin": 0.5, "tmax": 0.9}}
+    dataset = late_difference(4)
+    answer = crossval(parse_config(config_with([late]), "test"), dataset, tiny)
+    assert answer["chosen"] == [{"changes": {}, "folds": 0}, {"changes": late, "folds": 4}]
+    assert answer["scores"]["auc"] > 0.9
+    alone = crossval(parse_config(config_with([]), "test"), dataset, tiny)
+    assert "chosen" not in alone
+    low, high = alone["scores"]["auc_chance"]
+    assert low <= alone["scores"]["auc"] <= high
+
+
+def test_a_candidate_keeps_what_it_does_not_name() -> None:
+    """Settings of a candidate lie over the config's own, part by part; one that fits no config is refused by name."""
+    config = parse_config(config_with([{"decoder": {"preprocess": {"decimate": 5}}}]), "test")
+    own, other = config.variants()
+    assert (own.decoder.preprocess.decimate, other.decoder.preprocess.decimate) == (10, 5)
+    assert other.decoder.category == own.decoder.category
+    assert other.window == own.window
+    assert not own.candidates
+    with pytest.raises(ConfigError, match=r"candidates is no config: window\.tmxa: unknown key; did you mean 'tmax'"):
+        parse_config(config_with([{"window": {"tmxa": 1.0}}]), "test")
