@@ -111,7 +111,9 @@ async def run_evaluate(
             agreement=answer.get("live_equals_offline"),
             checks=answer.get("checks"),
             versions=answer["versions"],
-            command=f"minddiffuser evaluate {bundle_folder}",
+            command=f"minddiffuser evaluate {bundle_folder}"
+            + " --offline" * (not live)
+            + (f" --limit {limit}" if limit is not None else ""),
         )
     return answer
 
