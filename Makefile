@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/minddiffuser demo $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+
+results: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.results $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from decoder.classifiers import CLASSIFIERS, CategorySpec, Classifier, Trials, b
 from decoder.confidence import Typicality, fit_typicality
 from decoder.errors import TrainingError
 from decoder.features import Features, StructureModel
-from decoder.metrics import chance_interval, mean_auc
+from decoder.metrics import category_interval, chance_interval, mean_auc
 from decoder.preprocess import PreprocessSpec
 from decoder.splits import leave_one_out, stretches
 from stream.windows import Window
@@ -239,12 +239,14 @@ def category_scores(logits: Floats, trials: Trials) -> dict[str, Any]:
     Returns
     -------
     scores : dict
-        'auc' (mean over categories, one against the rest) and 'accuracy'; 'auc_chance' and 'accuracy_chance', each
-        [low, high]: what 95 % of labels permuted within runs reach; 'baseline': accuracy of always naming the most
+        'auc' (mean over categories, one against the rest) and 'accuracy', each with '<score>_interval', [low, high]
+        (95 %, bootstrap over windows within each category), and '<score>_chance', [low, high]: what 95 % of labels
+        permuted within runs reach; 'baseline': accuracy of always naming the most
         frequent category; 'runs': accuracy by run; 'n'.
     """
-    rng = np.random.default_rng(0)
+    rng, drawn = np.random.default_rng(0), np.random.default_rng(1)
     posterior, rows = softmax(logits), trials.rows
+    hits = logits.argmax(axis=1) == rows
 
     def accuracy(truth: NDArray[np.intp]) -> float:
         return float((logits.argmax(axis=1) == truth).mean())
@@ -256,8 +258,10 @@ def category_scores(logits: Floats, trials: Trials) -> dict[str, Any]:
     by_run = dict(_by_run(logits, trials))
     return {
         "auc": round(auc(rows), 4),
+        "auc_interval": category_interval(lambda chosen: mean_auc(posterior[chosen], rows[chosen]), rows, drawn),
         "auc_chance": chance_interval(auc, rows, trials.runs, rng),
         "accuracy": round(accuracy(rows), 4),
+        "accuracy_interval": category_interval(lambda chosen: float(hits[chosen].mean()), rows, drawn),
         "accuracy_chance": chance_interval(accuracy, rows, trials.runs, rng),
         "baseline": round(float(baseline), 4),
         "runs": by_run,

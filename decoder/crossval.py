@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from decoder.category import category_scores, nested_logits
 from decoder.classifiers import Trials
 from decoder.features import Features
-from decoder.metrics import chance_range, correlation_matrix
+from decoder.metrics import bootstrap_interval, chance_range, correlation_matrix
 from decoder.reference import can_align, fit_reference
 from decoder.samples import Origin, Samples, gather, held_out_folds
 from decoder.spec import DecoderSpec
@@ -174,6 +174,7 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
     -------
     scores : dict
         'two_way' (ties count half) and 'top1': share of windows whose picture is the most alike of all; each with
+        '<score>_interval', [low, high] (95 %, bootstrap over windows), and
         '<score>_chance', [low, high], as `chance_range`; 'baseline' of two_way: the same picture
         for all windows, which cannot be told from any other; 'pictures', 'windows'.
     """
@@ -187,6 +188,7 @@ def identification(r: Floats, rows: NDArray[np.intp], rng: np.random.Generator) 
     for name, hits in (("two_way", wins), ("top1", first)):
         null = np.array([hits[other, columns].mean() for other in relabelled])
         out[name] = round(float(hits[rows, columns].mean()), 4)
+        out[f"{name}_interval"] = [round(bound, 4) for bound in bootstrap_interval(hits[rows, columns], rng)]
         out[f"{name}_chance"] = chance_range(null)
     return out
 

@@ -62,21 +62,25 @@ def two_way(r: Floats, own: NDArray[np.intp] | None = None) -> Floats:
     ----------
     r : ndarray, shape (n, m)
         Similarity r[truth, reconstruction].
-    own : ndarray of int, shape (m,), or None
+    own : ndarray of int, shape (m,) or (permutations, m), or None
         Row of each reconstruction's truth; None: the diagonal.
 
     Returns
     -------
-    hits : ndarray, shape (m,)
+    hits : ndarray, shape of own
         For each reconstruction j: #(r[i, j] < r[own_j, j]) / (n - 1), a tie counting half; chance is 0.5.
     """
+    if own is not None and own.ndim > 1:
+        return np.stack([two_way(r, one) for one in own])
     similarity = _own(r, own)
     wins = (r < similarity).sum(axis=0) + 0.5 * ((r == similarity).sum(axis=0) - 1)
     return np.asarray(wins / (len(r) - 1))
 
 
 def top_k(r: Floats, k: int, own: NDArray[np.intp] | None = None) -> Floats:
-    """Whether each reconstruction's own truth is among the k most similar of n; shape (m,), chance k / n."""
+    """Whether each reconstruction's own truth is among the k most similar of n; shape as `two_way`, chance k / n."""
+    if own is not None and own.ndim > 1:
+        return np.stack([top_k(r, k, one) for one in own])
     return np.asarray((r > _own(r, own)).sum(axis=0) < k, dtype=np.float64)
 
 
@@ -184,11 +188,25 @@ def picture_scores(gallery: Images, own: NDArray[np.intp], reconstruction: Image
     Returns
     -------
     scores : dict
-        'pixcorr', 'ssim', 'two_way' (on pixels) and 'two_way_features' (on simple features), each of shape (n,).
+        'pixcorr', 'ssim' and those of `identification_scores`, each of shape (n,).
     """
     return {
         "pixcorr": pixcorr(gallery[own], reconstruction),
         "ssim": ssim(gallery[own], reconstruction),
+        **identification_scores(gallery, own, reconstruction),
+    }
+
+
+def identification_scores(gallery: Images, own: NDArray[np.intp], reconstruction: Images) -> dict[str, Floats]:
+    """Identify reconstructions among the pictures shown; parameters as `picture_scores`.
+
+    Returns
+    -------
+    scores : dict
+        'two_way' (on pixels) and 'two_way_features' (on simple features), each of the shape of `own`, which may be
+        (permutations, n).
+    """
+    return {
         "two_way": two_way(pixel_similarity(gallery, reconstruction), own),
         "two_way_features": two_way(feature_similarity(gallery, reconstruction), own),
     }
@@ -214,25 +232,40 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def permutation_p(
-    r: Floats, score: Callable[[Floats], Floats], rng: np.random.Generator, *, n_permutations: int = 1000
-) -> float:
-    """Probability that pictures paired at random score as well.
+def permuted(
+    own: NDArray[np.intp], n_pictures: int, rng: np.random.Generator, *, n_permutations: int = 1000
+) -> NDArray[np.intp]:
+    """Exchange the pictures that reconstructions are held against.
 
-    Pictures are permuted, not pairs: the n (n - 1) comparisons of two-way identification are not independent.
+    Pictures are permuted, not pairs: the n (n - 1) comparisons of two-way identification are not independent, nor are
+    reconstructions of one picture.
 
     Parameters
     ----------
-    r : ndarray, shape (n, n)
-        Similarity r[truth, reconstruction].
-    score : callable
-        `two_way`, or another score of such a matrix.
+    own : ndarray of int, shape (n,)
+        Picture of each reconstruction.
+    n_pictures : int
     rng : numpy.random.Generator
     n_permutations : int
+
+    Returns
+    -------
+    others : ndarray of int, shape (n_permutations, n)
     """
-    observed = score(r).mean()
-    null = [score(r[rng.permutation(len(r))]).mean() for _ in range(n_permutations)]
-    return float((1 + np.sum(np.asarray(null) >= observed)) / (1 + n_permutations))
+    return np.stack([rng.permutation(n_pictures)[own] for _ in range(n_permutations)])
+
+
+def p_value(observed: float, null: Floats) -> float:
+    """Probability of a score as high by chance, the observed one counted among the permutations (Phipson & Smyth 2010).
+
+    Parameters
+    ----------
+    observed : float
+    null : ndarray, shape (n_permutations,)
+        The same score with pictures (or labels) permuted.
+    """
+    # Sums of the same numbers in another order differ by rounding: that is no lower score.
+    return float((1 + np.sum(null >= observed - 1e-9)) / (1 + len(null)))
 
 
 def mean_auc(scores: Floats, rows: NDArray[np.intp]) -> float:
@@ -253,6 +286,32 @@ def mean_auc(scores: Floats, rows: NDArray[np.intp]) -> float:
         n_own, n_rest = own.sum(), (~own).sum()
         areas.append((rankdata(scores[:, k])[own].sum() - n_own * (n_own + 1) / 2) / (n_own * n_rest))
     return float(np.mean(areas))
+
+
+def category_interval(
+    score: Callable[[NDArray[np.intp]], float],
+    rows: NDArray[np.intp],
+    rng: np.random.Generator,
+    *,
+    n_samples: int = 1000,
+    level: float = 0.95,
+) -> list[float]:
+    """Percentile bootstrap interval of a score over windows, drawn anew within each category.
+
+    Parameters
+    ----------
+    score : callable
+        Of the chosen windows, shape (n,).
+    rows : ndarray of int, shape (n,)
+        True category of each window.
+    rng : numpy.random.Generator
+    n_samples : int
+    level : float
+        Coverage, in (0, 1).
+    """
+    members = [np.flatnonzero(rows == k) for k in np.unique(rows)]
+    drawn = [score(np.concatenate([rng.choice(own, len(own)) for own in members])) for _ in range(n_samples)]
+    return [round(float(bound), 4) for bound in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])]
 
 
 def chance_interval(

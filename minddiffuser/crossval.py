@@ -145,7 +145,7 @@ def picture_scores(
 ) -> dict[str, Any]:
     """Score pictures drawn from the decoded latents by the VAE alone, beside the mean of the pictures trained on."""
     from decoder.crossval import identification
-    from decoder.metrics import pixcorr, pixel_similarity
+    from decoder.metrics import bootstrap_interval, pixcorr, pixel_similarity
 
     rows = held_out.samples.rows
     drawn = _drawn(held_out, draw)
@@ -155,8 +155,10 @@ def picture_scores(
         baseline[test] = pixcorr(images[rows[test]], np.broadcast_to(mean, (len(test), *mean.shape)))
     rng = np.random.default_rng(SEED)
     other = (rows + rng.integers(1, len(images), len(rows))) % len(images)
+    own = pixcorr(images[rows], drawn)
     return {
-        "pixcorr": round(float(pixcorr(images[rows], drawn).mean()), 4),
+        "pixcorr": round(float(own.mean()), 4),
+        "pixcorr_interval": [round(bound, 4) for bound in bootstrap_interval(own, np.random.default_rng(SEED))],
         "pixcorr_mean_image": round(float(baseline.mean()), 4),
         "pixcorr_chance": round(float(pixcorr(images[other], drawn).mean()), 4),
         **identification(pixel_similarity(images, drawn), rows, rng),

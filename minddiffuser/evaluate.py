@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder import metrics
 from decoder.bundle import Bundle
 from decoder.datasets import Dataset
 from decoder.features import Features
-from decoder.metrics import mean_auc
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
@@ -38,6 +38,9 @@ from stream.windows import Window
 
 SCORING_SEED = 20261122
 """Of permutations and bootstrap: the same pictures get the same intervals every time."""
+
+PERMUTATIONS = 1000
+Rows = NDArray[np.intp]
 
 LIVE_SPEED = {"event": 1.0, "sliding": 1.0, "sample": 20.0}
 """How fast the live half replays: one vector a picture needs no real time, and waits for nobody."""
@@ -108,7 +111,9 @@ async def run_evaluate(
             agreement=answer.get("live_equals_offline"),
             checks=answer.get("checks"),
             versions=answer["versions"],
-            command=f"minddiffuser evaluate {bundle_folder}",
+            command=f"minddiffuser evaluate {bundle_folder}"
+            + " --offline" * (not live)
+            + (f" --limit {limit}" if limit is not None else ""),
         )
     return answer
 
@@ -212,17 +217,35 @@ def figures(received: Sequence[Received], dataset: Dataset, judges: Judges) -> d
     return picture_quality(received, dataset.stimuli, mean_training_image(dataset), judges)
 
 
-def category_figures(received: Sequence[Received]) -> dict[str, float]:
-    """AUC (mean over categories, one against the rest; chance 0.5) and accuracy of single windows, beside chance."""
+def category_figures(received: Sequence[Received]) -> dict[str, Any]:
+    """AUC (mean over categories, one against the rest; chance 0.5) and accuracy of single windows, beside chance.
+
+    Each with its `<score>_interval` (95 %, bootstrap over windows within each category) and `<score>_p` (categories of
+    windows permuted).
+    """
     names = sorted(received[0].meta["categories"])
     scores = np.array([[one.meta["categories"][name] for name in names] for one in received])
     rows = np.array([names.index(one.label) for one in received], dtype=np.intp)
-    figures_of = {
-        "auc": mean_auc(scores, rows),
-        "accuracy": float((scores.argmax(axis=1) == rows).mean()),
-        "accuracy_chance": float(np.bincount(rows).max() / len(rows)),
+    named = scores.argmax(axis=1)
+    accuracy_chance = float(np.bincount(rows).max() / len(rows))
+    return {
+        "chance": 0.5,
+        "accuracy_chance": round(accuracy_chance, 4),
+        **_with_chance("auc", lambda of, truth: metrics.mean_auc(scores[of], truth), rows),
+        **_with_chance("accuracy", lambda of, truth: float((named[of] == truth).mean()), rows),
     }
-    return {"chance": 0.5} | {name: round(value, 4) for name, value in figures_of.items()}
+
+
+def _with_chance(name: str, score: Callable[[Rows, Rows], float], rows: Rows) -> dict[str, Any]:
+    """Score windows (which, and what each is held against), with an interval and a probability by chance."""
+    rng, every = np.random.default_rng(SCORING_SEED), np.arange(len(rows))
+    observed = score(every, rows)
+    null = np.array([score(every, rng.permutation(rows)) for _ in range(PERMUTATIONS)])
+    return {
+        name: round(observed, 4),
+        f"{name}_interval": metrics.category_interval(lambda chosen: score(chosen, rows[chosen]), rows, rng),
+        f"{name}_p": round(metrics.p_value(observed, null), 4),
+    }
 
 
 def picture_quality(

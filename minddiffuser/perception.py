@@ -119,7 +119,7 @@ class Judges:
             'two_way_<network>', or 'distance_<network>' (1 - correlation, lower is better). Of CLIP also
             'retrieval_top1' and 'retrieval_top5': own picture among the one or five most similar of the k, chance
             1/k and 5/k; 'concept_top1' and 'concept_top5': own concept's name among the nearest of all names that
-            the gallery has. Each of shape (n,).
+            the gallery has. Each of the shape of the rows, which may be (permutations, n).
         """
         shown = {name: embed(gallery) for name, embed in self.embed.items()}
         names = sorted(set(concepts))
@@ -132,7 +132,7 @@ class Judges:
                 seen = embed(reconstruction)
                 r = metrics.correlation_matrix(shown[name], seen)
                 if name in NETWORKS and NETWORKS[name].distance:
-                    found[f"distance_{name}"] = 1 - r[own, np.arange(len(own))]
+                    found[f"distance_{name}"] = 1 - r[own, np.arange(r.shape[1])]
                     continue
                 found[f"two_way_{name}"] = metrics.two_way(r, own)
                 if name == "clip":

@@ -46,7 +46,8 @@ def score(
     dict
         `<stage>`, `mean_image` and `chance`, each with the scores of `decoder.metrics.picture_scores` and the judge's;
         `<stage>_interval` with [low, high] (95 %, bootstrap over reconstructions); `gain` of stage 2 over
-        stage 1 with its paired interval, where there are both; `n` reconstructions of `pictures` pictures.
+        stage 1 with its paired interval, where there are both; `p` of the final pictures' identification: how
+        probable a score as good is by chance, pictures permuted; `n` reconstructions of `pictures` pictures.
     """
     result: dict[str, Any] = {"n": len(own), "pictures": len(gallery)}
 
@@ -69,7 +70,18 @@ def score(
             name: {"mean": round(float(gain.mean()), 4), "interval": _interval(gain, rng)}
             for name, gain in gains.items()
         }
+    last = list(stages)[-1]
+    others = metrics.permuted(own, len(gallery), rng)
+    null = metrics.identification_scores(gallery, others, stages[last])
+    if judge is not None:
+        null |= judge(others, stages[last])
+    result["p"] = {name: _p_value(name, float(scores[last][name].mean()), values) for name, values in null.items()}
     return result
+
+
+def _p_value(name: str, observed: float, null: NDArray[np.float64]) -> float:
+    sign = -1 if name.startswith("distance") else 1  # of a distance, lower is better
+    return round(metrics.p_value(sign * observed, sign * null.mean(axis=1)), 4)
 
 
 def _means(scores: Scores) -> dict[str, float]:

@@ -46,7 +46,8 @@ METHODS = (
     "among the nearest of all names shown, by CLIP. CLIP is the one the engine uses: its first blocks are what stage "
     "2 optimises. Simple features: contrast, luminance, colour and edges in cells. Mean image: the mean of the "
     "training pictures in place of every reconstruction. Chance: each final picture held against a picture that was "
-    "not shown. Brackets: 95 % bootstrap over reconstructions."
+    "not shown. Brackets: 95 % bootstrap over reconstructions. p: how probable it is by chance that the final pictures "
+    "are identified as well; 1,000 permutations of the pictures, and the figure itself counted among them."
 )
 CHECKS = {
     "hard_two_way": "Two-way identification by CLIP against the five pictures most like the true one; chance .5. "
@@ -137,11 +138,14 @@ def _figures(found: Mapping[str, Any]) -> list[str]:
         return [table("Figures", ("figure", "value"), rows)]
     names = [name for name in LABELS if name in found["stage2"]]
     head = f"<p>{found['n']} reconstructions of {found['pictures']} pictures.</p>"
-    cells = [[LABELS[name], *(_cell(found, kind, name) for kind in KINDS), _gain(found, name)] for name in names]
+    cells = [
+        [LABELS[name], *(_cell(found, kind, name) for kind in KINDS), _gain(found, name), _p(found, name)]
+        for name in names
+    ]
     return [
         head,
         chart(found, {name: LABELS[name] for name in names if not name.startswith("distance")}),
-        table("Figures", ("figure", *KINDS.values(), "gain of stage 2"), cells),
+        table("Figures", ("figure", *KINDS.values(), "gain of stage 2", "p"), cells),
     ]
 
 
@@ -157,6 +161,11 @@ def _gain(found: Mapping[str, Any], name: str) -> str:
         return "-"
     low, high = gain["interval"]
     return f"{gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _p(found: Mapping[str, Any], name: str) -> str:
+    p = found.get("p", {}).get(name)
+    return "-" if p is None else f"{p:.3f}"
 
 
 def _short(value: float) -> str:

@@ -101,12 +101,39 @@ def test_bootstrap_interval_covers_the_mean() -> None:
     assert 88 <= sum(low < 3 < high for low, high in intervals) <= 99
 
 
-def test_permutation_p_tells_signal_from_noise() -> None:
-    """The probability is small for matched pictures, and not for independent ones."""
+def test_permuted_pictures_tell_signal_from_noise() -> None:
+    """Matched pictures are as unlikely by chance as so many permutations can say, and independent ones are likely."""
     rng = np.random.default_rng(0)
-    noise = rng.normal(size=(30, 30))
-    assert metrics.permutation_p(noise + 3 * np.eye(30), metrics.two_way, rng, n_permutations=200) < 0.01
-    assert metrics.permutation_p(noise, metrics.two_way, rng, n_permutations=200) > 0.05
+    noise, own = rng.normal(size=(30, 60)), np.repeat(np.arange(30), 2)
+    others = metrics.permuted(own, 30, rng, n_permutations=200)
+    for r, least, most in ((noise + 3 * np.eye(30)[:, own], 1 / 201, 1 / 201), (noise, 0.05, 1)):
+        null = metrics.two_way(r, others).mean(axis=1)
+        assert null.mean() == pytest.approx(0.5, abs=0.02)
+        assert least <= metrics.p_value(metrics.two_way(r, own).mean(), null) <= most
+    assert (others[:, ::2] == others[:, 1::2]).all()  # both reconstructions of a picture go with the same other picture
+
+
+def test_a_p_value_is_uniform_where_nothing_is_decoded() -> None:
+    """Of independent noise, a share of about a tenth has a probability of at most a tenth."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(200):
+        r = rng.normal(size=(12, 12))
+        null = metrics.two_way(r, metrics.permuted(np.arange(12), 12, rng, n_permutations=99)).mean(axis=1)
+        found.append(metrics.p_value(metrics.two_way(r).mean(), null))
+    assert 0.05 < np.mean(np.array(found) <= 0.1) < 0.16
+
+
+def test_an_interval_of_categories_covers_the_score() -> None:
+    """Of 60 samples with a known accuracy, about 57 intervals hold it, however unequal the categories are."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat([0, 1, 2], [60, 30, 10])
+    held = 0
+    for _ in range(60):
+        hits = rng.random(100) < 0.7
+        low, high = metrics.category_interval(lambda of, hits=hits: float(hits[of].mean()), rows, rng, n_samples=300)
+        held += low < 0.7 < high
+    assert 51 <= held <= 60
 
 
 def test_correlated_errors_are_told_from_the_truth() -> None:

@@ -1,0 +1,293 @@
+"""What each part is worth: the demo's setup with one thing changed, beside the full setup on the same pictures."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder import metrics
+from decoder.bundle import Bundle
+from decoder.features import Features
+from decoder.pose import pose, pose_errors, pose_of_mask
+from engine.desk.compose import alpha_of, load_test_stimuli
+from engine.desk.pack import load_pack
+from engine.models import load_models
+from engine.reconstructor import Reconstructor
+from engine.spec import EngineSpec
+from minddiffuser.config import Config, load_config
+from minddiffuser.console import progress
+from minddiffuser.data import CALIBRATION_SEED, load_dataset
+from minddiffuser.evaluate import first_events
+from minddiffuser.live import ready_engine
+from minddiffuser.perception import Judges
+from minddiffuser.training import train
+from stream.ingest import windows_of
+from stream.recordings import Recording
+from stream.windows import Window
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+SEED = 20261125
+FULL = "the demo as it is"
+SCORES = {
+    "pixcorr": "PixCorr",
+    "ssim": "SSIM",
+    "two_way": "two-way, pixels",
+    "two_way_features": "two-way, simple features",
+    "two_way_clip": "two-way, CLIP",
+    "concept_top5": "concept, first five",
+    "position": "position error",
+    "size": "size error",
+    "orientation": "orientation error",
+}
+FEW_CHANNELS = {
+    32: "Fp1 Fp2 F7 F3 F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 CP5 CP1 CP2 CP6 P7 P3 Pz P4 P8 PO7 PO3 POz PO4 PO8 O1 Oz "
+    "O2",
+    16: "F3 F4 C3 Cz C4 P7 P3 Pz P4 P8 PO7 PO8 POz O1 Oz O2",
+    8: "Pz P7 P8 PO7 PO8 O1 Oz O2",
+}
+"""Caps that are sold: 32 over the whole head, 16 and 8 with most electrodes over the visual cortex."""
+TRAINING = (225, 450, 900)
+WINDOWS = (0.15, 0.25, 0.35)
+REPEATS = (1, 4, 20)
+BANK = 4000
+EXACT_PICTURES, ONESTEP_PICTURES = 4, 30
+PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Pictures of one variant: which of the lab's pictures they should show, and both stages."""
+
+    own: NDArray[np.intp]
+    first: Pixels
+    final: Pixels
+
+
+class Lab:
+    """The simulated participant of a config, the decoder trained on it, and what its test pictures truly show.
+
+    Parameters
+    ----------
+    config_file : Path
+    n_pictures : int
+        Test windows, the first of the run.
+    """
+
+    def __init__(self, config_file: Path, n_pictures: int) -> None:
+        self.config = load_config(config_file)
+        self.models = load_models(self.config.engine.models, self.config.engine.device)
+        with progress() as report:
+            self.dataset = load_dataset(self.config, None, self.models, report)
+        self.live = first_events(self.dataset.live, n_pictures)
+        self.bundle = train(self.config, self.dataset, self.models)
+        self.windows = self.cut(self.config)
+        self.labels = tuple(sorted({_label(window) for window in self.windows}))
+        self.shown = self.dataset.stimuli.select(self.labels)
+        self.judge = Judges(self.models).against(self.shown.images, self.shown.concepts)
+        pack, named = load_pack(), {stimulus.name: stimulus for stimulus in load_test_stimuli()}
+        self.true = [pose_of_mask(alpha_of(pack, named[label])) for label in self.labels]
+
+    def cut(self, config: Config, recording: Recording | None = None) -> list[Window]:
+        """Cut the test run as a config says."""
+        cut = windows_of(recording or self.live, config.window, config.filters, config.source, config.extra)
+        return [window for window in cut if not window.quality.rejected]
+
+    def make(self, features: Sequence[Features], windows: Sequence[Window], spec: EngineSpec, bundle: Bundle) -> Made:
+        """Reconstruct decoded windows."""
+        engine: Reconstructor = ready_engine(spec, bundle, self.models)
+        first: list[Pixels] = []
+        final = [
+            engine.reconstruct([one], on_preview=lambda made: first.append(made[0].pixels))[0].pixels
+            for one in features
+        ]
+        return Made(self.shown.rows(_label(window) for window in windows), np.stack(first), np.stack(final))
+
+    def full(self) -> Made:
+        """Make the pictures of the setup as it is."""
+        return self.make(self.bundle.decode(self.windows), self.windows, self.config.engine, self.bundle)
+
+    def retrained(self, changes: Mapping[str, Any], n_training: int | None = None) -> Made:
+        """Train anew with some parts of the config changed, and make pictures of the same windows."""
+        config = changed(self.config, changes)
+        trained_on = tuple(first_events(run, n_training) for run in self.dataset.train)
+        bundle = train(config, replace(self.dataset, train=trained_on), self.models)
+        windows = self.cut(config)
+        return self.make(bundle.decode(windows), windows, config.engine, bundle)
+
+    def scores(self, own: NDArray[np.intp], pictures: Pixels) -> dict[str, Floats]:
+        """Score pictures one by one, held against the true ones; each (n,), NaN where a figure has no orientation."""
+        found = metrics.picture_scores(self.shown.images, own, pictures) | self.judge(own, pictures)
+        found |= pose_errors([pose(picture) for picture in pictures], [self.true[row] for row in own])
+        return {name: found[name] for name in SCORES}
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Give a config with some keys changed, by their paths ('decoder.blocks')."""
+    raw = config.model_dump(mode="json", exclude_defaults=True)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        part = raw
+        for section in sections:
+            part = part.setdefault(section, {})
+        part[key] = value
+    return Config.model_validate(raw)
+
+
+def _label(window: Window) -> str:
+    assert window.event is not None
+    return window.event.label
+
+
+def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Leave out stage 2, z, and both."""
+    full = lab.full()
+    yield FULL, full
+    yield "without stage 2", Made(full.own, full.first, full.first)
+    decoded = [replace(one, z=None) for one in lab.bundle.decode(lab.windows)]
+    without = lab.make(decoded, lab.windows, lab.config.engine, lab.bundle)
+    yield "without z", without
+    yield "without z and stage 2", Made(without.own, without.first, without.first)
+    whole = changed(lab.config, {"engine.structure.finish": 0.0})
+    yield "without the last UNet call", lab.make(lab.bundle.decode(lab.windows), lab.windows, whole.engine, lab.bundle)
+
+
+def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Stage 2 by the way its gradients take: few pictures, as exact takes a minute for each."""
+    yield f"fast ({FULL})", lab.full()
+    structure = lab.config.engine.structure
+    for mode, n, more in (("onestep", ONESTEP_PICTURES, {}), ("exact", EXACT_PICTURES, PAPER)):
+        windows = lab.windows[:n]
+        spec = structure.model_copy(update={"mode": mode, **more})
+        engine = lab.config.engine.model_copy(update={"structure": spec})
+        steps = f", {spec.iterations} steps, {len(windows)} pictures"
+        yield f"{mode}{steps}", lab.make(lab.bundle.decode(windows), windows, engine, lab.bundle)
+
+
+def blocks(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Decode s from fewer CLIP blocks."""
+    own = lab.config.decoder.blocks
+    yield f"{FULL}: s of blocks {_listed(own)}", lab.full()
+    for n in range(1, len(own)):
+        yield f"s of blocks {_listed(own[:n])}", lab.retrained({"decoder.blocks": list(own[:n])})
+
+
+def text(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Decode c token by token, or from the embedding through a prior."""
+    yield f"{FULL}: c by {lab.config.decoder.c_from}", lab.full()
+    prior = {
+        "decoder.features": [*lab.config.decoder.features, "e"],
+        "decoder.c_from": "embedding",
+        "decoder.family": "ridge",
+    }
+    yield "c from the prior, learned from the pictures shown", lab.retrained(prior)
+    yield f"c from the prior, learned from {BANK:,} captioned pictures", lab.retrained({**prior, "data.bank": BANK})
+
+
+def repeats(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Average several presentations before they are decoded, by the decoder trained on single ones."""
+    yield FULL, lab.full()
+    windows = lab.cut(lab.config, _repeated(lab))
+    of: dict[str, list[Window]] = {label: [] for label in lab.labels}
+    for window in windows:
+        of[_label(window)].append(window)
+    for n in REPEATS:
+        means = [
+            replace(mine[0], data=np.mean([window.data for window in mine[:n]], axis=0, dtype=np.float32))
+            for mine in of.values()
+        ]
+        yield (
+            f"mean of {n}, a run of its own" if n > 1 else "1, the same run",
+            lab.make(lab.bundle.decode(means), means, lab.config.engine, lab.bundle),
+        )
+
+
+def _repeated(lab: Lab) -> Recording:
+    """Record the participant again while the test pictures are shown 20 times each."""
+    from decoder.simulate import Participant
+    from engine.desk.compose import compose, images
+    from stream.recordings import read
+
+    spec = lab.config.data
+    calibration = compose(load_pack(), spec.pictures, CALIBRATION_SEED + spec.seed)
+    meanings = lab.models.embed_texts([stimulus.concept for stimulus in calibration])
+    participant = Participant("eeg", spec.preset, spec.seed, images(calibration), meanings)
+    shown = lab.shown
+    raw, _ = participant.record(
+        *(shown.images, lab.models.embed_texts(list(shown.concepts)), list(shown.ids)),
+        run=2,
+        repeats=max(REPEATS),
+        soa=spec.soa,
+    )
+    file = Path("repeated_raw.fif")
+    raw.save(file, fmt="single", overwrite=True, verbose="error")
+    return read(file)
+
+
+def channels(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Keep fewer channels, for training too."""
+    yield f"{FULL}: {len(lab.windows[0].channels)} channels", lab.full()
+    for n, names in FEW_CHANNELS.items():
+        yield f"{n} channels", lab.retrained({"filters.channels": names.split()})
+
+
+def windows(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Cut windows shorter: the picture comes as much sooner."""
+    yield f"{FULL}: {1000 * lab.config.window.tmax:.0f} ms", lab.full()
+    for tmax in WINDOWS:
+        yield f"{1000 * tmax:.0f} ms", lab.retrained({"window.tmax": tmax})
+
+
+def pictures(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Train on fewer pictures: a second each, so 225 are a calibration of four minutes."""
+    yield f"{FULL}: {lab.config.data.pictures} training pictures", lab.full()
+    for n in TRAINING:
+        yield f"{n} training pictures", lab.retrained({}, n)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers)
+
+
+GROUPS: dict[str, Callable[[Lab], Iterator[tuple[str, Made]]]] = {
+    made.__name__: made for made in (stages, modes, blocks, text, repeats, channels, windows, pictures)
+}
+
+
+def compare(lab: Lab, group: str) -> list[dict[str, Any]]:
+    """Score the variants of a group, each beside the first on the same pictures.
+
+    Returns
+    -------
+    list of dict
+        'name', 'n'; 'values' and 'intervals' (95 %, bootstrap over pictures) by score, and 'differences' from the
+        first variant: 'mean' and its paired 'interval'.
+    """
+    rows: list[dict[str, Any]] = []
+    base: dict[int, dict[str, float]] = {}
+    for name, made in GROUPS[group](lab):
+        scores = lab.scores(made.own, made.final)
+        if not rows:
+            base = {own: {key: scores[key][k] for key in SCORES} for k, own in enumerate(made.own.tolist())}
+        full = {key: np.array([base.get(k, {}).get(key, np.nan) for k in made.own.tolist()]) for key in SCORES}
+        rng = np.random.default_rng(SEED)
+        row: dict[str, Any] = {"name": name, "n": len(made.own), "values": {}, "intervals": {}, "differences": {}}
+        for key in SCORES:
+            row["values"][key], row["intervals"][key] = _mean(scores[key], rng)
+            mean, interval = _mean(scores[key] - full[key], rng)
+            if rows:
+                row["differences"][key] = {"mean": mean, "interval": interval}
+        rows.append(row)
+    return rows
+
+
+def _mean(values: Floats, rng: np.random.Generator) -> tuple[float | None, list[float] | None]:
+    """Mean and interval of those that are numbers; None where there are fewer than two."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2:
+        return None, None
+    return round(float(known.mean()), 4), [round(bound, 4) for bound in metrics.bootstrap_interval(known, rng)]

@@ -1,0 +1,172 @@
+"""One step: train and evaluate a setup, and say what came of it."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import os
+import platform
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results.setups import ROOT, Figure, Setup, data_folder
+
+SHEET_SIDE = 64
+"""Pixels of each picture on a sheet."""
+
+
+def run_step(setup: Setup, out: Path) -> dict[str, Any]:
+    """Carry out a setup.
+
+    Parameters
+    ----------
+    setup : Setup
+    out : Path
+        Folder that gets the setup's page and sheet of pictures.
+
+    Returns
+    -------
+    dict
+        What goes into its JSON.
+    """
+    began = time.monotonic()
+    protocols = {"test": _test, "folds": _folds, "ablations": _ablations}
+    out = out.resolve()
+    with tempfile.TemporaryDirectory(prefix="minddiffuser-results-") as scratch, _inside(Path(scratch)):
+        found = protocols[setup.protocol](setup, out)
+    return {
+        "setup": setup.name,
+        **{
+            name: getattr(setup, name)
+            for name in ("config", "protocol", "species", "modality", "data", "split", "note")
+        },
+        **found,
+        "seconds": round(time.monotonic() - began, 1),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: version(name)
+                for name in ("torch", "diffusers", "open_clip_torch", "mne", "numpy", "scikit-learn")
+            },
+        },
+    }
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in a folder: what is written into a page as its command then says nothing of this machine."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _data(setup: Setup) -> Path | None:
+    return data_folder() if setup.folder else None
+
+
+def _test(setup: Setup, out: Path) -> dict[str, Any]:
+    from minddiffuser.evaluate import run_evaluate
+    from minddiffuser.training import train_from_file
+
+    bundle, page = Path("bundles") / setup.config, out / f"{setup.name}.html"
+    train_from_file(ROOT / "configs" / f"{setup.config}.yaml", _data(setup), bundle)
+    answer = asyncio.run(
+        run_evaluate(bundle, _data(setup), asyncio.Event(), live=setup.live, limit=setup.limit, page=page)
+    )
+    given = {"": True, " --offline": not setup.live, f" --limit {setup.limit}": setup.limit is not None}
+    options = "".join(text for text, said in given.items() if said)
+    if "stage2" in answer["offline"]:
+        write_sheet(page, page.with_suffix(".webp"))
+    return {
+        "command": f"minddiffuser train configs/{setup.config}.yaml && minddiffuser evaluate {bundle}{options}",
+        "figures": list(figures_of_test(answer["offline"], setup.figures)),
+        "answer": answer,
+    }
+
+
+def figures_of_test(found: Mapping[str, Any], wanted: tuple[Figure, ...]) -> Iterator[dict[str, Any]]:
+    """Pick figures from what `minddiffuser evaluate` says of a test run (`offline`)."""
+    for figure in wanted:
+        if "stage2" not in found:
+            chance = found.get(f"{figure.key}_chance", found["chance"])
+            row = {"value": found[figure.key], "interval": found[f"{figure.key}_interval"], "chance": chance}
+            yield {"key": figure.key, "label": figure.label, **row, "p": found[f"{figure.key}_p"]}
+            continue
+        if figure.optional and figure.key not in found["stage2"]:
+            continue
+        yield {
+            "key": figure.key,
+            "label": figure.label,
+            "value": found["stage2"][figure.key],
+            "interval": found["stage2_interval"][figure.key],
+            **{name: found[name].get(figure.key) for name in ("stage1", "mean_image", "chance", "p")},
+        }
+
+
+def _folds(setup: Setup, _: Path) -> dict[str, Any]:
+    from minddiffuser.crossval import evaluate_config
+
+    answer = evaluate_config(ROOT / "configs" / f"{setup.config}.yaml", _data(setup))
+    reported = {**answer["reported"], **dict(setup.reported)}
+    return {
+        "command": f"minddiffuser evaluate configs/{setup.config}.yaml",
+        "figures": list(figures_of_folds(answer["scores"], setup.figures, reported)),
+        "answer": answer,
+    }
+
+
+def figures_of_folds(
+    scores: Mapping[str, Any], wanted: tuple[Figure, ...], reported: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Pick figures from what cross-validation says; of those reported with the data, a feature's go by name alone."""
+    for figure in wanted:
+        feature, _, name = figure.key.rpartition(".")
+        found = scores[feature] if feature else scores
+        plain = name if feature in {"", "picture"} else figure.key
+        mean_image = found.get("pixcorr_mean_image") if name == "pixcorr" else None
+        yield {
+            "key": figure.key,
+            "label": figure.label,
+            "value": found[name],
+            "interval": found[f"{name}_interval"],
+            "chance": found[f"{name}_chance"],
+            "mean_image": mean_image,
+            "reported": reported.get(figure.key, reported.get(plain)),
+        }
+
+
+def _ablations(setup: Setup, _: Path) -> dict[str, Any]:
+    from benchmarks.results.ablations import Lab, compare
+
+    assert setup.limit is not None
+    group = setup.name.partition("-")[2]
+    lab = Lab(ROOT / "configs" / f"{setup.config}.yaml", setup.limit)
+    return {"command": f"python -m benchmarks.results {setup.name}", "group": group, "rows": compare(lab, group)}
+
+
+def write_sheet(page: Path, file: Path) -> None:
+    """Lay the pictures of an evaluation's page out on one sheet: best, median and worst, six of each."""
+    from PIL import Image
+
+    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', page.read_text("utf-8"))
+    shape = (3, len(found) // 9, 3)  # groups; pictures of a group; shown, stage 1, final
+    tiles = []
+    for code in found:
+        with Image.open(io.BytesIO(base64.b64decode(code))) as image:
+            tiles.append(np.asarray(image.convert("RGB").resize((SHEET_SIDE, SHEET_SIDE))))
+    grid = np.stack(tiles).reshape(*shape, SHEET_SIDE, SHEET_SIDE, 3)
+    gap = np.full((*shape[:2], SHEET_SIDE, SHEET_SIDE // 8, 3), 255, np.uint8)
+    trios = np.concatenate([*(grid[:, :, k] for k in range(3)), gap], axis=3)
+    rows = [np.concatenate(list(row), axis=1) for row in trios]
+    Image.fromarray(np.concatenate(rows)).save(file, "WEBP", quality=80)
