@@ -209,8 +209,8 @@ def category_scores(logits: Floats, trials: Trials) -> dict[str, Any]:
     -------
     scores : dict
         'auc' (mean over categories, one against the rest) and 'accuracy'; 'auc_chance' and 'accuracy_chance', each
-        [low, high]: what 95 % of labels permuted within runs reach; 'baseline': accuracy of always naming the most
-        frequent category; 'runs': accuracy by run; 'n'.
+        [low, high]: what 95 % of labels permuted within runs, block by block, reach; 'baseline': accuracy of always
+        naming the most frequent category; 'runs': accuracy by run; 'n'.
     """
     rng = np.random.default_rng(0)
     posterior, rows = softmax(logits), trials.rows
