@@ -241,8 +241,8 @@ def category_scores(logits: Floats, trials: Trials) -> dict[str, Any]:
     scores : dict
         'auc' (mean over categories, one against the rest) and 'accuracy', each with '<score>_interval', [low, high]
         (95 %, bootstrap over windows within each category), and '<score>_chance', [low, high]: what 95 % of labels
-        permuted within runs reach; 'baseline': accuracy of always naming the most
-        frequent category; 'runs': accuracy by run; 'n'.
+        permuted within runs, block by block, reach; 'baseline': accuracy of always naming the most frequent category;
+        'runs': accuracy by run; 'n'.
     """
     rng, drawn = np.random.default_rng(0), np.random.default_rng(1)
     posterior, rows = softmax(logits), trials.rows

@@ -324,7 +324,8 @@ def chance_interval(
 ) -> list[float]:
     """Range in which a cross-validated score of labels lies by chance, 95 %.
 
-    Labels are permuted within runs, as drift stays with its run.
+    Labels are permuted within runs, as drift stays with its run, and stretches of one label are never torn apart: what
+    drifts is alike all through a block, however many trials it has.
 
     Parameters
     ----------
@@ -339,12 +340,16 @@ def chance_interval(
     -------
     interval : [low, high], as `chance_range`
     """
-    members = [np.flatnonzero(runs == name) for name in np.unique(runs)]
+    blocks = []
+    for name in np.unique(runs):
+        own = np.flatnonzero(runs == name)
+        starts = np.flatnonzero(np.diff(rows[own], prepend=-1))
+        blocks.append((own, rows[own][starts], np.diff(starts, append=len(own))))
     null = []
     for _ in range(n_permutations):
         permuted = rows.copy()
-        for own in members:
-            permuted[own] = rng.permutation(rows[own])
+        for own, labels, lengths in blocks:
+            permuted[own] = np.repeat(rng.permutation(labels), lengths)
         null.append(score(permuted))
     return chance_range(np.asarray(null))
 

@@ -93,6 +93,31 @@ class StimulusTable:
         groups, concepts = (tuple(own[row] for row in rows) if own else () for own in (self.groups, self.concepts))
         return StimulusTable(tuple(ids), self.images[rows], captions, groups, concepts)
 
+    def joined(self, other: "StimulusTable") -> "StimulusTable":
+        """Add the pictures of another table whose ids are new.
+
+        Raises
+        ------
+        StimulusError
+            If an id stands for one picture here and for another there.
+        """
+        known = set(self.ids)
+        shared = [name for name in other.ids if name in known]
+        for name, mine, theirs in zip(shared, self.rows(shared), other.rows(shared), strict=True):
+            if not np.array_equal(self.images[mine], other.images[theirs]):
+                raise StimulusError(f"stimulus id {name!r} stands for two different pictures; give each its own id")
+        if len(shared) == len(other):
+            return self
+        new = other.select([name for name in other.ids if name not in known])
+        both = self.captions is not None and new.captions is not None
+        return StimulusTable(
+            self.ids + new.ids,
+            np.concatenate([self.images, new.images]),
+            (self.captions or ()) + (new.captions or ()) if both else None,
+            self.groups + new.groups,
+            self.concepts + new.concepts if self.concepts and new.concepts else (),
+        )
+
     def content_hash(self) -> str:
         """Hash pictures and captions, not their ids: what targets are computed from."""
         digest = hashlib.sha256(str(self.images.shape).encode())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from decoder.datasets import SELECTED, Form, PerSession
+from decoder.datasets import ONE_MONTAGE, SELECTED, Form, PerSession
 from decoder.realign import RealignSpec
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
@@ -83,8 +83,10 @@ class DataSpec(Strict):
     bank: int | Path | None = None
     """Captioned pictures that nobody is shown, from which the prior from e to c learns (decoder.c_from): how many to
     compose, or a folder like `stimuli`; left out, it learns from the pictures that were shown."""
-    subject: int = Field(1, ge=1)
-    """Participant of a data set with several (things-eeg2, things-meg, nsd)."""
+    subject: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several), Field(min_length=1)] = (1,)
+    """Participant of a data set with several (things-eeg2, things-meg, nsd, simulated), counted from 1; a list, where
+    all have the same channels: they are trained on together, `decoder.split: subject` holds each out, and the bundle
+    is a start for anybody (`train --from`). The first one's test recording is replayed and evaluated."""
     sessions: int | None = Field(None, ge=1)
     """Only the participant's first so many sessions; null: all, and none may be missing."""
     per_session: PerSession = "none"
@@ -104,6 +106,10 @@ class DataSpec(Strict):
         chosen = {name for known in SELECTED.values() for name in known} & self.model_fields_set
         if unused := chosen - SELECTED.get(self.dataset, frozenset()):
             raise ValueError(f"data set {self.dataset!r} leaves no choice of {', '.join(sorted(unused))}; take it out")
+        if len(set(self.subject)) < len(self.subject):
+            raise ValueError(f"subject names a participant twice: {list(self.subject)}")
+        if len(self.subject) > 1 and self.dataset not in ONE_MONTAGE:
+            raise ValueError(f"participants of {self.dataset!r} have channels of their own: name one subject")
         return self
 
 

@@ -19,10 +19,13 @@ from minddiffuser.console import Report
 from minddiffuser.errors import AppError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from decoder.datasets import Dataset
     from decoder.stimuli import StimulusTable
     from engine.desk.compose import Stimulus
     from engine.models import Models
+    from stream.recordings import Recording
 
 LOG = logging.getLogger(__name__)
 CALIBRATION_SEED = 7_000_000
@@ -49,11 +52,21 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
     AppError
         A recorded data set without a folder to look in.
     """
+    from decoder.datasets import together
+
     spec = config.data
-    if spec.dataset.startswith("simulated-"):
-        return simulated(spec, models, report)
     if spec.dataset == "recording":
         return own_recording(spec, config.source.unit)
+    one = partial(_of_one, spec, data_dir=data_dir, models=models, report=report)
+    if len(spec.subject) == 1:
+        return one(spec.subject[0])
+    return together({f"subject {subject}": one(subject) for subject in spec.subject})
+
+
+def _of_one(spec: DataSpec, subject: int, *, data_dir: Path | None, models: Models, report: Report) -> Dataset:
+    """Load one participant."""
+    if spec.dataset.startswith("simulated-"):
+        return simulated(spec.model_copy(update={"subject": (subject,)}), models, report)
     if data_dir is None:
         raise AppError(
             f"data set {spec.dataset!r} is not part of the project: say where it lies with --data or MINDDIFFUSER_DATA"
@@ -62,7 +75,7 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
 
     selection = Selection(
         seed=spec.seed,
-        subject=spec.subject,
+        subject=subject,
         sessions=spec.sessions,
         per_session=spec.per_session,
         repeats=spec.repeats,
@@ -92,13 +105,30 @@ def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
     if spec.live is None:
         LOG.warning("data.live names no recording: what is evaluated is what the decoder was trained on")
     calibration = tuple(in_unit(read(where), unit) for where in spec.train)
+    subjects, sessions = _origins(spec, calibration)
     return Dataset(
         name=calibration[0].name.partition(".")[0],
         description=calibration[0].description,
         train=calibration,
         live=in_unit(read(spec.live), unit) if spec.live else calibration[-1],
         stimuli=read_stimuli(spec.stimuli),
+        sessions=sessions,
+        subjects=subjects,
     )
+
+
+def _origins(spec: DataSpec, calibration: Sequence[Recording]) -> tuple[dict[str, str], dict[str, str]]:
+    """Say which participant and session each run of a BIDS data set is of, as its file's name has it."""
+    from stream.bids import entities
+
+    of_bids = [
+        (recording.name, entities(recording.name))
+        for where, recording in zip(spec.train, calibration, strict=True)
+        if not isinstance(where, Path)
+    ]
+    subjects = {name: own["sub"] for name, own in of_bids}
+    sessions = {name: f"{own['sub']} {own['ses']}" for name, own in of_bids if "ses" in own}
+    return subjects, sessions
 
 
 def caption_bank(spec: DataSpec) -> StimulusTable | None:
@@ -169,7 +199,7 @@ def record(
         Run(images(run), models.embed_texts([stimulus.concept for stimulus in run]), [one.name for one in run])
         for run in shown
     ]
-    write = _scan if modality == "fmri" else partial(_record_waves, modality)
+    write = _scan if modality == "fmri" else partial(record_waves, modality)
     report("recording the simulated participant", 0, 1)
     write(spec, runs, folder)
     report("recording the simulated participant", 1, 1)
@@ -187,11 +217,14 @@ class Run:
 RUNS = ("calibration", "test")
 
 
-def _record_waves(modality: Literal["eeg", "meg"], spec: DataSpec, runs: list[Run], folder: Path) -> None:
+def record_waves(modality: Literal["eeg", "meg"], spec: DataSpec, runs: list[Run], folder: Path) -> None:
+    """Record what a simulated participant's sensors say to the calibration run and to the test run."""
     from decoder.simulate import Participant
 
-    participant = Participant(modality, spec.preset, spec.seed, runs[0].images, runs[0].meanings)
-    for number, (name, run) in enumerate(zip(RUNS, runs, strict=True)):
+    # Another participant has another head and other noise; the pictures are the same.
+    seed, before = spec.seed + spec.subject[0] - 1, len(RUNS) * (spec.subject[0] - 1)
+    participant = Participant(modality, spec.preset, seed, runs[0].images, runs[0].meanings)
+    for number, (name, run) in enumerate(zip(RUNS, runs, strict=True), before):
         raw, truth = participant.record(run.images, run.meanings, run.labels, run=number, soa=spec.soa)
         raw.save(folder / f"{name}_raw.fif", fmt="single", overwrite=True, verbose="error")
         truth.save(folder / f"{name}_truth.npz")

@@ -124,6 +124,11 @@ def run_at(path: Path) -> BidsRun | None:
     return BidsRun(bids=path) if folder or (_is_run(path) and root_of(path)) else None
 
 
+def entities(file: str) -> dict[str, str]:
+    """Give what a file's name says of its run: {'sub': '01', 'ses': '2', 'task': 'x'}."""
+    return _name(Path(file)).entities
+
+
 def _name(path: Path) -> _Name:
     stem, dot, extension = path.name.partition(".")
     *parts, suffix = stem.split("_")

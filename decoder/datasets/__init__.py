@@ -1,7 +1,7 @@
 """Readers for recorded data sets, each with splits that cannot leak."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -84,6 +84,51 @@ class Selection:
     side: int = 128
 
 
+def together(by_subject: Mapping[str, Dataset]) -> Dataset:
+    """Put participants of one data set side by side, to be trained on together.
+
+    Parameters
+    ----------
+    by_subject : mapping of str to Dataset
+        What each saw, by the participant's name; it goes before the names of recordings and sessions.
+
+    Returns
+    -------
+    dataset : Dataset
+        With everybody's training recordings; `live` is the first participant's.
+
+    Raises
+    ------
+    DatasetError
+        If two participants saw different pictures of one id.
+    """
+    first = next(iter(by_subject.values()))
+    train: list[Recording] = []
+    sessions, subjects = {}, {}
+    stimuli, live = first.stimuli, first.live
+    for subject, own in by_subject.items():
+        for recording in (*own.train, own.live):
+            name = f"{subject} {recording.name}"
+            sessions[name] = f"{subject} {own.sessions.get(recording.name, recording.name)}"
+            subjects[name] = subject
+            named = replace(recording, name=name)
+            if recording is own.live:
+                live = named if own is first else live
+            if any(recording is one for one in own.train):
+                train.append(named)
+        stimuli = stimuli.joined(own.stimuli)
+    descriptions = dict.fromkeys(own.description for own in by_subject.values())
+    return replace(
+        first,
+        description="; ".join(descriptions),
+        train=tuple(train),
+        live=live,
+        stimuli=stimuli,
+        sessions=sessions,
+        subjects=subjects,
+    )
+
+
 READERS = {
     "muse-faces": "decoder.datasets.muse:load",
     "muse-sides": "decoder.datasets.muse:load_sides",
@@ -97,11 +142,15 @@ READERS = {
 }
 
 SELECTED: dict[str, frozenset[str]] = {
+    "simulated-eeg": frozenset({"subject"}),
+    "simulated-meg": frozenset({"subject"}),
     "things-eeg2": frozenset({"subject", "sessions", "per_session", "repeats", "form"}),
     "things-meg": frozenset({"subject", "sessions", "per_session", "repeats"}),
     "nsd": frozenset({"subject", "sessions", "per_session", "repeats", "region"}),
 }
 """What may be chosen of a data set, besides the seed."""
+ONE_MONTAGE = ("simulated-eeg", "simulated-meg", "things-eeg2", "things-meg")
+"""Data sets whose participants have the same channels, and may be trained on together."""
 
 
 def load(name: str, data_dir: Path, selection: Selection | None = None) -> Dataset:

@@ -138,23 +138,32 @@ def test_what_tells_nothing_scores_as_chance(
     assert inside >= 7
 
 
-def test_blocks_without_a_signal_score_as_chance() -> None:
-    """Drift tells blocks of one run apart though nothing answers to the category; whole runs held out do not."""
-    rng = np.random.default_rng(0)
+def drifting_blocks(seed: int) -> Trials:
+    """Eight runs of eight blocks of four categories, of which the data know nothing but drift."""
+    rng = np.random.default_rng(seed)
     n_runs, n_blocks, n_trials, k = 8, 8, 8, 4
     rows = np.concatenate([np.repeat(rng.permutation(np.arange(n_blocks) % k), n_trials) for _ in range(n_runs)])
     runs = np.repeat([f"run{number}" for number in range(n_runs)], n_blocks * n_trials)
     drift = np.cumsum(rng.normal(size=(len(rows), 10)), axis=0)
     data = (drift + 0.1 * rng.normal(size=drift.shape)).astype(np.float32)[:, :, None]
-    trials = Trials(data, np.zeros(1), rows, ("a", "b", "c", "d"), runs)
+    return Trials(data, np.zeros(1), rows, ("a", "b", "c", "d"), runs)
+
+
+def test_blocks_without_a_signal_score_as_chance() -> None:
+    """Of 20 sets of drift alone, 18 or more lie in the 95 % interval with whole runs held out, single trials do not."""
     spec, preprocess = CategorySpec(method="pattern"), PreprocessSpec(components=None)
-    scores = category_scores(held_out_logits(trials, spec, preprocess), trials)
-    low, high = scores["accuracy_chance"]
-    assert low <= scores["accuracy"] <= high
-    one = trials.take(np.flatnonzero(runs == "run0"))
+    inside = {"accuracy": 0, "auc": 0}
+    for seed in range(20):
+        trials = drifting_blocks(seed)
+        scores = category_scores(held_out_logits(trials, spec, preprocess), trials)
+        for name in inside:
+            low, high = scores[f"{name}_chance"]
+            inside[name] += low <= scores[name] <= high
+    assert min(inside.values()) >= 18, inside
+    one = trials.take(np.flatnonzero(trials.runs == "run0"))
     odd = np.arange(len(one.rows)) % 2 == 1
     leaky = fit_classifier(one.take(np.flatnonzero(odd)), spec, preprocess)(one.data[~odd]).argmax(axis=1)
-    assert (leaky == one.rows[~odd]).mean() > high + 0.2
+    assert (leaky == one.rows[~odd]).mean() > scores["accuracy_chance"][1] + 0.2
 
 
 def test_identification_is_what_counting_gives() -> None:

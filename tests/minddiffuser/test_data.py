@@ -1,5 +1,6 @@
 """Recordings of one's own as a data set."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
+from decoder.datasets import Dataset, together
+from decoder.errors import StimulusError
 from decoder.stimuli import StimulusTable, write_stimuli
-from minddiffuser.config import Config, load_config
-from minddiffuser.data import own_recording
+from minddiffuser.config import Config, DataSpec, load_config, parse_config
+from minddiffuser.data import Run, own_recording, record_waves
 from minddiffuser.errors import ConfigError
 from minddiffuser.training import cut
 from stream.formats import in_unit
 from stream.ingest import windows_of
-from stream.recordings import RecordedStream, Recording
+from stream.recordings import RecordedStream, Recording, read
 from stream.units import si_unit
 from stream.windows import Channels
 from tests.conftest import ROOT
@@ -62,6 +65,7 @@ def test_bids_runs_to_train_and_test_on(data: Path, tmp_path: Path) -> None:
     assert dataset.live.name == "sub-01_task-see_run-3_eeg.vhdr"
     assert [event.label for event in dataset.train[0].events] == list(dataset.stimuli.ids)
     assert dataset.train[0].streams[0].channels.montage.reference == "FCz"
+    assert dataset.subjects == dict.fromkeys([run.name for run in dataset.train], "01")
     whole, repaired = (cut([run], made, lambda *_: None) for run in dataset.train)
     assert whole[0].channels.montage.reference == "FCz"
     assert {window.quality.interpolated for window in whole} == {()}
@@ -103,3 +107,57 @@ def test_the_sources_unit_holds_for_files_that_state_none() -> None:
     (out,) = in_unit(recording, "uV").streams
     assert out.channels.units == ("V", "V", "count")
     np.testing.assert_allclose(out.data[0], [si_unit("uV")[1], 1, 1], rtol=1e-6)
+
+
+def test_participants_of_one_config_are_side_by_side() -> None:
+    """Their recordings are told apart and named by participant; the first one's test recording is the live one."""
+
+    def of(subject: int) -> Dataset:
+        pictures = np.full((2, 2, 2, 3), 7, np.uint8)
+        run, test = (Recording(name, "simulated EEG", (), ()) for name in ("calibration", "test"))
+        return Dataset("s", "simulated EEG", (run,), test, StimulusTable(("shared", f"own{subject}"), pictures))
+
+    both = together({"subject 1": of(1), "subject 3": of(3)})
+    assert [run.name for run in both.train] == ["subject 1 calibration", "subject 3 calibration"]
+    assert both.live.name == "subject 1 test"
+    assert both.stimuli.ids == ("shared", "own1", "own3")
+    assert both.subjects[both.train[1].name] == "subject 3"
+    assert both.sessions[both.train[1].name] == "subject 3 calibration"
+    other = replace(of(3), stimuli=StimulusTable(("shared",), np.zeros((1, 2, 2, 3), np.uint8)))
+    with pytest.raises(StimulusError, match="'shared' stands for two"):
+        together({"1": of(1), "3": other})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"dataset": "nsd", "subject": [1, 2]}, "channels of their own: name one subject"),
+        ({"dataset": "things-eeg2", "subject": [2, 2]}, "names a participant twice"),
+        ({"dataset": "things-eeg2", "subject": []}, "data.subject"),
+    ],
+)
+def test_participants_that_do_not_go_together_are_refused(data: dict[str, Any], said: str) -> None:
+    """Several of a data set with channels of each one's own, one named twice, or none: one line."""
+    raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text("utf-8"))
+    with pytest.raises(ConfigError, match=said):
+        parse_config(raw | {"data": data}, "own.yaml")
+
+
+def test_simulated_participants_have_heads_and_noise_of_their_own(tmp_path: Path) -> None:
+    """Two of one config saw the same pictures, and no channel of one follows the other's."""
+    rng = np.random.default_rng(0)
+    shown = [
+        Run(rng.integers(0, 256, (12, 32, 32, 3), np.uint8), rng.normal(size=(12, 40)).astype(np.float32), labels)
+        for labels in ([f"c{row}" for row in range(12)], [f"t{row}" for row in range(12)])
+    ]
+    made = []
+    for subject in (1, 2):
+        folder = tmp_path / str(subject)
+        folder.mkdir()
+        record_waves("eeg", DataSpec(dataset="simulated-eeg", subject=(subject,)), shown, folder)
+        made.append(read(folder / "calibration_raw.fif"))
+    assert (
+        {event.label for event in made[0].events} == {event.label for event in made[1].events} == set(shown[0].labels)
+    )
+    one, other = (run.streams[0].data for run in made)
+    assert abs(np.corrcoef(one[:, 0], other[:, 0])[0, 1]) < 0.3
