@@ -6,7 +6,9 @@ demo's engine settings (`configs/demo.yaml`), one picture at a time. Millisecond
 plain loop and backends turn by turn; of stage 2 (from the preview to the final picture) over `pictures`. `cpu_ms` is
 the processor time of all threads for the same, which other programs disturb less. `exact` is the paper's stage 2: 300
 Adam steps (learning rate 0.01) on z and c, with the gradient through UNet, VAE and CLIP, from the same sampler's start;
-`onestep` takes as many steps as `fast`.
+`onestep` takes as many steps as `fast`. `against_exact` holds `fast` and `onestep` against `exact` on the same
+pictures: the mean difference with its paired 95 % bootstrap interval. `each` has every picture's own scores, so that
+slices (`--first`) can be pooled.
 
     python -m benchmarks.engine --json
     python -m benchmarks.engine --quick     one picture, 20 exact steps instead of 300: less than a minute
@@ -31,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from decoder.features import Features
-from decoder.metrics import pixcorr, ssim
+from decoder.metrics import bootstrap_interval, pixcorr, ssim
 from engine.backends.choice import missing
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
@@ -157,13 +159,29 @@ def time_stage1(
     return wall, used, left
 
 
+def each_score(originals: Pixels, pictures: Sequence[Pixels]) -> dict[str, NDArray[np.float64]]:
+    """PixCorr and SSIM of every picture, shape (n,)."""
+    stacked = np.stack(list(pictures))
+    return {"pixcorr": pixcorr(originals, stacked), "ssim": ssim(originals, stacked)}
+
+
 def scores(originals: Pixels, pictures: Sequence[Pixels]) -> dict[str, float]:
     """PixCorr and SSIM, means over pictures."""
-    stacked = np.stack(list(pictures))
-    return {
-        "pixcorr": round(float(pixcorr(originals, stacked).mean()), 4),
-        "ssim": round(float(ssim(originals, stacked).mean()), 4),
-    }
+    return {name: round(float(values.mean()), 4) for name, values in each_score(originals, pictures).items()}
+
+
+def paired(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, float]:
+    """Mean difference of the scores of the same pictures, shape (n,) each, and its 95 % bootstrap interval."""
+    difference = ours - theirs
+    low, high = bootstrap_interval(difference, np.random.default_rng(0))
+    figures = {"difference": difference.mean(), "low": low, "high": high}
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def against_exact(each: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Hold the other modes of stage 2 against exact, score by score."""
+    others = (mode for mode in each if mode != "exact")
+    return {mode: {name: paired(values, each["exact"][name]) for name, values in each[mode].items()} for mode in others}
 
 
 def stage2_modes(spec: EngineSpec, iterations: int) -> dict[str, StructureSpec]:
@@ -187,12 +205,14 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
     live.warm_up()
     both = [reconstruct(live, features) for features in shown.features[:repeats]]
     originals, answer = shown.originals[:pictures], dict[str, Any]()
+    each: dict[str, dict[str, NDArray[np.float64]]] = {}
     modes = stage2_modes(spec, exact_iterations)
     for name, structure in modes.items():
         engine = Reconstructor(spec.model_copy(update={"structure": structure}), models, cache)
         if name != "exact":
             engine.warm_up()
         runs = [reconstruct(engine, features) for features in shown.features[:pictures]]
+        each[name] = each_score(originals, [run.final for run in runs])
         answer[name] = {
             "ms": milliseconds([run.total_s - run.preview_s for run in runs]),
             "cpu_ms": milliseconds([run.cpu_s for run in runs]),
@@ -207,6 +227,8 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
         "cpu_ms": cpu,
         "stage1": scores(originals, [run.stage1 for run in runs]),
         "stage2": answer,
+        "against_exact": against_exact(each) if pictures > 1 else None,
+        "each": {mode: {k: v.round(4).tolist() for k, v in found.items()} for mode, found in each.items()},
         "mean_image": scores(originals, [shown.mean_image] * pictures),
         "chance": scores(np.roll(originals, 1, axis=0), finals) if pictures > 1 else None,
         "preview_ms": milliseconds([run.preview_s for run in both]),
@@ -279,6 +301,10 @@ def show(answer: dict[str, Any]) -> None:
     for name, row in answer["stage2"].items():
         steps = f"{name} ({row['iterations']} steps)"
         print(f"  {steps:<40} {row['ms']:8.0f} {row['pixcorr']:8.3f} {row['ssim']:6.3f}")
+    for mode, figures in (answer["against_exact"] or {}).items():
+        for name, row in figures.items():
+            words = f"{mode} against exact, {name}: {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+            print(f"  {words}")
     for name in ("stage1", "mean_image", "chance"):
         if row := answer[name]:
             print(f"  {name:<40} {'':>8} {row['pixcorr']:8.3f} {row['ssim']:6.3f}")

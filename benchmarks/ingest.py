@@ -33,7 +33,9 @@ def numbered(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
     """Undo the wrap of the numbers: each follows the one before by less than half a turn."""
     if not len(numbers):
         return np.empty(0, np.int64)
-    steps = (np.diff(numbers.astype(np.int64), prepend=0) + WRAP // 2) % WRAP - WRAP // 2
+    whole = numbers.astype(np.int64)
+    steps = whole - np.concatenate([[0], whole[:-1]])
+    steps = (steps + WRAP // 2) % WRAP - WRAP // 2
     total: NDArray[np.int64] = np.cumsum(steps)
     return total
 

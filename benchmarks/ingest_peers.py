@@ -153,7 +153,12 @@ def _measure(pipe: Connection, tally: Tally, work: Callable[[threading.Event], N
     pipe.send("connected")
     pipe.recv()
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    threading.Thread(target=lambda: (pipe.recv(), over.set()), daemon=True).start()
+
+    def wait_for_end() -> None:
+        pipe.recv()
+        over.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
     work(over)
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

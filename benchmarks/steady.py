@@ -79,7 +79,7 @@ def one(backend: str, count: int, folder: str, cache: Path) -> dict[str, float]:
     logging.getLogger("engine").setLevel(logging.ERROR)
     spec = EngineSpec(
         models=ModelSpec(folder=folder),
-        backend=backend,  # type: ignore[arg-type]
+        backend=backend,
         device="cpu",
         steps=1,
         structure=StructureSpec(iterations=2, layer_weights=(1.5, 1.2)),

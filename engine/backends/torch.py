@@ -1,7 +1,11 @@
 """Torch: eager, compiled, or replayed as CUDA graphs; channels-last convolutions, no autograd."""
 
+import os
 import shutil
+import sys
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,8 +21,19 @@ def missing(mode: Mode, device: torch.device) -> str | None:
     """Say what a mode lacks on this machine and how to get it, or None."""
     if mode == "torch-graphs" and device.type != "cuda":
         return "CUDA graphs need an NVIDIA GPU; on a CPU use 'torch' or 'openvino'"
-    if mode == "torch-compile" and device.type == "cpu" and shutil.which("g++") is None:
-        return "no C++ compiler (g++) on this machine: install one, or use 'torch'"
+    if mode == "torch-compile" and device.type == "cpu":
+        return _missing_to_compile()
+    return None
+
+
+def _missing_to_compile() -> str | None:
+    """Say what of a C++ compiler and Python's headers is missing; both are needed for every program on a CPU."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler ({compiler}) on this machine: install one, or use 'torch'"
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").is_file():
+        return f"Python's headers are not in {headers}: install them (Debian: python3-dev), or use 'torch'"
     return None
 
 
@@ -37,6 +52,7 @@ class TorchBackend:
         self.name: str = mode
         self._dtype = models.dtype
         unet: Callable[..., Tensor] = _plain_unet(models)
+        _ = models.vae  # read now: torch's compiler cannot follow how weights are loaded
         decode: Callable[..., Tensor] = models.decode_pixels
         if mode == "torch-compile":
             # reduce-overhead hands out the same memory at every call; `_own` copies before the next one

@@ -22,9 +22,9 @@ PAUSE_S = (3.0, 9.0)
 
 def start(module: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Run a module of ours in a process of its own, with pipes for stdin and stdout; it ends when we do."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-    environment = os.environ | {TIED: "1"}
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment, **pipes, **options)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+    settings = pipes | {"cwd": ROOT, "env": os.environ | {TIED: "1"}} | options
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], text=True, **settings)
 
 
 @dataclass(slots=True)

@@ -42,6 +42,35 @@ def test_backends_agree_with_eager(name: BackendName, desk: Models, cache: Engin
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+def test_weights_are_read_before_anything_is_compiled(tiny: Models) -> None:
+    """The first call is compiled, and torch's compiler cannot follow how weights are read: by then they are there."""
+    models = load_models(tiny.spec, "cpu")
+    TorchBackend(models, "torch-compile")
+    assert {"unet", "vae"} <= set(vars(models))
+
+
+@pytest.mark.big
+@pytest.mark.timeout(1200)
+def test_a_compiled_engine_agrees_with_eager(desk: Models) -> None:
+    """Compiled, the desk models' UNet and decoder differ by 1e-4 at most from eager torch, at two batch sizes."""
+    if reason := missing("torch-compile", CPU):
+        pytest.skip(reason)
+    backend, eager = make_backend("torch-compile", desk).backend, TorchBackend(desk)
+    for batch, tokens in ((1, desk.tokens), (3, 5)):
+        found, expected = (outputs(one, desk, batch, tokens) for one in (backend, eager))
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_what_torch_cannot_compile_without_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that is not there and Python headers that are not are told apart, each with the way out."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no-such-compiler" in (missing("torch-compile", CPU) or "")
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr("engine.backends.torch.sysconfig.get_path", lambda _: "/nowhere")
+    assert "python3-dev" in (missing("torch-compile", CPU) or "")
+
+
 def test_the_cpu_has_backends_to_compare() -> None:
     """ONNX Runtime and OpenVINO come with the development install, so the comparison above is not empty."""
     assert {"onnx", "openvino"} <= set(PRESENT)
