@@ -146,7 +146,7 @@ SETUPS = (
         split="one of 2 sessions left out at a time, trials of 3 s",
         figures=(Figure("accuracy", "which of three flickering lights, accuracy"),),
         folder="ssvep_exo_kalunga2016",
-        note=REPORTED + "; Kalunga et al. 2016 give means of twelve people and four classes",
+        note=REPORTED + "; Kalunga et al. 2016 tell four classes, rest among them",
     ),
     Setup(
         *("haxby-fmri-folds", "haxby-fmri", "folds", "human", "fMRI", "part of one slice, one person"),
