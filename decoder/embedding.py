@@ -11,12 +11,13 @@ from decoder.confidence import Calibration, FoldStatistics, calibrate, window_st
 from decoder.conv import ConvEncoder
 from decoder.features import Features
 from decoder.linear import LinearModel
+from decoder.metrics import rounded_mean
 from decoder.prior import Prior, fit_prior
-from decoder.ridge import column_correlations
+from decoder.ridge import column_correlations, undo_shrinkage
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, group_folds
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import CONSTANT, Samples, fit_linear, identified, rounded_mean, turned, undo_shrinkage
+from decoder.train import CONSTANT, Samples, fit_linear, identified, turned
 from decoder.train_conv import Lesson, fit_encoder
 from stream.windows import Window
 
@@ -50,6 +51,7 @@ class EmbeddingModel:
 
     def __init__(self, base: LinearModel, convolution: Convolution | None, prior: Prior | None) -> None:
         self.base, self.convolution, self.prior = base, convolution, prior
+        self.structure = base.structure
 
     def predict(self, windows: Sequence[Window], data: Array) -> list[Features]:
         """Decode windows (n, n_channels, n_times), as `LinearModel.predict` does."""

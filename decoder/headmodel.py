@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.codes import LOW_FEATURES, LOW_GRID, MID_FEATURES, MID_GRID
+from decoder.codes import ENERGY_FEATURES, LOW_FEATURES, LOW_GRID, MID_FEATURES, MID_GRID
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +19,10 @@ N_MAGNETOMETERS = 102
 POINT_MAGNETOMETER = 2000
 """FIFF coil type of an ideal magnetometer."""
 V1_LATENCY = {"contrast": 0.085, "luminance": 0.093, "red-green": 0.100, "blue-yellow": 0.107}
+ENERGY_LATENCIES = dict(zip(ENERGY_FEATURES, (0.098,) * 4 + (0.085,) * 4, strict=True))
+"""Fine detail is answered later than coarse."""
+ENERGY_SCATTER = 0.020
+"""Each patch of complex cells peaks up to so much (s) before or after the others, uniformly."""
 V4_LATENCY = 0.150
 IT_LATENCIES = (0.190, 0.210, 0.230, 0.250)
 
@@ -47,10 +51,11 @@ class Sources:
     width: Floats
 
 
-def place_sources(rng: np.random.Generator) -> Sources:
+def place_sources(rng: np.random.Generator, *, energy: bool = False) -> Sources:
     """Lay out V1 and V4 retinotopically and IT along both temporal lobes.
 
-    Sources come in the order of `codes.low_level`, `codes.mid_level` and the semantic axes. V1 keeps the order of
+    Sources come in the order of `codes.low_level`, `codes.mid_level`, the semantic axes and, where V1 has complex cells
+    that encode it (`energy`), `codes.contrast_energy`. V1 keeps the order of
     the visual field (left field to the right hemisphere, upper field below, periphery forward), and folding turns
     each patch its own way.
     """
@@ -68,6 +73,10 @@ def place_sources(rng: np.random.Generator) -> Sources:
     )
     latency = np.tile(IT_LATENCIES, n)[:n]
     parts.append(("IT", "semantic", temporal.T, latency, 0.035))
+    for feature in ENERGY_FEATURES if energy else ():
+        position = _retinotopic(LOW_GRID, back=CORTEX_RADIUS, spread=0.022)
+        scatter = rng.uniform(-ENERGY_SCATTER, ENERGY_SCATTER, len(position))
+        parts.append(("V1", feature, position, ENERGY_LATENCIES[feature] + scatter, 0.014))
     counts = [len(part[2]) for part in parts]
     orientation = rng.normal(size=(sum(counts), 3))
     return Sources(

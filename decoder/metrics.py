@@ -363,3 +363,8 @@ def chance_range(null: Floats) -> list[float]:
     """
     low, high = null.mean() + np.sqrt(2) * (np.quantile(null, [0.025, 0.975]) - null.mean())
     return [round(max(0.0, float(low)), 4), round(float(high), 4)]
+
+
+def rounded_mean(values: NDArray[Any]) -> float:
+    """Give a mean to four digits."""
+    return round(float(np.mean(values)), 4)

@@ -301,3 +301,9 @@ def column_correlations(a: Array, b: Array) -> Array:
     norm = np.sqrt(np.einsum("ij,ij->j", a, a) * np.einsum("ij,ij->j", b, b))
     product = np.einsum("ij,ij->j", a, b)
     return np.asarray(np.divide(product, norm, out=np.zeros_like(product), where=norm > 0), np.float32)
+
+
+def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
+    """Undo shrinkage in part: the ratio of true to held-out decoded spread, to the power `strength`."""
+    spread = float(np.sqrt(predictions.var(axis=0).mean()))
+    return float(np.sqrt(Y.var(axis=0).mean()) / spread) ** strength if spread > 0 else 1.0

@@ -1,9 +1,10 @@
 """A simulated participant: EEG or MEG in answer to pictures, with the truth to hand.
 
 Current dipoles in a spherical head (Sarvas 1987, Zhang 1995, through mne) carry what is known of the ventral stream:
-V1 (about 95 ms) the retinotopic low-level content of the pixels, V4 (about 150 ms) mid-level content, IT (about
-220 ms) a semantic vector that the caller gives. On top lie 1/f background from all over the brain, bursts of occipital
-alpha, sensor noise and blinks; responses vary from trial to trial in size and latency.
+V1 (about 95 ms) the retinotopic low-level content of the pixels, and in the preset `demo` oriented contrast energy, V4
+(about 150 ms) mid-level content, IT (about 220 ms) a semantic vector that the caller gives. On top lie 1/f background
+from all over the brain, bursts of occipital alpha, sensor noise and blinks; responses vary from trial to trial in size
+and latency.
 """
 
 import logging
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.background import alpha_bursts, blinks, coloured
-from decoder.codes import low_level, mid_level
+from decoder.codes import ENERGY_FEATURES, contrast_energy, low_level, mid_level
 from decoder.errors import TrainingError
 from decoder.headmodel import CORTEX_RADIUS, SEMANTIC_SOURCES, Sources, eeg_info, leadfield, meg_info, place_sources
 
@@ -52,8 +53,9 @@ class Preset:
     ----------
     evoked_rms : float
         Of what differs between pictures, over channels, pictures and the first 0.4 s; in uV of EEG.
-    low, mid, semantic : float
-        Shares of the evoked power.
+    low, mid, semantic, energy : float
+        Shares of the evoked power: `codes.low_level` in V1, `codes.mid_level` in V4, meaning in IT, and
+        `codes.contrast_energy` in V1's complex cells; without a share there are none.
     background, alpha, sensor : float
         RMS of 1/f background, of alpha at the height of a burst, and of sensor noise, over channels; in uV of EEG.
     blink_every : float
@@ -66,6 +68,7 @@ class Preset:
     low: float
     mid: float
     semantic: float
+    energy: float = 0.0
     background: float = 7.0
     alpha: float = 5.0
     sensor: float = 1.5
@@ -78,9 +81,10 @@ PRESETS = {
     "thingslike": Preset(evoked_rms=0.6, low=0.4, mid=0.2, semantic=0.4),
     "demo": Preset(
         evoked_rms=6.0,
-        low=0.65,
+        low=0.3,
         mid=0.05,
-        semantic=0.3,
+        semantic=0.25,
+        energy=0.4,
         background=6.0,
         alpha=4.0,
         sensor=1.0,
@@ -181,7 +185,7 @@ class Participant:
         self.preset = PRESETS[preset] if isinstance(preset, str) else preset
         rng = np.random.default_rng([seed, {"eeg": 0, "meg": 1}[modality]])
         self.modality = modality
-        self.sources = place_sources(rng)
+        self.sources = place_sources(rng, energy=self.preset.energy > 0)
         self.info = eeg_info(EEG_CHANNELS, SFREQ) if modality == "eeg" else meg_info(SFREQ)
         deep = CORTEX_RADIUS * rng.uniform(0.3, 1, (BACKGROUND_SOURCES, 1))
         places, ways = _unit(rng.normal(size=(2, BACKGROUND_SOURCES, 3)))
@@ -217,10 +221,16 @@ class Participant:
         scale = np.ones(code.shape[1])
         for name in np.unique(feature):
             scale[feature == name] = 1 / (code[:, feature == name].std() + 1e-9)
-        for name, share in zip(
-            ("V1", "V4", "IT"), (self.preset.low, self.preset.mid, self.preset.semantic), strict=True
-        ):
-            own = area == name
+        complex_cells = np.isin(feature, ENERGY_FEATURES)
+        parts = [
+            ("V1", (area == "V1") & ~complex_cells, self.preset.low),
+            ("V4", area == "V4", self.preset.mid),
+            ("IT", area == "IT", self.preset.semantic),
+            ("V1's complex cells", complex_cells, self.preset.energy),
+        ]
+        for name, own, share in parts:
+            if not own.any():
+                continue
             evoked = self._evoked(np.where(own, scale * (code - self._code_mean), 0)[:TUNING_PICTURES])
             rms = np.sqrt(np.mean(evoked**2))
             if rms == 0:
@@ -232,6 +242,8 @@ class Participant:
         """Give the amplitude of every source for every picture, (n, n_sources)."""
         meaning = (semantics - self._semantic_mean) @ self._semantic
         parts = [low_level(images), mid_level(images), meaning]
+        if self.preset.energy > 0:
+            parts.append(contrast_energy(images))
         code = np.concatenate([part.reshape(len(images), -1) for part in parts], axis=1)
         return np.asarray((code - self._code_mean) * self._code_scale, np.float32)
 

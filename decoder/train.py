@@ -16,14 +16,15 @@ from decoder.classifiers import Trials
 from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
 from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
-from decoder.metrics import correlation_matrix, two_way
+from decoder.metrics import correlation_matrix, rounded_mean, two_way
 from decoder.preprocess import fit_preprocessor, input_bands
 from decoder.reference import can_align, fit_reference
-from decoder.regression import Regression, make_regression
-from decoder.ridge import Part
+from decoder.regression import make_regression
+from decoder.ridge import Part, undo_shrinkage
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, folds_apart, refuse_random_folds
 from decoder.stimuli import StimulusTable
+from decoder.structure import Known, structure_head
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
 from decoder.units import alike, one_unit
 from decoder.usable import usable
@@ -34,8 +35,6 @@ Array = NDArray[np.float32]
 
 CONSTANT = 1e-5
 """A target that ranges less than this over the training pictures is carried along, not decoded."""
-CHUNK = 4096
-"""Targets regressed at a time: bounds memory whatever the size of the CLIP model."""
 SHIFT_RANGE = (0.25, 0.75)
 """How far, in windows, a surrogate is turned round in time: its noise stays as it was, its response is lost."""
 
@@ -311,11 +310,12 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         heads.append(Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant))
         correct.append(identified(flat[:, active], found.predictions, samples.rows, intercept))
         scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
-        for number, (design, known) in enumerate(zip(designs, deviations, strict=True)):
-            known.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
+        for number, (design, of_fold) in enumerate(zip(designs, deviations, strict=True)):
+            of_fold.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
+    known = Known.of([(design.fold.train, design.fold.test) for design in designs], len(samples.rows), spec.seed)
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r = _structure_head(block, units[samples.rows], regression, spec)
+        head, r = structure_head(block, units[samples.rows], regression, spec, known)
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
@@ -325,7 +325,8 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         found = regression.choose(kept[samples.rows])
         correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
     calibration, scores["confidence"] = _calibration(designs, deviations, correct)
-    return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
+    model = LinearModel(preprocess, heads, fit_typicality(samples.data), calibration, known.structure_model(spec.seed))
+    return Fitted(model, scores, held_out)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -379,35 +380,3 @@ def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean
     # Not among all that have features: pictures that are held out must not be known to what is fitted here.
     shown, own = np.unique(rows, return_inverse=True)
     return two_way(correlation_matrix(features[shown] - mean, predictions - mean), own)
-
-
-def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
-    """Undo shrinkage in part: the ratio of true to held-out decoded spread, to the power `strength`."""
-    spread = float(np.sqrt(predictions.var(axis=0).mean()))
-    return float(np.sqrt(Y.var(axis=0).mean()) / spread) ** strength if spread > 0 else 1.0
-
-
-def _structure_head(
-    block: int, units: NDArray[np.float16], regression: Regression, spec: DecoderSpec
-) -> tuple[Head, float]:
-    """Find a block's best-decoded units and fit those; gives the head and their mean held-out correlation."""
-    n_units = units.shape[1]
-    choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
-    for start in range(0, n_units, CHUNK):
-        part = slice(start, min(n_units, start + CHUNK))
-        Y = units[:, part].astype(np.float32)
-        found = regression.choose(Y)
-        choices.append(found.choice)
-        r[part] = found.r
-        gain[part] = undo_shrinkage(Y, found.predictions, spec.s_gain)
-    n_kept = max(1, round(spec.unit_fraction * n_units))
-    kept = np.sort(np.argpartition(-r, n_kept - 1)[:n_kept])
-    weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
-    constant = np.zeros(n_units, np.float32)
-    head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
-    return head, rounded_mean(r[kept])
-
-
-def rounded_mean(values: NDArray[Any]) -> float:
-    """Give a mean to four digits."""
-    return round(float(np.mean(values)), 4)

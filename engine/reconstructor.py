@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decoder.features import Features
+from decoder.features import Features, StructureModel
 from engine.backends.choice import make_backend
 from engine.batches import sizes
 from engine.cache import EngineCache
-from engine.errors import FeatureError, ModelError
+from engine.errors import FeatureError
 from engine.gradient import load_gradient
+from engine.likelihood import Operator
 from engine.memory import budgeted, check_budget, peak_bytes
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
@@ -34,13 +34,12 @@ from engine.sampling import (
     window_seed,
 )
 from engine.spec import EngineSpec
-from engine.structure import Targets, make_targets, pull, pull_through, structure_loss
+from engine.structure import Objective, Targets, exact_schedule, make_targets, pull, pull_through, report_lost_blocks
 
 _log = logging.getLogger(__name__)
 
 MaskedPredict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """UNet with the mask of its caption's tokens: x, timesteps, c, mask (n, tokens) -> prediction."""
-_PUBLISHED_AHEAD = 3  # noised to step 37, decoded from the 35th, which is step 34 counted from 0
 
 
 @dataclass
@@ -70,6 +69,9 @@ class Reconstructor:
         Loaded models to share; loaded from `spec.models` otherwise.
     cache : Path, optional
         Folder for exported networks and built engines; without one backend 'auto' is torch.
+    answers : StructureModel, optional
+        How the decoder answers to a picture's structure (`decoder.bundle.Bundle.structure`), for
+        `structure.loss: likelihood`; without it stage 2 takes the paper's loss.
 
     Attributes
     ----------
@@ -82,7 +84,13 @@ class Reconstructor:
         If models or backend cannot be had, or do not fit into the memory that is allowed.
     """
 
-    def __init__(self, spec: EngineSpec, models: Models | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        models: Models | None = None,
+        cache: Path | None = None,
+        answers: StructureModel | None = None,
+    ) -> None:
         self.spec = spec
         if spec.threads:
             torch.set_num_threads(spec.threads)
@@ -93,13 +101,17 @@ class Reconstructor:
         self._reuse = Reuse(spec.reuse, spec.seed) if spec.reuse else None
         self._decode = budgeted(self.backend.decode, self.models, spec.memory_gib)
         config = self.models.scheduler
-        self._exact = _exact_schedule(spec, config)
+        self._exact = exact_schedule(spec, config)
         self._from_z = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=spec.strength)
         self._from_noise = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=1.0)
         finish = spec.structure.finish if spec.structure.iterations else 0.0
         self._last = make_schedule(config, kind=spec.sampler, steps=1, strength=finish) if finish else None
         self._view: Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]] = self._true_view
+        self._operator: Operator | None = None
         if spec.structure.mode != "none":
+            self._units = self.models.shallow.tokens * self.models.shallow.width
+            if spec.structure.loss == "likelihood" and answers is not None:
+                self._operator = Operator(answers, self._units, self.models.device)
             weights = spec.structure.layer_weights
             self._layer_weights = weights[: self.models.shallow.depth]
             if spec.structure.mode == "fast" and "gradient" in self.models.parts:
@@ -142,11 +154,8 @@ class Reconstructor:
         if self.spec.structure.mode != "none":
             from decoder.features import LayerTarget
 
-            units = m.shallow.tokens * m.shallow.width
-            s = {
-                i + 1: LayerTarget(np.ones(units, np.float32), np.ones(units, bool))
-                for i in range(len(self._layer_weights))
-            }
+            blocks = self._operator.units if self._operator else range(1, len(self._layer_weights) + 1)
+            s = {i: LayerTarget(np.ones(self._units, np.float32), np.ones(self._units, bool)) for i in blocks}
         return [Features(f"made up {i}", c, z, s) for i in range(count)]
 
     def reconstruct(
@@ -285,12 +294,12 @@ class Reconstructor:
 
     def _stage2(self, group: _Group) -> None:
         began = time.perf_counter()
-        shallow = self.models.shallow
-        targets = make_targets(group.features, self._layer_weights, shallow.tokens * shallow.width, self.models.device)
+        targets = self._objective(group.features)
         if not targets.blocks or not any(problem is None for problem in targets.problems):
             self._fall_back(group, [problem or "" for problem in targets.problems])
             return
-        _report_lost_blocks(group.features, targets)
+        if isinstance(targets, Targets):
+            report_lost_blocks(group.features, targets)
         latents = self._pulled(group, targets)
         sampled = time.perf_counter()
         pixels = self._decode(latents)
@@ -300,7 +309,12 @@ class Reconstructor:
         timings = {"stage2": sampled - began, "decode2": decoded - sampled, "check": time.perf_counter() - decoded}
         self._finish(group, arrays, notes, timings)
 
-    def _pulled(self, group: _Group, targets: Targets) -> Tensor:
+    def _objective(self, features: Sequence[Features]) -> Objective:
+        if self._operator is not None:
+            return self._operator.targets(features)
+        return make_targets(features, self._layer_weights, self._units, self.models.device)
+
+    def _pulled(self, group: _Group, targets: Objective) -> Tensor:
         structure = self.spec.structure
         if structure.mode == "fast":
             numbers = count()
@@ -347,7 +361,7 @@ class Reconstructor:
         shallow = self.models.shallow
         return shallow.features(shallow.patches(self.models.decode_pixels(latents).float()), blocks)
 
-    def _judge(self, group: _Group, pixels: Tensor, targets: Targets) -> list[str]:
+    def _judge(self, group: _Group, pixels: Tensor, targets: Objective) -> list[str]:
         """Why not to take stage 2, by sample ('' to take it); judged on the pictures by CLIP's own features."""
         shallow = self.models.shallow
         assert group.pixels is not None
@@ -356,7 +370,7 @@ class Reconstructor:
             found = shallow.features(patches, targets.blocks)
             n = len(pixels)
             before, after = (
-                structure_loss({block: values[part] for block, values in found.items()}, targets)
+                targets.loss({block: values[part] for block, values in found.items()})
                 for part in (slice(None, n), slice(n, None))
             )
         closer = (after < before).tolist()
@@ -379,26 +393,6 @@ class Reconstructor:
         group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
 
 
-def _report_lost_blocks(features: Sequence[Features], targets: Targets) -> None:
-    """Log which blocks of s are left out of windows that are otherwise pulled: not finite, zero, or masked whole."""
-    for block in targets.blocks:
-        weights = targets.weights[block].tolist()
-        for f, problem, weight in zip(features, targets.problems, weights, strict=True):
-            if problem is None and block in f.s and weight == 0:
-                _log.warning("window %s: block %d of s cannot be used; the others are", f.window_id, block)
-
-
 def _in_order(groups: Sequence[_Group]) -> list[Picture]:
     placed = {place: picture for g in groups for place, picture in zip(g.places, g.pictures, strict=True)}
     return [placed[place] for place in range(len(placed))]
-
-
-def _exact_schedule(spec: EngineSpec, config: dict[str, Any]) -> Schedule | None:
-    """Schedule of an exact stage 2 with the published script's noise index; None where stage 1's own is meant."""
-    structure = spec.structure
-    if structure.noise_index == "consistent":
-        return None
-    if structure.mode != "exact" or spec.sampler != "ddim":
-        msg = "structure.noise_index 'published' goes with structure.mode 'exact' and sampler 'ddim' only"
-        raise ModelError(msg)
-    return make_schedule(config, kind="ddim", steps=spec.steps, strength=spec.strength, ahead=_PUBLISHED_AHEAD)

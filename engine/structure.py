@@ -3,30 +3,50 @@
 Losses, masks, weights and Adam's state are each sample's own, so a batch equals its members.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from decoder.features import Features
-from engine.errors import FeatureError
-from engine.sampling import Predict, Schedule, begin, sample
-from engine.spec import StructureSpec
+from engine.errors import FeatureError, ModelError
+from engine.sampling import Predict, Schedule, begin, make_schedule, sample
+from engine.spec import EngineSpec, StructureSpec
 
 View = Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]]
 """Latents (n, ch, h, w) and blocks -> shallow CLIP features by block, (n, units); gradients flow."""
 
+_log = logging.getLogger(__name__)
+
+_PUBLISHED_AHEAD = 3  # noised to step 37, decoded from the 35th, which is step 34 counted from 0
 _BETAS = (0.9, 0.999)
 # The loss is 1 at the start of a pull, so this is far below a gradient that matters and far above rounding errors:
 # with torch's 1e-8, Adam would turn rounding errors into whole steps, and a batch would not equal its members.
 _EPSILON = 1e-5
 
 
+class Objective(Protocol):
+    """What stage 2 minimises: how ill a candidate's shallow CLIP features go with what was decoded."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """CLIP blocks whose features are looked at."""
+
+    @property
+    def problems(self) -> tuple[str | None, ...]:
+        """By sample: why nothing can be pulled, or None."""
+
+    def loss(self, found: Mapping[int, Tensor], /) -> Tensor:
+        """Loss of each sample by itself, shape (n,), from features (n, units) by block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Decoded structure of a batch.
+    """Decoded structure of a batch, to be met as it is: the paper's objective.
 
     Attributes
     ----------
@@ -47,6 +67,10 @@ class Targets:
     def blocks(self) -> tuple[int, ...]:
         """CLIP blocks that some sample uses, in order."""
         return tuple(sorted(self.values))
+
+    def loss(self, found: Mapping[int, Tensor]) -> Tensor:
+        """Loss of each sample, shape (n,)."""
+        return structure_loss(found, self)
 
 
 def make_targets(
@@ -137,6 +161,15 @@ def structure_loss(found: Mapping[int, Tensor], targets: Targets) -> Tensor:
     return torch.stack(losses).sum(dim=0)
 
 
+def report_lost_blocks(features: Sequence[Features], targets: Targets) -> None:
+    """Log which blocks of s are left out of windows that are otherwise pulled: not finite, zero, or masked whole."""
+    for block in targets.blocks:
+        weights = targets.weights[block].tolist()
+        for f, problem, weight in zip(features, targets.problems, weights, strict=True):
+            if problem is None and block in f.s and weight == 0:
+                _log.warning("window %s: block %d of s cannot be used; the others are", f.window_id, block)
+
+
 class _Adam:
     """Adam (Kingma & Ba 2015) on one tensor, with nothing shared between samples."""
 
@@ -159,7 +192,7 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1 for _ in like.shape[1:]))
 
 
-def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec, z: Tensor | None = None) -> Tensor:
+def pull(x0: Tensor, view: View, targets: Objective, spec: StructureSpec, z: Tensor | None = None) -> Tensor:
     """Move clean latents toward the targets by `spec.iterations` Adam steps; nothing here calls the UNet.
 
     Minimises loss / loss at the start + proximal * mean((x - x0)**2) + anchor * mean((x - z)**2), and keeps each
@@ -170,7 +203,7 @@ def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec, z: Tenso
     x0 : Tensor, shape (n, channels, height, width)
     view : callable
         A cheap way from latents to shallow CLIP features.
-    targets : Targets
+    targets : Objective
     spec : StructureSpec
     z : Tensor, shape of x0, optional
         Decoded latents.
@@ -191,7 +224,7 @@ def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec, z: Tenso
         final = number == spec.iterations
         with torch.set_grad_enabled(not final):
             x = x.detach().requires_grad_(not final)
-            structure = structure_loss(view(x, targets.blocks), targets)
+            structure = targets.loss(view(x, targets.blocks))
             if number == 0:
                 scale = 1 / structure.detach().clamp_min(1e-12)
             loss = structure * scale + spec.proximal * (x - start).square().mean(dim=(1, 2, 3))
@@ -211,7 +244,7 @@ def pull_through(
     schedule: Schedule,
     start: tuple[Tensor | None, Tensor, Tensor],
     view: View,
-    targets: Targets,
+    targets: Objective,
     spec: StructureSpec,
 ) -> Tensor:
     """Run the paper's stage 2: Adam on z and c, with the gradient through the whole sampler (onestep: one step).
@@ -226,7 +259,7 @@ def pull_through(
         Without z the noise that sampling begins from is moved in its stead.
     view : callable
         The exact way from latents to shallow CLIP features: through the VAE's decoder.
-    targets : Targets
+    targets : Objective
     spec : StructureSpec
 
     Returns
@@ -246,7 +279,7 @@ def pull_through(
             moved = {name: value.detach().requires_grad_(name in names) for name, value in moved.items()}
             first = moved["z"] if z is None else begin(schedule, moved["z"], noise[0])
             x0 = sample(predict, schedule, first, moved["c"], list(noise[1:]))
-            loss = structure_loss(view(x0, targets.blocks), targets)
+            loss = targets.loss(view(x0, targets.blocks))
         better = loss.detach() < best_loss
         best = torch.where(_per_sample(better, x0), x0.detach(), best)
         best_loss = torch.where(better, loss.detach(), best_loss)
@@ -255,3 +288,14 @@ def pull_through(
             for name, gradient in zip(names, gradients, strict=True):
                 moved[name] = adams[name].step(moved[name].detach(), torch.nan_to_num(gradient, nan=0.0))
     return best
+
+
+def exact_schedule(spec: EngineSpec, config: dict[str, Any]) -> Schedule | None:
+    """Schedule of an exact stage 2 with the published script's noise index; None where stage 1's own is meant."""
+    structure = spec.structure
+    if structure.noise_index == "consistent":
+        return None
+    if structure.mode != "exact" or spec.sampler != "ddim":
+        msg = "structure.noise_index 'published' goes with structure.mode 'exact' and sampler 'ddim' only"
+        raise ModelError(msg)
+    return make_schedule(config, kind="ddim", steps=spec.steps, strength=spec.strength, ahead=_PUBLISHED_AHEAD)

@@ -66,7 +66,7 @@ def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None)
     decoder.errors.BundleError
         The bundle was trained for other models.
     """
-    reconstructor = Reconstructor(spec, models, cache_dir() / "engines")
+    reconstructor = Reconstructor(spec, models, cache_dir() / "engines", bundle.structure)
     bundle.check_feature_space(reconstructor.models.feature_space)
     reconstructor.warm_up()
     return reconstructor

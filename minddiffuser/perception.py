@@ -87,7 +87,9 @@ class Judges:
     Attributes
     ----------
     embed : dict of str to callable
-        From pictures (n, height, width, 3), uint8, to features (n, d); 'clip' is always there.
+        From pictures (n, height, width, 3), uint8, to features (n, d); 'clip' and 'clip1', the MLP output of its first
+        block, are always there. The latter is what stage 2 pulls toward: it tells whether that succeeds, and is no
+        judge from outside.
 
     Raises
     ------
@@ -99,7 +101,10 @@ class Judges:
         absent = missing_networks()
         present = {name: network for name, network in NETWORKS.items() if name not in absent}
         self._names = models.embed_texts
-        self.embed: dict[str, Embed] = {"clip": models.embed_images}
+        self.embed: dict[str, Embed] = {
+            "clip": models.embed_images,
+            "clip1": lambda pictures: models.structure(pictures, (1,))[1],
+        }
         self.embed |= {name: _load(network) for name, network in present.items()}
 
     def against(self, gallery: Pixels, concepts: Sequence[str] = ()) -> Judge:

@@ -29,6 +29,7 @@ LABELS = {
     "two_way": "two-way, pixels",
     "two_way_features": "two-way, simple features",
     "two_way_clip": "two-way, CLIP",
+    "two_way_clip1": "two-way, CLIP block 1 (stage 2's own target)",
     "two_way_alexnet2": "two-way, AlexNet 2",
     "two_way_alexnet5": "two-way, AlexNet 5",
     "two_way_inception": "two-way, Inception",

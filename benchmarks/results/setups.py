@@ -157,7 +157,10 @@ SETUPS = (
     ),
     Setup(
         *("v4-photos", "v4-photos", "test", "macaque", "V4 spikes", "89 neurons", "120 photographs never seen"),
-        figures=PICTURES[:5],
+        figures=(
+            *PICTURES[:5],
+            Figure("two_way_clip1", "two-way identification, CLIP block 1, which stage 2 pulls toward"),
+        ),
         folder="v4_natural_images_cowley2023",
         live=True,
         note=COWLEY,

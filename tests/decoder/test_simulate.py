@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.codes import cells, low_level, mid_level, opponent
+from decoder.codes import ORIENTATIONS, cells, contrast_energy, low_level, mid_level, opponent
 from decoder.headmodel import leadfield
 from decoder.simulate import EEG_CHANNELS, SFREQ, Participant, Truth
 from decoder.simulate_fmri import haemodynamic_response, simulate_fmri, write_fmri
@@ -182,6 +182,50 @@ def test_codes_say_what_is_where() -> None:
     assert saturation[0, 0] > saturation[2, 2]
     assert across[0, 1] > across[0, 2]
     np.testing.assert_allclose(cells(opponent(image), 2)[0, 0], [[1 / 3, 0], [0, 0]], atol=1e-6)
+
+
+def test_contrast_energy_knows_no_polarity() -> None:
+    """A picture and its negative have the same oriented energy, and a plain one has none anywhere."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    np.testing.assert_allclose(contrast_energy(image), contrast_energy(255 - image), atol=1e-4)
+    assert contrast_energy(np.full((1, 64, 64, 3), 90, np.uint8)).max() < 0.05
+
+
+@pytest.mark.parametrize("angle", ORIENTATIONS)
+def test_a_bar_excites_its_own_orientation(angle: int) -> None:
+    """Of the channels of one scale, that of a bar's orientation (clockwise from level) answers most."""
+    down, across = np.mgrid[:96, :96] - 47.5
+    away = down * np.cos(np.radians(angle)) - across * np.sin(np.radians(angle))
+    bar = np.where(np.abs(away) < 6, 255, 0).astype(np.uint8)
+    energy = contrast_energy(np.repeat(bar[None, :, :, None], 3, axis=3))[0].mean(axis=(1, 2))
+    assert (energy.reshape(-1, 4).argmax(axis=1) == ORIENTATIONS.index(angle)).all()
+
+
+def test_contrast_energy_tells_where_a_figure_is() -> None:
+    """The centre of energy of a disc follows its centre, whatever its size and polarity."""
+    rng = np.random.default_rng(0)
+    down, across = np.mgrid[:64, :64]
+    true, found = [], []
+    for number in range(40):
+        x, y, radius = *rng.uniform(16, 48, 2), rng.uniform(5, 12)
+        disc = np.hypot(down - y, across - x) < radius
+        picture = np.where(disc ^ (number % 2 == 1), 220, 40).astype(np.uint8)
+        energy = contrast_energy(np.repeat(picture[None, :, :, None], 3, axis=3))[0].sum(axis=0)
+        place = (np.arange(6) + 0.5) / 6 * 64
+        true.append((x, y))
+        found.append(((energy.sum(axis=0) @ place) / energy.sum(), (energy.sum(axis=1) @ place) / energy.sum()))
+    for axis in (0, 1):
+        assert np.corrcoef(np.array(true)[:, axis], np.array(found)[:, axis])[0, 1] > 0.95
+
+
+def test_thingslike_stays_as_it_was_published(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """Complex cells are the demo's alone: amplitudes and data of `thingslike` are those behind published figures."""
+    published = [9.8333162e-7, 3.7542565e-6, -4.2835432e-6, 3.1985183e-8]
+    participant = Participant("eeg", "thingslike", 0, pictures, meanings)
+    raw, truth = participant.record(pictures, meanings, LABELS, run=0)
+    assert len(truth.sources.area) == 221
+    np.testing.assert_allclose(np.abs(truth.amplitudes).mean(), 3.8333274e-9, rtol=1e-4)
+    np.testing.assert_allclose(raw.get_data()[::20, 500], published, rtol=1e-3)
 
 
 def test_scan_answers_with_the_haemodynamic_delay(pictures: np.ndarray, meanings: np.ndarray, tmp_path: Path) -> None:
