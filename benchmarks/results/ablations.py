@@ -20,6 +20,7 @@ from engine.spec import EngineSpec
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
 from minddiffuser.data import CALIBRATION_SEED, load_dataset
+from minddiffuser.demo import prepare
 from minddiffuser.evaluate import first_events
 from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
@@ -84,7 +85,7 @@ class Lab:
         with progress() as report:
             self.dataset = load_dataset(self.config, None, self.models, report)
         self.live = first_events(self.dataset.live, n_pictures)
-        self.bundle = train(self.config, self.dataset, self.models)
+        self.bundle = prepare(config_file).bundle  # trained once for all groups
         self.windows = self.cut(self.config)
         self.labels = tuple(sorted({_label(window) for window in self.windows}))
         self.shown = self.dataset.stimuli.select(self.labels)
