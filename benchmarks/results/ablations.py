@@ -20,6 +20,7 @@ from engine.spec import EngineSpec
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
 from minddiffuser.data import CALIBRATION_SEED, load_dataset
+from minddiffuser.demo import prepare
 from minddiffuser.evaluate import first_events
 from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
@@ -56,7 +57,7 @@ WINDOWS = (0.15, 0.25, 0.35)
 REPEATS = (1, 4, 20)
 BANK = 4000
 EXACT_PICTURES, ONESTEP_PICTURES = 4, 30
-PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
+PAPER = {"loss": "paper", "iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Lab:
         with progress() as report:
             self.dataset = load_dataset(self.config, None, self.models, report)
         self.live = first_events(self.dataset.live, n_pictures)
-        self.bundle = train(self.config, self.dataset, self.models)
+        self.bundle = prepare(config_file).bundle  # trained once for all groups
         self.windows = self.cut(self.config)
         self.labels = tuple(sorted({_label(window) for window in self.windows}))
         self.shown = self.dataset.stimuli.select(self.labels)
@@ -144,7 +145,7 @@ def _label(window: Window) -> str:
 
 
 def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
-    """Leave out stage 2, z, and both."""
+    """Leave out stage 2, z, both, or parts of stage 2."""
     full = lab.full()
     yield FULL, full
     yield "without stage 2", Made(full.own, full.first, full.first)
@@ -152,8 +153,12 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     without = lab.make(decoded, lab.windows, lab.config.engine, lab.bundle)
     yield "without z", without
     yield "without z and stage 2", Made(without.own, without.first, without.first)
-    whole = changed(lab.config, {"engine.structure.finish": 0.0})
-    yield "without the last UNet call", lab.make(lab.bundle.decode(lab.windows), lab.windows, whole.engine, lab.bundle)
+    for name, changes in (
+        ("without the last UNet call", {"engine.structure.finish": 0.0}),
+        ("the paper's loss in stage 2", {"engine.structure.loss": "paper"}),
+    ):
+        spec = changed(lab.config, changes).engine
+        yield name, lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
 
 
 def modes(lab: Lab) -> Iterator[tuple[str, Made]]:

@@ -146,7 +146,7 @@ SETUPS = (
         split="one of 2 sessions left out at a time, trials of 3 s",
         figures=(Figure("accuracy", "which of three flickering lights, accuracy"),),
         folder="ssvep_exo_kalunga2016",
-        note=REPORTED + "; Kalunga et al. 2016 give means of twelve people and four classes",
+        note=REPORTED + "; Kalunga et al. 2016 tell four classes, rest among them",
     ),
     Setup(
         *("haxby-fmri-folds", "haxby-fmri", "folds", "human", "fMRI", "part of one slice, one person"),
@@ -157,7 +157,10 @@ SETUPS = (
     ),
     Setup(
         *("v4-photos", "v4-photos", "test", "macaque", "V4 spikes", "89 neurons", "120 photographs never seen"),
-        figures=PICTURES[:5],
+        figures=(
+            *PICTURES[:5],
+            Figure("two_way_clip1", "two-way identification, CLIP block 1, which stage 2 pulls toward"),
+        ),
         folder="v4_natural_images_cowley2023",
         live=True,
         note=COWLEY,

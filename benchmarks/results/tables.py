@@ -106,7 +106,7 @@ def _rows(answer: Answer, pages: str, note: int) -> Iterator[list[str]]:
             short(figure.get("stage1")),
             f"**{short(figure['value'])}** {span(figure['interval'])}",
             short(chance) if isinstance(chance, float | int) else "-".join(short(bound) for bound in chance),
-            "" if p is None else f"{p:.3f}",
+            short(p),
             short(figure.get("mean_image")),
             (short(reported) or "none" * (number == 0)) + f" ({note})" * (number == 0),
         ]

@@ -50,7 +50,7 @@ def test_the_table_says_what_the_figures_are() -> None:
     text = tables.main_table({"demo": DEMO, "muse-faces-folds": FACES}, "docs/results/")
     lines = text.splitlines()
     assert "[`demo`](docs/results/demo.html) | *simulated* EEG" in lines[2]
-    assert "| .650 | **.700** [.600, .800] | .500 | 0.001 | .500 | none (1) |" in lines[2]
+    assert "| .650 | **.700** [.600, .800] | .500 | .001 | .500 | none (1) |" in lines[2]
     assert "**.735** [.700, .760] | .450-.550 |  |  | .727 (2) |" in lines[3]
     assert "(1) simulated: no published figure is comparable." in text
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
