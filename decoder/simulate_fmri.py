@@ -149,8 +149,20 @@ def simulate_fmri(
     return image, events, FmriTruth(areas, names, onsets.astype(np.float64), amplitudes.astype(np.float32), snr_db)
 
 
-def write_fmri(image: Any, events: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write `<name>.nii.gz` and `<name>_events.tsv` beside it; `path` ends in .nii or .nii.gz."""
+def write_fmri(
+    image: Any, events: Sequence[dict[str, Any]], path: Path, areas: NDArray[np.int16] | None = None
+) -> None:
+    """Write a run and `<name>_events.tsv` beside it; with areas, also a mask of them and their names.
+
+    Parameters
+    ----------
+    image : nibabel.Nifti1Image
+    events : sequence of dict
+    path : Path
+        Ends in .nii or .nii.gz.
+    areas : ndarray of int, shape of the volume, optional
+        1, 2, ... in the order of `AREAS`.
+    """
     import nibabel
 
     nibabel.save(image, path)
@@ -159,6 +171,10 @@ def write_fmri(image: Any, events: Sequence[dict[str, Any]], path: Path) -> None
         table = csv.DictWriter(file, ["onset", "duration", "trial_type"], delimiter="\t")
         table.writeheader()
         table.writerows(events)
+    if areas is not None:
+        nibabel.save(nibabel.Nifti1Image(areas, image.affine), path.with_name(f"{name}_mask.nii.gz"))
+        rows = ["index\tname", *(f"{number}\t{area}" for number, area in enumerate(AREAS, 1))]
+        path.with_name(f"{name}_mask.tsv").write_text("\n".join(rows) + "\n", "utf-8")
 
 
 class _Tuning:

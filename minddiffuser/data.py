@@ -236,7 +236,7 @@ def _scan(spec: DataSpec, runs: list[Run], folder: Path) -> None:
 
     tuning = (runs[0].images, runs[0].meanings)
     for number, (name, run) in enumerate(zip(RUNS, runs, strict=True)):
-        image, events, _ = simulate_fmri(
+        image, events, truth = simulate_fmri(
             *(run.images, run.meanings, run.labels),
             preset=spec.preset,
             seed=spec.seed,
@@ -244,7 +244,7 @@ def _scan(spec: DataSpec, runs: list[Run], folder: Path) -> None:
             soa=spec.soa,
             reference=tuning,
         )
-        write_fmri(image, events, folder / f"{name}_raw.nii.gz")
+        write_fmri(image, events, folder / f"{name}_raw.nii.gz", truth.areas)
 
 
 def stimulus_table(stimuli: list[Stimulus]) -> StimulusTable:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.headmodel import HEAD_RADIUS
 from minddiffuser.maps import Maps, regions
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ INK = {"light": ("#1b1f24", "#ffffff", "#1f6feb"), "dark": ("#e6e9ee", "#14171b"
 SCALES = {"V": (1e6, "uV"), "T": (1e15, "fT"), "T/m": (1e13, "fT/cm")}
 LEAST_SENSORS = 10
 """Fewer make no map: they are drawn channel by channel."""
+HELMET_RIM = 10
+"""Share of a helmet's sensors, in percent, that lies lower than its rim."""
 N_TIMES = 6
 MOST_NAMED = 20
 
@@ -160,18 +163,29 @@ def _topographies(maps: Maps, found: Patterns, rows: NDArray[np.intp], where: An
         ("strength", np.stack([np.sqrt((strength[:, s] ** 2).mean(axis=1)) for s in slices]), "viridis", False),
         ("component 1", np.stack([first[:, s].mean(axis=1) for s in slices]), "RdBu_r", True),
     )
+    sphere = _under_helmet(where)
     for own, (name, values, cmap, signed) in zip(axes, lines, strict=True):
         top = float(np.abs(values).max()) or 1.0
         limits = (-top if signed else 0.0, top)
         for axis, value in zip(own, values, strict=True):
             drawn, _ = mne.viz.plot_topomap(
-                value, where, axes=axis, cmap=cmap, vlim=limits, contours=0, sensors="k,", show=False
+                value, where, axes=axis, cmap=cmap, vlim=limits, contours=0, sensors="k,", sphere=sphere, show=False
             )
         figure.colorbar(drawn, ax=list(own), shrink=0.75, label=f"{name} ({unit})")
     for axis, part in zip(axes[0], slices, strict=True):
         low, high = 1e3 * maps.times[part.start], 1e3 * maps.times[part.stop - 1]
         axis.set_title(f"{low:.0f}-{high:.0f} ms", fontsize=9)
     return figure
+
+
+def _under_helmet(where: Any) -> tuple[float, float, float, float] | None:
+    """Give the sphere (m) that puts a helmet's rim on the outline of the head; None for scalp and flat places."""
+    if not hasattr(where, "get_channel_types") or "mag" not in where.get_channel_types(unique=True):
+        return None
+    places = np.stack([channel["loc"][:3] for channel in where["chs"]])
+    # Angles are counted from the sphere's centre: what lies level with it is drawn on the outline.
+    centre = [*places[:, :2].mean(axis=0), np.percentile(places[:, 2], HELMET_RIM)]
+    return float(centre[0]), float(centre[1]), float(centre[2]), HEAD_RADIUS
 
 
 def _channel_pattern(maps: Maps, found: Patterns) -> Any:

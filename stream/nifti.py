@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream.errors import RecordingError
 from stream.recordings import RecordedStream, Recording
-from stream.tables import read_events
+from stream.tables import read_events, read_rows
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ def read_volumes(
     ----------
     path : Path
     mask : Path, optional
-        Picks the voxels; left out, all that vary.
+        Picks the voxels; left out, all that vary. Where a table lies beside it under its name (`..._mask.tsv`, columns
+        index and name as of BIDS' segmentations), its numbers are regions, and voxels are named after theirs.
     repetition : float, optional
         Seconds from one volume to the next; the header's by default.
     times : sequence of float, optional
@@ -47,7 +48,7 @@ def read_volumes(
     Raises
     ------
     RecordingError
-        No run of volumes, no repetition time, or a mask of another grid.
+        No run of volumes, no repetition time, a mask of another grid, or one with regions that its table lacks.
     """
     import nibabel
 
@@ -58,13 +59,18 @@ def read_volumes(
     stamps = _stamps(path, image, repetition) if times is None else np.asarray(times, dtype=np.float64)
     if len(stamps) != volumes.shape[3]:
         raise RecordingError(f"{path}: {volumes.shape[3]} volumes but times of {len(stamps)}")
-    inside = np.asarray(nibabel.load(mask).dataobj) > 0 if mask else volumes.std(axis=3) > 0
+    labels = np.asarray(nibabel.load(mask).dataobj) if mask else volumes.std(axis=3)
+    inside = labels > 0
     if inside.shape != volumes.shape[:3] or not inside.any():
         raise RecordingError(
             f"{path}: mask {mask or 'of what varies'} of shape {inside.shape} picks no voxel of {volumes.shape[:3]}"
         )
     data = np.ascontiguousarray(volumes[inside].T)
-    names = tuple("v{}-{}-{}".format(*place) for place in np.argwhere(inside).tolist())
+    regions = _regions(mask, labels[inside]) if mask else ("",) * len(data[0])
+    names = tuple(
+        "{}v{}-{}-{}".format(region, *place)
+        for region, place in zip(regions, np.argwhere(inside).tolist(), strict=True)
+    )
     channels = Channels(names, ("voxel",) * len(names), ("count",) * len(names))
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     sfreq = 1.0 / float(stamps[1] - stamps[0]) if times is None and len(stamps) > 1 else 0.0
@@ -83,3 +89,15 @@ def _stamps(path: Path, image: Any, repetition: float | None) -> NDArray[np.floa
     if not 0.01 < step < 100:
         raise RecordingError(f"{path}: repetition time {step:g} s; state it in pixdim[4], or in the sidecar")
     return np.arange(image.shape[3], dtype=np.float64) * step
+
+
+def _regions(mask: Path, labels: NDArray[Any]) -> tuple[str, ...]:
+    """Give what each voxel's name begins with, 'V1:', by the table beside a mask; nothing where there is none."""
+    table = mask.with_name(mask.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+    if not table.is_file():
+        return ("",) * len(labels)
+    known = {row["index"].strip(): f"{row['name'].strip()}:" for row in read_rows(table, ("index", "name"))}
+    numbers = [f"{label:g}" for label in labels.tolist()]
+    if missing := set(numbers) - set(known):
+        raise RecordingError(f"{table}: names no region {', '.join(sorted(missing)[:8])}, which {mask.name} holds")
+    return tuple(known[number] for number in numbers)

@@ -8,7 +8,10 @@ import pytest
 from decoder.codes import ORIENTATIONS, cells, contrast_energy, low_level, mid_level, opponent
 from decoder.headmodel import leadfield
 from decoder.simulate import EEG_CHANNELS, SFREQ, Participant, Truth
-from decoder.simulate_fmri import haemodynamic_response, simulate_fmri, write_fmri
+from decoder.simulate_fmri import AREAS, haemodynamic_response, simulate_fmri, write_fmri
+from minddiffuser.maps import regions
+from stream.errors import RecordingError
+from stream.recordings import read
 
 N = 60
 
@@ -248,6 +251,19 @@ def test_scan_answers_with_the_haemodynamic_delay(pictures: np.ndarray, meanings
     for area in (1, 2, 3):
         assert np.mean(np.asarray(r)[truth.areas.ravel() == area]) > 0.4
     assert np.unique(truth.areas).tolist() == [1, 2, 3]
+
+
+def test_a_scan_with_areas_is_read_with_their_names(pictures: np.ndarray, meanings: np.ndarray, tmp_path: Path) -> None:
+    """Voxels are named after the area that the mask's table gives them, which maps part them by; a gap is refused."""
+    image, events, truth = simulate_fmri(pictures, meanings, LABELS, seed=2, soa=12)
+    write_fmri(image, events, tmp_path / "run.nii.gz", truth.areas)
+    channels = read(tmp_path / "run.nii.gz").streams[0].channels
+    assert [name.split(":")[0] for name in channels.names] == [AREAS[area - 1] for area in truth.areas.ravel()]
+    assert regions(channels) == tuple(AREAS[area - 1] for area in truth.areas.ravel())
+    assert channels.names[0] == "V1:v0-0-0"
+    (tmp_path / "run_mask.tsv").write_text("index\tname\n1\tV1\n3\tIT\n", "utf-8")
+    with pytest.raises(RecordingError, match="names no region 2, which run_mask"):
+        read(tmp_path / "run.nii.gz")
 
 
 def test_haemodynamic_response_has_its_shape() -> None:
