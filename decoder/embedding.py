@@ -121,7 +121,8 @@ class EmbeddingModel:
 
 def conv_statistics(encoder: ConvEncoder, data: Array, deviations: Array) -> Array:
     """Summarise encoded windows, for the calibration: log size of what went in and of what came out."""
-    return window_statistics(encoder.preparation(data).reshape(len(data), -1), [deviations])
+    prepared = encoder.preparation(data)
+    return window_statistics(prepared.reshape(len(data), encoder.preparation.mean.size), [deviations])
 
 
 def fit_embedding(

@@ -1,6 +1,7 @@
 """Decoders by way of the pooled embedding: the contrast, the convolutional encoder, and the prior to tokens."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -260,3 +261,15 @@ def test_one_sample_a_window_is_enough() -> None:
     encoder = fit_encoder(lesson, PreprocessSpec(), spec, np.random.default_rng(1))
     assert not any(name.startswith("temporal") for name, _ in encoder.network.named_parameters())
     assert two_way(correlation_matrix(embeddings[200:], encoder(data[200:]))).mean() > 0.85
+
+
+def test_volumes_go_all_the_way_to_a_bundle(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders, tmp_path: Path
+) -> None:
+    """Windows of one sample, of which no surrogate can be turned round, train an encoder whose bundle decodes alike."""
+    volumes = [replace(one, data=one.data.reshape(-1, 1)[:12]) for one in quiet]
+    bundle = fit(volumes[:90], stimuli, pooled, SPEC)
+    bundle.save(tmp_path / "bundle")
+    np.testing.assert_array_equal(
+        flat(Bundle.load(tmp_path / "bundle").decode(volumes[90:])), flat(bundle.decode(volumes[90:]))
+    )
