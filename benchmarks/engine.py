@@ -12,6 +12,7 @@ slices (`--first`) can be pooled.
 
     python -m benchmarks.engine --json
     python -m benchmarks.engine --quick     one picture, 20 exact steps instead of 300: less than a minute
+    python -m benchmarks.engine --shape sd-turbo --device cuda     published shapes on a GPU: `benchmarks.shapes`
 """
 
 import argparse
@@ -277,7 +278,18 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first picture: many can be done in slices")
     parser.add_argument("--repeats", type=int, default=30, help="pictures timed for each median of stage 1 and in all")
     parser.add_argument("--exact-steps", type=int, default=PAPER["iterations"], help="Adam steps of exact")
+    sized = parser.add_argument_group("networks of published shapes with random weights, instead of the above")
+    sized.add_argument("--shape", choices=("tiny", "sd-turbo"))
+    sized.add_argument("--device", default="auto")
+    sized.add_argument("--backend", action="append", default=[], help="only these; repeat")
+    sized.add_argument("--steps", type=int, default=1, help="UNet calls of stage 1")
     given = parser.parse_args()
+    if given.shape:
+        from benchmarks import shapes
+
+        found = shapes.measure(given.shape, given.device, given.backend, given.steps, given.repeats)
+        shapes.report(found | about(), as_json=given.json)
+        return
     size = {"pictures": given.pictures, "repeats": given.repeats, "exact_iterations": given.exact_steps}
     if given.quick:
         size = {"pictures": 1, "repeats": 10, "exact_iterations": 20}

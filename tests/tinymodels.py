@@ -86,7 +86,7 @@ def write_tiny(folder: Path) -> None:
         "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1},
     }
     (clip / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    model = open_clip.CLIP(**config)  # type: ignore[arg-type]
+    model = open_clip.CLIP(**config)
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, clip / "open_clip_model.safetensors")
 
 
@@ -105,3 +105,38 @@ def _unet(*, channels: int, context: int, **settings: Any) -> Any:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         **settings,
     )
+
+
+def write_turbo(folder: Path) -> None:
+    """Write SD-Turbo's published shapes with random weights (3.4 GB), TAESD's autoencoder and CLIP ViT-B/32.
+
+    The caption's encoder has one layer of the published width: it runs once, before anything is timed.
+    """
+    import open_clip
+    from diffusers import AutoencoderTiny, EulerDiscreteScheduler, UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        layers_per_block=2,
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+    ).save_pretrained(folder / "unet")
+    AutoencoderTiny().save_pretrained(folder / "vae")
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    EulerDiscreteScheduler(**schedule, timestep_spacing="trailing").save_pretrained(folder / "scheduler")
+    clip = folder / "clip"
+    clip.mkdir()
+    config = {
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 1},
+    }
+    (clip / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    model = open_clip.CLIP(**config)
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, clip / "open_clip_model.safetensors")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.engine import against_exact
+from benchmarks.shapes import markdown, measure
 
 
 def test_modes_are_held_against_exact_picture_by_picture() -> None:
@@ -12,3 +13,13 @@ def test_modes_are_held_against_exact_picture_by_picture() -> None:
     assert set(found) == {"fast", "onestep"}
     assert found["fast"]["ssim"] == pytest.approx({"difference": 0.25, "low": 0.25, "high": 0.25})
     assert found["onestep"]["ssim"]["low"] < 0 < found["onestep"]["ssim"]["high"]
+
+
+def test_shapes_are_timed_as_the_table_says() -> None:
+    """On tiny shapes a picture takes two UNet calls and eight gradient steps, at both batch sizes, and has its row."""
+    found = measure("tiny", "cpu", ["torch"], steps=1, repeats=1)
+    assert found["gradient_steps"] == 8
+    assert [row["unet_calls"] for row in found["backends"]["torch"].values()] == [2, 2]
+    assert set(found["plain_diffusers_ms"]) == set(found["backends"]["torch"]) == {"1", "8"}
+    table = markdown(found | {"versions": {"torch": "0"}})
+    assert sum(line.startswith("| torch |") for line in table.splitlines()) == 2
