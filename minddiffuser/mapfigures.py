@@ -163,7 +163,7 @@ def _topographies(maps: Maps, found: Patterns, rows: NDArray[np.intp], where: An
         ("strength", np.stack([np.sqrt((strength[:, s] ** 2).mean(axis=1)) for s in slices]), "viridis", False),
         ("component 1", np.stack([first[:, s].mean(axis=1) for s in slices]), "RdBu_r", True),
     )
-    sphere = _under_helmet(where)
+    sphere = head_under(where)
     for own, (name, values, cmap, signed) in zip(axes, lines, strict=True):
         top = float(np.abs(values).max()) or 1.0
         limits = (-top if signed else 0.0, top)
@@ -178,7 +178,7 @@ def _topographies(maps: Maps, found: Patterns, rows: NDArray[np.intp], where: An
     return figure
 
 
-def _under_helmet(where: Any) -> tuple[float, float, float, float] | None:
+def head_under(where: Any) -> tuple[float, float, float, float] | None:
     """Give the sphere (m) that puts a helmet's rim on the outline of the head; None for scalp and flat places."""
     if not hasattr(where, "get_channel_types") or "mag" not in where.get_channel_types(unique=True):
         return None

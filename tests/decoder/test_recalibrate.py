@@ -13,11 +13,13 @@ from decoder.category import CategoryModel
 from decoder.errors import BundleError, TrainingError
 from decoder.metrics import correlation_matrix, two_way
 from decoder.recalibrate import recalibrate
-from decoder.spec import DecoderSpec
+from decoder.samples import Origin
+from decoder.spec import ConvSpec, DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.train import fit
 from stream.windows import Channels, Window
 from tests.decoder.conftest import N_CHANNELS, LinearEncoders
+from tests.decoder.test_embedding import PooledEncoders
 
 Maker = Callable[..., list[Window]]
 
@@ -105,3 +107,37 @@ def test_what_cannot_be_moved_is_refused(
     bundle.models["all"] = object.__new__(CategoryModel)
     with pytest.raises(TrainingError, match="family 'category'"):
         recalibrate(bundle, windows, stimuli, encoders)
+
+
+def test_an_encoder_moves_to_a_participant_whose_channels_are_turned(
+    window_maker: Maker, stimuli: StimulusTable, channels: Channels, tmp_path: Path
+) -> None:
+    """Trained on two participants; a third is one of them but for a rotation of channels, which few windows undo."""
+    pooled = PooledEncoders(stimuli)
+    conv = ConvSpec(
+        filters=8, kernel=0.05, pool=0.02, dropout=0.1, epochs=25, patience=25, batch=32, learning_rate=5e-3, cv_folds=2
+    )
+    spec = DecoderSpec(features=("e",), family="conv", conv=conv)
+    windows = [w for seed in (1, 2) for w in window_maker(stimuli, channels, noise=0.5, seed=seed)[:90]]
+    origins = [Origin(name, name, name) for name in ("one", "two") for _ in range(90)]
+    start = fit(windows, stimuli, pooled, spec, origins=origins)
+    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(N_CHANNELS, N_CHANNELS)))
+    third = [
+        replace(w, data=(turn @ w.data).astype(np.float32)) for w in window_maker(stimuli, channels, noise=0.5, seed=7)
+    ]
+    moved = recalibrate(start, third[:60], stimuli, pooled)
+    mean = pooled.embed_images(stimuli.images[:90]).mean(axis=0)
+
+    def found(bundle: Bundle) -> float:
+        decoded = np.stack([np.asarray(one.e) for one in bundle.decode(third[90:])])
+        return float(
+            two_way(correlation_matrix(pooled.embed_images(stimuli.images[90:]) - mean, decoded - mean)).mean()
+        )
+
+    facts = moved.meta["recalibrated"]["encoder"]
+    assert facts["error_after"] < facts["error_before"]
+    assert facts["channels"] == "realigned" or facts["layer"]
+    assert found(moved) > 0.65
+    assert found(moved) > found(start) + 0.15
+    moved.save(tmp_path / "moved")
+    np.testing.assert_array_equal(found(Bundle.load(tmp_path / "moved")), found(moved))
