@@ -71,7 +71,7 @@ class Reconstructor:
         Folder for exported networks and built engines; without one backend 'auto' is torch.
     answers : StructureModel, optional
         How the decoder answers to a picture's structure (`decoder.bundle.Bundle.structure`), for
-        `structure.loss: likelihood`; without it stage 2 takes the paper's loss.
+        `structure.loss: likelihood`; without it (timing, export) stage 2 takes the paper's loss.
 
     Attributes
     ----------

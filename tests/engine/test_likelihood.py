@@ -144,7 +144,7 @@ def test_pictures_come_nearer_to_their_originals(
 ) -> None:
     """On the desk models, by either way, the loss falls; a batch equals its members; K = 0 is stage 1."""
     model, windows = shrunk
-    structure = StructureSpec(mode=mode, iterations=3, learning_rate=0.05)
+    structure = StructureSpec(mode=mode, loss="likelihood", iterations=3, learning_rate=0.05)
     engine = Reconstructor(EngineSpec(threads=1, steps=1, structure=structure), desk, answers=model)
     finals = engine.reconstruct(windows[:2])
     assert [picture.stage for picture in finals] == [2, 2]
