@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 
 from decoder.bundle import Bundle
+from decoder.errors import BundleError
 from decoder.features import StructureModel
 from decoder.likelihood import fit_structure_model
 from decoder.spec import DecoderSpec
 from decoder.splits import group_folds
 from decoder.stimuli import StimulusTable
 from decoder.train import fit
+from engine.spec import EngineSpec, StructureSpec
+from minddiffuser.live import ready_engine
 from stream.windows import Window
 from tests.decoder.conftest import LinearEncoders
 
@@ -87,10 +90,10 @@ def test_a_bundle_keeps_its_structure_model(
 
 
 def test_held_out_models_share_nothing(stimuli: StimulusTable, windows: list[Window], encoders: LinearEncoders) -> None:
-    """A bundle that decodes pictures by models that never saw them gives no structure model, which would know them."""
+    """A bundle that decodes pictures by models that never saw them has no structure model; asking for it is refused."""
     spec = DecoderSpec(features=("z", "s"), blocks=(1,), cv_folds=3, hold_out=2)
-    assert fit(windows, stimuli, encoders, spec).structure is None
-    assert (
-        fit(windows, stimuli, encoders, spec.model_copy(update={"features": ("z",), "hold_out": "none"})).structure
-        is None
-    )
+    bundle = fit(windows, stimuli, encoders, spec)
+    assert bundle.structure is None
+    asked = EngineSpec(structure=StructureSpec(loss="likelihood"))
+    with pytest.raises(BundleError, match=r"structure\.loss 'likelihood' needs a bundle with a structure model"):
+        ready_engine(asked, bundle)
