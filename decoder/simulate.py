@@ -80,10 +80,10 @@ class Preset:
 PRESETS = {
     "thingslike": Preset(evoked_rms=0.6, low=0.4, mid=0.2, semantic=0.4),
     "demo": Preset(
-        evoked_rms=6.0,
-        low=0.3,
+        evoked_rms=8.0,
+        low=0.35,
         mid=0.05,
-        semantic=0.25,
+        semantic=0.2,
         energy=0.4,
         background=6.0,
         alpha=4.0,
@@ -91,10 +91,22 @@ PRESETS = {
         gain_jitter=0.1,
         latency_jitter=0.005,
     ),
+    "plain": Preset(
+        evoked_rms=6.0,
+        low=0.65,
+        mid=0.05,
+        semantic=0.3,
+        background=6.0,
+        alpha=4.0,
+        sensor=1.0,
+        gain_jitter=0.1,
+        latency_jitter=0.005,
+    ),
 }
-"""`thingslike` is meant to be as hard as THINGS-EEG2; `demo` is ten times stronger and less noisy than that, far easier
-than any person, so that single presentations give pictures worth looking at."""
-PresetName = Literal["thingslike", "demo"]
+"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is thirteen times stronger, less noisy, and has complex
+cells that tell where contrast is: far easier than any person, so that single presentations give pictures worth looking
+at. `plain` is as easy without them: its V1 holds luminance and colour by place, and hardly the pose of a figure."""
+PresetName = Literal["thingslike", "demo", "plain"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

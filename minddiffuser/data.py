@@ -20,6 +20,7 @@ from minddiffuser.errors import AppError
 
 if TYPE_CHECKING:
     from decoder.datasets import Dataset
+    from decoder.pose import Pose
     from decoder.stimuli import StimulusTable
     from engine.desk.compose import Stimulus
     from engine.models import Models
@@ -229,3 +230,20 @@ def stimulus_table(stimuli: list[Stimulus]) -> StimulusTable:
 def originals(stimuli: StimulusTable) -> dict[str, Any]:
     """Give the pictures by the label of the event that announces them."""
     return dict(zip(stimuli.ids, np.asarray(stimuli.images), strict=True))
+
+
+def true_poses(stimuli: StimulusTable) -> list[Pose]:
+    """Give the pose of the drawing in each of some held-out stimuli; empty if one of the pictures is none of those."""
+    from decoder.pose import pose_of_mask
+    from engine.desk.compose import alpha_of, load_test_stimuli
+    from engine.desk.pack import load_pack
+
+    by_name = {stimulus.name: stimulus for stimulus in load_test_stimuli()}
+    held_out = [by_name[name] for name in stimuli.ids if name in by_name]
+    if len(held_out) < len(stimuli):
+        return []
+    # Other pictures may go by the same names.
+    if not all(np.array_equal(one.image, image) for one, image in zip(held_out, stimuli.images, strict=True)):
+        return []
+    pack = load_pack()
+    return [pose_of_mask(alpha_of(pack, one)) for one in held_out]

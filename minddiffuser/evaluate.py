@@ -26,10 +26,10 @@ from minddiffuser.archive import Received, count_of, read_about, read_received
 from minddiffuser.checks import spurious_checks
 from minddiffuser.config import ArchiveSpec, Config, parse_config
 from minddiffuser.console import Report, progress
-from minddiffuser.data import load_dataset, originals
+from minddiffuser.data import load_dataset, originals, true_poses
 from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
-from minddiffuser.quality import score
+from minddiffuser.quality import pose_quality, score
 from minddiffuser.rehearsal import rehearse
 from minddiffuser.report import write_report
 from stream.ingest import windows_of
@@ -266,7 +266,10 @@ def picture_quality(
     own = shown.rows(one.label for one in known)
     rng = np.random.default_rng(SCORING_SEED)
     judge = None if judges is None else judges.against(shown.images, shown.concepts)
-    return score(shown.images, own, stages, mean_image, rng, judge)
+    found = score(shown.images, own, stages, mean_image, rng, judge)
+    if poses := true_poses(shown):
+        found["pose"] = pose_quality(poses, own, stages, mean_image, rng)
+    return found
 
 
 def mean_training_image(dataset: Dataset) -> NDArray[np.uint8]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder import metrics
+from decoder.pose import Pose, pose, pose_errors
 
 Pixels = NDArray[np.uint8]
 Scores = dict[str, NDArray[np.float64]]
@@ -82,6 +83,49 @@ def score(
 def _p_value(name: str, observed: float, null: NDArray[np.float64]) -> float:
     sign = -1 if name.startswith("distance") else 1  # of a distance, lower is better
     return round(metrics.p_value(sign * observed, sign * null.mean(axis=1)), 4)
+
+
+def pose_quality(
+    true: Sequence[Pose],
+    own: NDArray[np.intp],
+    stages: Mapping[str, Pixels],
+    mean_image: Pixels,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Score where reconstructions have the figure, how large and how turned, where the truth about that is known.
+
+    Parameters
+    ----------
+    true : sequence of Pose, length k
+        Of the pictures shown.
+    own, stages, mean_image, rng
+        As in `score`.
+
+    Returns
+    -------
+    dict
+        By error, as in `decoder.pose.pose_errors` (lower is better): its mean for each stage, with `<stage>_interval`,
+        for `mean_image` and for `chance`; `gain`, the change from stage 1 to stage 2 with its paired interval. Figures
+        too round to have an orientation are left out of its error.
+    """
+    found = {stage: [pose(picture) for picture in pixels] for stage, pixels in stages.items()}
+    aims = [true[row] for row in own]
+    errors = {stage: pose_errors(poses, aims) for stage, poses in found.items()}
+    errors["mean_image"] = pose_errors([pose(mean_image)] * len(own), aims)
+    other = (own + rng.integers(1, len(true), len(own))) % len(true)
+    errors["chance"] = pose_errors(list(found.values())[-1], [true[row] for row in other])
+    return {name: _pose_figures({of: each[name] for of, each in errors.items()}, rng) for name in errors["chance"]}
+
+
+def _pose_figures(errors: Scores, rng: np.random.Generator) -> dict[str, Any]:
+    known = {of: values[~np.isnan(values)] for of, values in errors.items()}
+    figures: dict[str, Any] = _means({of: values for of, values in known.items() if len(values)})
+    for stage in [stage for stage in ("stage1", "stage2") if stage in figures]:
+        figures[f"{stage}_interval"] = _interval(known[stage], rng)
+    if {"stage1", "stage2"} <= set(figures):
+        gain = known["stage2"] - known["stage1"]
+        figures["gain"] = {"mean": round(float(gain.mean()), 4), "interval": _interval(gain, rng)}
+    return figures
 
 
 def _means(scores: Scores) -> dict[str, float]:
