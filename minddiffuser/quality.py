@@ -80,6 +80,11 @@ def score(
     return result
 
 
+def _p_value(name: str, observed: float, null: NDArray[np.float64]) -> float:
+    sign = -1 if name.startswith("distance") else 1  # of a distance, lower is better
+    return round(metrics.p_value(sign * observed, sign * null.mean(axis=1)), 4)
+
+
 def pose_quality(
     true: Sequence[Pose],
     own: NDArray[np.intp],
@@ -121,11 +126,6 @@ def _pose_figures(errors: Scores, rng: np.random.Generator) -> dict[str, Any]:
         gain = known["stage2"] - known["stage1"]
         figures["gain"] = {"mean": round(float(gain.mean()), 4), "interval": _interval(gain, rng)}
     return figures
-
-
-def _p_value(name: str, observed: float, null: NDArray[np.float64]) -> float:
-    sign = -1 if name.startswith("distance") else 1  # of a distance, lower is better
-    return round(metrics.p_value(sign * observed, sign * null.mean(axis=1)), 4)
 
 
 def _means(scores: Scores) -> dict[str, float]:

@@ -103,6 +103,11 @@ def figures_of_test(found: Mapping[str, Any], wanted: tuple[Figure, ...]) -> Ite
             row = {"value": found[figure.key], "interval": found[f"{figure.key}_interval"], "chance": chance}
             yield {"key": figure.key, "label": figure.label, **row, "p": found[f"{figure.key}_p"]}
             continue
+        if pose := found.get("pose", {}).get(figure.key):
+            row = {"value": pose["stage2"], "interval": pose["stage2_interval"]}
+            baselines = {name: pose.get(name) for name in ("stage1", "mean_image", "chance")}
+            yield {"key": figure.key, "label": figure.label, **row, **baselines}
+            continue
         if figure.optional and figure.key not in found["stage2"]:
             continue
         yield {

@@ -99,6 +99,9 @@ def test_figures_are_picked_from_what_evaluate_says() -> None:
     wanted = (Figure("ssim", "SSIM"), Figure("position", "position", optional=True))
     (found,) = figures_of_test({**stages, "stage2_interval": {"ssim": [0, 1]}, "p": {}}, wanted)
     assert [found[name] for name in ("value", "stage1", "mean_image", "chance", "p")] == [0.2, 0.1, 0.3, 0.4, None]
+    placed = {"position": {"stage1": 0.3, "stage2": 0.2, "stage2_interval": [0.1, 0.3], "chance": 0.4}}
+    _, found = figures_of_test({**stages, "stage2_interval": {"ssim": [0, 1]}, "p": {}, "pose": placed}, wanted)
+    assert [found[name] for name in ("key", "value", "stage1", "chance")] == ["position", 0.2, 0.3, 0.4]
     category = {"chance": 0.5, "auc": 0.7, "auc_interval": [0.6, 0.8], "auc_p": 0.01}
     (found,) = figures_of_test(category, (Figure("auc", "AUC"),))
     assert (found["value"], found["chance"], found["p"]) == (0.7, 0.5, 0.01)
