@@ -27,8 +27,16 @@ SEED = 20261125
 DRAWN_AT_A_TIME = 32
 
 
-def evaluate_config(config_file: Path, data_dir: Path | None) -> dict[str, Any]:
+def evaluate_config(config_file: Path, data_dir: Path | None, *, choose: bool = True) -> dict[str, Any]:
     """Train and test the decoder of a config on all recordings of its data set, each window held out once.
+
+    Parameters
+    ----------
+    config_file : Path
+    data_dir : Path or None
+        Folder of recorded data sets.
+    choose : bool
+        Whether to choose among the config's candidates; otherwise it is taken as it stands.
 
     Raises
     ------
@@ -39,6 +47,8 @@ def evaluate_config(config_file: Path, data_dir: Path | None) -> dict[str, Any]:
     from minddiffuser.data import load_dataset
 
     config = load_config(config_file)
+    if not choose:
+        config = config.model_copy(update={"candidates": ()})
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)
