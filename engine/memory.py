@@ -1,4 +1,4 @@
-"""What models take, and how pictures are decoded within a budget."""
+"""How pictures are decoded within a budget of memory, by what everything else was seen to take."""
 
 import json
 import logging
@@ -6,13 +6,13 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from engine.batches import sizes
 from engine.errors import MemoryBudgetError
-from engine.folders import count_weights
 from engine.models import Models
 
 _log = logging.getLogger(__name__)
@@ -20,10 +20,11 @@ _log = logging.getLogger(__name__)
 Decode = Callable[[Tensor], Tensor]
 """Latents (n, channels, height, width) -> pictures (n, 3, height, width)."""
 GIB = 1024**3
-RUNTIME = int(0.85 * GIB)
-"""Bytes of Python, torch, diffusers and the rest without any weights, as measured on Linux."""
 _LIVE = 4  # feature maps of the decoder's widest full-size layer that are alive at once: input, output, and workspace
 _ITEM = {torch.float32: 4, torch.float16: 2, torch.bfloat16: 2}
+_MARGIN = 0.02
+"""Share of a budget that is not planned with: allocators keep more than is asked of them."""
+_PROCESS = Path("/proc/self")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,99 +33,89 @@ class DecodePlan:
 
     Attributes
     ----------
-    slices : int or None
-        Pictures decoded at once; None: as many as come.
+    slices : int
+        Pictures decoded at once.
     tiled : bool
         Each picture in tiles of half its side, because a whole one does not fit.
     """
 
-    slices: int | None
+    slices: int
     tiled: bool
 
 
-def plan_decode(models: Models, budget_gib: float | None) -> DecodePlan:
-    """Choose slices and tiles that keep weights and the decoder's working memory within a budget (GiB).
-
-    Raises
-    ------
-    MemoryBudgetError
-        If not even one tile at a time fits; it says how much is needed.
-    """
-    if budget_gib is None:
-        return DecodePlan(None, False)
-    fixed, each = RUNTIME + weight_bytes(models), picture_bytes(models)
-    free = int(budget_gib * GIB) - fixed
-    if free >= each:
-        return DecodePlan(free // each, False)
-    if free >= each // 4:
-        return DecodePlan(1, True)
-    msg = (
-        f"engine.memory_gib is {budget_gib:g} and these models need {(fixed + each // 4) / GIB:.2f} GiB, decoding tile "
-        "by tile: raise it, or choose smaller models or a half-precision models.dtype"
-    )
-    raise MemoryBudgetError(msg)
+THRIFTIEST = DecodePlan(1, True)
 
 
-def budgeted(
-    decode: Callable[[Tensor], Tensor], models: Models, budget_gib: float | None
-) -> Callable[[Tensor], Tensor]:
-    """Give a decoder that keeps to a budget: `decode` in slices, or torch's own in tiles.
-
-    Raises
-    ------
-    MemoryBudgetError
-        See `plan_decode`.
-    """
-    plan = plan_decode(models, budget_gib)
-    if plan.slices is None:
-        return decode
-    one = _tiled(models) if plan.tiled else decode
-    slices = plan.slices
-    return lambda latents: torch.cat([one(part) for part in torch.split(latents, sizes(len(latents), slices))])
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Most memory so far: of the whole process on a CPU, of torch's part on a GPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_reserved(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def check_budget(budget_gib: float | None, before: int, after: int) -> None:
-    """Refuse an engine whose warm-up took more than its budget.
+def plan_decode(models: Models, budget_gib: float, taken: int) -> DecodePlan:
+    """Choose slices and tiles that keep to a budget.
 
     Parameters
     ----------
-    budget_gib : float or None
-    before, after : int
-        `peak_bytes` about the warm-up. Where something earlier, such as an export, took as much, nothing is known.
+    models : Models
+    budget_gib : float
+    taken : int
+        Most bytes that were taken (`peak_bytes`) while pictures were decoded by the thriftiest plan.
 
     Raises
     ------
     MemoryBudgetError
-        It says how much was taken.
+        If that was more than the budget; it says how much is needed.
     """
-    if budget_gib is None or after <= before or after <= budget_gib * GIB:
+    if taken > budget_gib * GIB:
+        msg = (
+            f"engine.memory_gib is {budget_gib:g} and the engine takes {taken / GIB:.2f} GiB, decoding tile by tile: "
+            "raise it, or choose smaller models, structure.mode 'fast' or a half-precision models.dtype"
+        )
+        raise MemoryBudgetError(msg)
+    each = picture_bytes(models)
+    # One tile, a quarter of a picture, is among what was taken.
+    slices = (int((1 - _MARGIN) * budget_gib * GIB) - taken + each // 4) // each
+    return DecodePlan(slices, False) if slices > 0 else THRIFTIEST
+
+
+def decode_by(plan: DecodePlan, decode: Decode, models: Models) -> Decode:
+    """Give a decoder that keeps to a plan: `decode` in slices, or torch's own in tiles."""
+    one = _tiled(models) if plan.tiled else decode
+    return lambda latents: torch.cat([one(part) for part in torch.split(latents, sizes(len(latents), plan.slices))])
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_bytes` begin anew, where the system can (Linux, and GPUs)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
         return
-    msg = (
-        f"engine.memory_gib is {budget_gib:g} and the engine took {after / GIB:.2f} GiB in its warm-up: raise it, or "
-        "choose smaller models, structure.mode 'fast' or a half-precision models.dtype"
-    )
-    raise MemoryBudgetError(msg)
+    try:
+        (_PROCESS / "clear_refs").write_text("5")
+    except OSError:
+        _log.debug("this system does not forget how much memory was taken before")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory since `forget_peak`: of the whole process on a CPU, of torch's part on a GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    try:
+        lines = (_PROCESS / "status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _tiled(models: Models) -> Decode:
     """Torch's decoder, set to work in tiles; diffusers blends them where they overlap."""
     vae = models.vae
-    vae.enable_tiling()
     vae.tile_latent_min_size = models.latent_shape[-1] // 2
     vae.tile_sample_min_size = models.image_size // 2
-    _log.warning("engine.memory_gib: pictures are decoded in tiles, by torch")
 
     def decode(latents: Tensor) -> Tensor:
-        with torch.no_grad():
-            return models.decode_pixels(latents).float()
+        # Others share the module: it is left as it was.
+        vae.enable_tiling()
+        try:
+            with torch.no_grad():
+                return models.decode_pixels(latents).float()
+        finally:
+            vae.disable_tiling()
 
     return decode
 
@@ -137,12 +128,3 @@ def picture_bytes(models: Models) -> int:
     widest = int(max(widths[:2]))
     side: int = models.image_size
     return _LIVE * widest * side * side * _ITEM[models.dtype]
-
-
-def weight_bytes(models: Models) -> int:
-    """Weights in the types in which they are loaded, in bytes; a folder that serves two parts counts once."""
-    half = {models.parts["unet"], models.parts["vae"]}
-    return sum(
-        count_weights(folder) * (_ITEM[models.dtype] if folder in half else 4)
-        for folder in {models.parts[part] for part in ("unet", "vae", "text", "clip") if part in models.parts}
-    )

@@ -19,7 +19,7 @@ from engine.cache import EngineCache
 from engine.errors import FeatureError
 from engine.gradient import load_gradient
 from engine.likelihood import Operator
-from engine.memory import budgeted, check_budget, peak_bytes
+from engine.memory import THRIFTIEST, Decode, decode_by, forget_peak, peak_bytes, plan_decode
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
 from engine.reuse import Reuse
@@ -81,7 +81,7 @@ class Reconstructor:
     Raises
     ------
     EngineError
-        If models or backend cannot be had, or do not fit into the memory that is allowed.
+        If models or backend cannot be had, or do not go together.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Reconstructor:
         self.backend, self.left = choice.backend, choice.left
         self._unet = self.backend.unet
         self._reuse = Reuse(spec.reuse, spec.seed) if spec.reuse else None
-        self._decode = budgeted(self.backend.decode, self.models, spec.memory_gib)
+        self._decode: Decode = self.backend.decode
         config = self.models.scheduler
         self._exact = exact_schedule(spec, config)
         self._from_z = make_schedule(config, kind=spec.sampler, steps=spec.steps, strength=spec.strength)
@@ -130,12 +130,23 @@ class Reconstructor:
         Raises
         ------
         MemoryBudgetError
-            If that took more memory than the configuration allows.
+            If that takes more memory than the configuration allows, even decoding tile by tile.
         """
-        before = peak_bytes(self.models.device)
-        for size in dict.fromkeys(part for windows in range(1, batch + 1) for part in sizes(windows)):
+        batches = list(dict.fromkeys(part for windows in range(1, batch + 1) for part in sizes(windows)))
+        if self.spec.memory_gib is not None:
+            self._keep_to(self.spec.memory_gib, batches)
+        for size in batches:
             self.rehearse(size)
-        check_budget(self.spec.memory_gib, before, peak_bytes(self.models.device))
+
+    def _keep_to(self, budget_gib: float, batches: Sequence[int]) -> None:
+        """Decode in slices or tiles that fit beside what all else is seen to take, or refuse."""
+        forget_peak(self.models.device)
+        self._decode = decode_by(THRIFTIEST, self.backend.decode, self.models)
+        for size in batches:
+            self.rehearse(size)
+        plan = plan_decode(self.models, budget_gib, peak_bytes(self.models.device))
+        self._decode = decode_by(plan, self.backend.decode, self.models)
+        _log.info("engine.memory_gib: %s", "tiles, by torch" if plan.tiled else f"{plan.slices} pictures at once")
 
     def rehearse(self, count: int, on_preview: Callable[[list[Picture]], None] | None = None) -> list[Picture]:
         """Reconstruct made-up features, and keep quiet about what becomes of their structure."""
