@@ -107,7 +107,7 @@ class EngineSpec(_Spec):
     reuse: ReuseSpec | None = None
     """Set: windows that are all but the same are not reconstructed again."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """What the process (on a GPU: torch there) may take. The warm-up decodes tile by tile and sees what that takes; what
-    is left goes to decoding pictures whole, several at once; if nothing is, it is refused with the figure."""
+    """What the process (on a GPU: torch there) may take. The warm-up decodes tile by tile and sees what that takes;
+    what is left goes to decoding pictures whole, several at once; if nothing is, it is refused with the figure."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """With a window's id it gives the window's own noise."""
