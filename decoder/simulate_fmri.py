@@ -1,15 +1,16 @@
 """A simulated participant in a scanner: three areas, a slow haemodynamic response, drift and coloured noise."""
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.codes import low_level, mid_level
+from decoder.codes import contrast_energy, low_level, mid_level
 from decoder.errors import TrainingError
 
 Array = NDArray[np.float32]
@@ -18,7 +19,16 @@ Floats = NDArray[np.float64]
 TR = 2.0
 AREAS = ("V1", "V4", "IT")
 SLICE = (10, 9)
-"""Voxels of an area: one slice of the volume each."""
+"""Voxels of a slice; all of them encode the same kind of content."""
+Content = Literal["low", "energy", "mid", "semantic"]
+AREA_OF: dict[Content, str] = {"low": "V1", "energy": "V1", "mid": "V4", "semantic": "IT"}
+PIXEL_CODES: dict[Content, Callable[[NDArray[np.uint8]], Array]] = {
+    "low": low_level,
+    "energy": contrast_energy,
+    "mid": mid_level,
+}
+N_SEMANTIC = 32
+"""Axes of meaning that IT mixes."""
 BASELINE = 1000.0
 FIELD_WIDTH = 1.2
 """Of a V1 or V4 voxel's receptive field (standard deviation), in cells."""
@@ -38,15 +48,23 @@ class FmriPreset:
         Its correlation from volume to volume.
     drift : float
         Standard deviation of slow drift.
+    slices : tuple of str
+        What each slice's voxels encode: `codes.low_level` in V1, `codes.contrast_energy` in V1's complex cells,
+        `codes.mid_level` in V4, meaning in IT.
     """
 
     response: float
+    slices: tuple[Content, ...] = ("low", "mid", "semantic")
     noise: float = 1.0
     ar1: float = 0.4
     drift: float = 1.5
 
 
-FMRI_PRESETS = {"thingslike": FmriPreset(response=0.5), "demo": FmriPreset(response=1.0)}
+FMRI_PRESETS = {
+    "thingslike": FmriPreset(response=0.5),
+    "demo": FmriPreset(response=2.0, slices=(*("low",) * 2, *("energy",) * 4, "mid", "semantic")),
+}
+"""`demo` answers four times as strongly, and has more of V1, most of it complex cells that tell where contrast is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +136,7 @@ def simulate_fmri(
 
     Returns
     -------
-    image : nibabel.Nifti1Image, shape (10, 9, 3, n_volumes)
+    image : nibabel.Nifti1Image, shape (10, 9, n_slices, n_volumes)
     events : list of dict
         onset, duration (s) and trial_type (the stimulus id), as in a BIDS events file.
     truth : FmriTruth
@@ -126,7 +144,10 @@ def simulate_fmri(
     import nibabel
 
     settings = FMRI_PRESETS[preset]
-    tuning = _tune(*(reference or (images, semantics)), np.random.default_rng(seed))
+    shown, meanings = reference or (images, semantics)
+    if len(shown) != len(meanings):
+        raise TrainingError(f"{len(shown)} pictures but {len(meanings)} semantic vectors; give one a picture")
+    tuning = _Tuning(settings.slices, shown, meanings, seed)
     rng = np.random.default_rng([run, len(labels), repeats])
     order = np.concatenate([rng.permutation(len(labels)) for _ in range(repeats)])
     onsets = 10 + np.arange(len(order)) * soa
@@ -137,14 +158,15 @@ def simulate_fmri(
     noise = settings.noise * _ar1(signal.shape, settings.ar1, rng) + settings.drift * _drift(signal.shape, rng)
     bold = BASELINE * (1 + (signal + noise) / 100)
     affine = np.diag([3.0, 3.0, 3.0, 1.0])
-    image = nibabel.Nifti1Image(bold.T.reshape(*SLICE, len(AREAS), n_volumes).astype(np.float32), affine)
+    image = nibabel.Nifti1Image(bold.T.reshape(*SLICE, len(settings.slices), n_volumes).astype(np.float32), affine)
     image.header.set_zooms((3.0, 3.0, 3.0, TR))
     image.header.set_xyzt_units("mm", "sec")
     names = tuple(labels[row] for row in order)
     events = [
         {"onset": float(onset), "duration": 1.0, "trial_type": name} for onset, name in zip(onsets, names, strict=True)
     ]
-    areas = np.broadcast_to(np.arange(1, len(AREAS) + 1, dtype=np.int16), (*SLICE, len(AREAS))).copy()
+    of_slice = [AREAS.index(AREA_OF[content]) + 1 for content in settings.slices]
+    areas = np.broadcast_to(np.array(of_slice, np.int16), (*SLICE, len(of_slice))).copy()
     snr_db = float(10 * np.log10(signal.var() / noise.var()))
     return image, events, FmriTruth(areas, names, onsets.astype(np.float64), amplitudes.astype(np.float32), snr_db)
 
@@ -180,38 +202,42 @@ def write_fmri(
 class _Tuning:
     """Voxels' fixed answers, scaled to unit spread over the reference pictures."""
 
-    def __init__(self, weights: Array, semantic_mean: Array, turn: Array) -> None:
-        self.weights, self.semantic_mean, self.turn = weights, semantic_mean, turn
+    def __init__(self, slices: tuple[Content, ...], images: NDArray[np.uint8], semantics: Array, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.contents = tuple(dict.fromkeys(slices))
+        self.semantic_mean = semantics.mean(axis=0)
+        self.turn = np.zeros((semantics.shape[1], N_SEMANTIC), np.float32)
+        shapes = [code.shape[1:] for code in self.codes(images[:1], semantics[:1])]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        n_voxels = SLICE[0] * SLICE[1]
+        weights = np.zeros((ends[-1], n_voxels, len(slices)))
+        for at, content in enumerate(slices):
+            kind = self.contents.index(content)
+            rows = slice(ends[kind] - math.prod(shapes[kind]), ends[kind])
+            weights[rows, :, at] = _mixtures(shapes[kind], n_voxels, rng)
+        self.weights = weights.reshape(len(weights), -1).astype(np.float32)
+        self.turn = rng.normal(size=self.turn.shape).astype(np.float32)
         self.mean, self.spread = np.zeros(1, np.float32), np.ones(1, np.float32)
+        answers = self(images, semantics)
+        self.mean, self.spread = answers.mean(axis=0), answers.std(axis=0)
+        if not self.spread.all():
+            raise TrainingError("the reference pictures don't differ in what some voxel encodes; give other pictures")
+
+    def codes(self, images: NDArray[np.uint8], semantics: Array) -> list[Array]:
+        """Give what pictures hold, by kind of content: (n, features, grid, grid) each, meaning (n, 32)."""
+        return [
+            (semantics - self.semantic_mean) @ self.turn if content == "semantic" else PIXEL_CODES[content](images)
+            for content in self.contents
+        ]
 
     def __call__(self, images: NDArray[np.uint8], semantics: Array) -> Array:
-        meaning = (semantics - self.semantic_mean) @ self.turn
-        parts = [part.reshape(len(images), -1) for part in (low_level(images), mid_level(images))]
-        code = np.concatenate([*parts, meaning], axis=1)
+        code = np.concatenate([part.reshape(len(images), -1) for part in self.codes(images, semantics)], axis=1)
         return np.asarray((code @ self.weights - self.mean) / self.spread, np.float32)
 
 
-def _tune(images: NDArray[np.uint8], semantics: Array, rng: np.random.Generator) -> _Tuning:
-    if len(images) != len(semantics):
-        raise TrainingError(f"{len(images)} pictures but {len(semantics)} semantic vectors; give one a picture")
-    n_area = SLICE[0] * SLICE[1]
-    n_semantic = 32
-    low, mid = low_level(images[:1])[0], mid_level(images[:1])[0]
-    blocks: list[Floats] = [_receptive_fields(code.shape[0], code.shape[1], n_area, rng) for code in (low, mid)]
-    blocks.append(rng.normal(size=(n_semantic, n_area)))
-    weights = np.zeros((sum(len(b) for b in blocks), n_area, len(AREAS)))
-    start = 0
-    for area, block in enumerate(blocks):
-        weights[start : start + len(block), :, area] = block
-        start += len(block)
-    turn = rng.normal(size=(semantics.shape[1], n_semantic)).astype(np.float32)
-    tuning = _Tuning(weights.reshape(start, -1).astype(np.float32), semantics.mean(axis=0), turn)
-    answers = tuning(images, semantics)
-    spread = answers.std(axis=0)
-    if not spread.all():
-        raise TrainingError("the reference pictures don't differ in what some voxel encodes; give other pictures")
-    tuning.mean, tuning.spread = answers.mean(axis=0), spread
-    return tuning
+def _mixtures(shape: tuple[int, ...], n: int, rng: np.random.Generator) -> Floats:
+    """Draw what n voxels take of content without a place (features,), or with one (features, grid, grid)."""
+    return rng.normal(size=(*shape, n)) if len(shape) == 1 else _receptive_fields(shape[0], shape[1], n, rng)
 
 
 def _receptive_fields(n_features: int, grid: int, n: int, rng: np.random.Generator) -> Floats:
