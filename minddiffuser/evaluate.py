@@ -42,7 +42,7 @@ SCORING_SEED = 20261122
 PERMUTATIONS = 1000
 Rows = NDArray[np.intp]
 
-LIVE_SPEED = {"event": 1.0, "sliding": 1.0, "sample": 20.0}
+LIVE_SPEED = {"event": 1.0, "sliding": 1.0, "sample": 20.0, "mean": 20.0}
 """How fast the live half replays: one vector a picture needs no real time, and waits for nobody."""
 
 

@@ -1,6 +1,7 @@
 """Configs."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from minddiffuser.config import load_config, parse_config
 from minddiffuser.errors import ConfigError
+from minddiffuser.evaluate import LIVE_SPEED
+from stream.ingest import WindowSpec
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 
@@ -17,6 +20,11 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
 def test_every_config_that_comes_with_the_project_is_valid(path: Path) -> None:
     """What ships loads, and is named like its file."""
     assert load_config(path).name == path.stem
+
+
+def test_every_kind_of_window_can_be_evaluated_live() -> None:
+    """The live half of `evaluate` knows how fast to replay for each mode that a config may name."""
+    assert set(LIVE_SPEED) == set(get_args(WindowSpec.model_fields["mode"].annotation))
 
 
 def changed(tmp_path: Path, **values: object) -> Path:
