@@ -1,9 +1,8 @@
 """Label-free realignment on a simulated participant: changed gains, and a cap put on turned.
 
-A decoder of luminance and colour by place learns from 900 windows of the preset `plain`; a later session shows 100
-other pictures three times, with the same electrodes, with gains that drifted, or with the cap turned. Two-way
-identification (chance 0.5) is of the session's last 200 windows, decoded one after the other, without and with
-realignment.
+A decoder of luminance and colour by place learns from 900 windows of the preset `demo`; a later session shows 100 other
+pictures three times, with the same electrodes, with gains that drifted, or with the cap turned. Two-way identification
+(chance 0.5) is of the session's last 200 windows, decoded one after the other, without and with realignment.
 """
 
 import argparse
@@ -85,7 +84,7 @@ def run() -> dict[str, Any]:
     meanings = rng.normal(size=(N, 40)).astype(np.float32)
     shown = (pictures, meanings)
     z = low_level(pictures)[:, :, :4, :4]
-    participant = Participant("eeg", "plain", 0, pictures, meanings)
+    participant = Participant("eeg", "demo", 0, pictures, meanings)
     stimuli = StimulusTable(LABELS[:N_TRAIN], pictures[:N_TRAIN])
     bundle = fit_targets(cut(participant, range(N_TRAIN), 0, shown), stimuli, Targets(z=z[:N_TRAIN]), SPEC)
     targets, rest = z.reshape(N, -1), range(N_TRAIN, N)
@@ -93,7 +92,7 @@ def run() -> dict[str, Any]:
     gains = np.exp(GAIN_SPREAD * np.random.default_rng(1).normal(size=(63, 1))).astype(np.float32)
     sessions = {"same": same, "gains drifted": [replace(window, data=gains * window.data) for window in same]}
     for name, degrees in TURNS.items():
-        moved = Participant("eeg", "plain", 0, pictures, meanings, turned=degrees)
+        moved = Participant("eeg", "demo", 0, pictures, meanings, turned=degrees)
         sessions[name] = cut(moved, rest, 5, shown)
     return {name: compare(bundle, windows, targets) for name, windows in sessions.items()}
 

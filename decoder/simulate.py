@@ -1,10 +1,10 @@
 """A simulated participant: EEG or MEG in answer to pictures, with the truth to hand.
 
 Current dipoles in a spherical head (Sarvas 1987, Zhang 1995, through mne) carry what is known of the ventral stream:
-V1 (about 95 ms) the retinotopic low-level content of the pixels, and in the preset `demo` oriented contrast energy, V4
-(about 150 ms) mid-level content, IT (about 220 ms) a semantic vector that the caller gives. On top lie 1/f background
-from all over the brain, bursts of occipital alpha, sensor noise and blinks; responses vary from trial to trial in size
-and latency.
+V1 (about 95 ms) the retinotopic low-level content of the pixels, and in the preset `complex` oriented contrast energy,
+V4 (about 150 ms) mid-level content, IT (about 220 ms) a semantic vector that the caller gives. On top lie 1/f
+background from all over the brain, bursts of occipital alpha, sensor noise and blinks; responses vary from trial to
+trial in size and latency.
 """
 
 import logging
@@ -79,7 +79,7 @@ class Preset:
 
 PRESETS = {
     "thingslike": Preset(evoked_rms=0.6, low=0.4, mid=0.2, semantic=0.4),
-    "demo": Preset(
+    "complex": Preset(
         evoked_rms=8.0,
         low=0.35,
         mid=0.05,
@@ -91,7 +91,7 @@ PRESETS = {
         gain_jitter=0.1,
         latency_jitter=0.005,
     ),
-    "plain": Preset(
+    "demo": Preset(
         evoked_rms=6.0,
         low=0.65,
         mid=0.05,
@@ -103,10 +103,10 @@ PRESETS = {
         latency_jitter=0.005,
     ),
 }
-"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is thirteen times stronger, less noisy, and has complex
-cells that tell where contrast is: far easier than any person, so that single presentations give pictures worth looking
-at. `plain` is as easy without them: its V1 holds luminance and colour by place, and hardly the pose of a figure."""
-PresetName = Literal["thingslike", "demo", "plain"]
+"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is ten times stronger and less noisy: far easier than any
+person, so that single presentations give pictures worth looking at; its V1 holds luminance and colour by place, and
+hardly the pose of a figure. `complex` is a little stronger and has complex cells, which tell where contrast is."""
+PresetName = Literal["thingslike", "demo", "complex"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

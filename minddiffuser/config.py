@@ -67,8 +67,8 @@ class DataSpec(Strict):
         "recording",
     ]
     """A simulated participant, one of the data sets with a reader, or your own recording."""
-    preset: Literal["demo", "thingslike"] = "demo"
-    """Signal strength of the simulated participant."""
+    preset: Literal["demo", "complex", "thingslike"] = "demo"
+    """How easy the simulated participant is to read; complex (EEG and MEG): with complex cells in V1."""
     pictures: int = Field(1600, ge=50, le=100_000)
     """How many calibration pictures the simulated participant sees."""
     soa: float = Field(0.75, gt=0.1, le=60)
@@ -108,6 +108,10 @@ class DataSpec(Strict):
             raise ValueError(f"data set {self.dataset!r} leaves no choice of {', '.join(sorted(unused))}; take it out")
         if len(set(self.subject)) < len(self.subject):
             raise ValueError(f"subject names a participant twice: {list(self.subject)}")
+        if self.preset == "complex" and self.dataset == "simulated-fmri":
+            raise ValueError(
+                "preset 'complex' is of simulated EEG and MEG; the scan of preset 'demo' has complex cells"
+            )
         if len(self.subject) > 1 and self.dataset not in ONE_MONTAGE:
             raise ValueError(f"participants of {self.dataset!r} have channels of their own: name one subject")
         return self
