@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.errors import BundleError
-from decoder.features import Features, StructureModel
+from decoder.features import Features
 from decoder.reference import Reference
 from decoder.units import alike
 from stream.windows import Channels, Window
@@ -38,8 +38,6 @@ class Model(Protocol):
     """What decodes windows whose channels are already in the bundle's order."""
 
     family: ClassVar[str]
-    structure: StructureModel | None
-    """How it answers to a picture's structure, where that is known."""
 
     def predict(self, windows: Sequence[Window], data: NDArray[np.float32], /) -> list[Features]:
         """Decode data of shape (n, n_channels, n_times)."""
@@ -100,14 +98,6 @@ class Bundle:
         self.reference = reference
         self._orders: dict[Channels, NDArray[np.intp]] = {}
         self._reference_told = False
-
-    @property
-    def structure(self) -> StructureModel | None:
-        """How the decoder answers to a picture's structure; unknown where pictures are held out of its models.
-
-        The model of all pictures knows those that are held out, and what it says of them would be known too well.
-        """
-        return None if self.held_out else self.models[WHOLE].structure
 
     def check(self, channels: Channels, sfreq: float) -> NDArray[np.intp]:
         """Find the bundle's channels in a stream.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from decoder.classifiers import CLASSIFIERS, CategorySpec, Classifier, Trials, best_factor, fit_classifier, softmax
 from decoder.confidence import Typicality, fit_typicality
 from decoder.errors import TrainingError
-from decoder.features import Features, StructureModel
+from decoder.features import Features
 from decoder.metrics import category_interval, chance_interval, mean_auc
 from decoder.preprocess import PreprocessSpec
 from decoder.splits import leave_one_out, stretches
@@ -66,7 +66,6 @@ class CategoryModel:
     """
 
     family: ClassVar[str] = "category"
-    structure: StructureModel | None = None
 
     def __init__(
         self,

@@ -59,7 +59,6 @@ class EmbeddingModel:
 
     def __init__(self, base: LinearModel, convolution: Convolution | None, prior: Prior | None) -> None:
         self.base, self.convolution, self.prior = base, convolution, prior
-        self.structure = base.structure
 
     def predict(self, windows: Sequence[Window], data: Array) -> list[Features]:
         """Decode windows (n, n_channels, n_times), as `LinearModel.predict` does."""

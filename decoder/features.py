@@ -22,30 +22,6 @@ class LayerTarget:
     mask: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StructureModel:
-    """What a decoder says of a picture's structure, as far as held-out windows tell: linear, with noise.
-
-    Of a window of a picture with features s, `said @ decoded - seen @ s - offset` is noise of mean 0 and unit
-    covariance, so that its square is, up to a constant, minus twice the logarithm of the picture's likelihood.
-
-    Attributes
-    ----------
-    units : dict of int to ndarray of int32
-        By CLIP block, counted from 1: the units it is about. `decoded` and `s` hold them side by side.
-    said : ndarray, shape (n_answers, n_units), float32
-        Of what was decoded.
-    seen : ndarray, shape (n_answers, n_units), float32
-        Of a picture's own features.
-    offset : ndarray, shape (n_answers,), float32
-    """
-
-    units: dict[int, NDArray[np.int32]]
-    said: NDArray[np.float32]
-    seen: NDArray[np.float32]
-    offset: NDArray[np.float32]
-
-
 @dataclass(frozen=True, slots=True)
 class Features:
     """What a decoder says of one window.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.confidence import Calibration, Typicality, window_statistics
-from decoder.features import Features, LayerTarget, StructureModel
+from decoder.features import Features, LayerTarget
 from decoder.preprocess import Preprocessor
 from stream.windows import Window
 
@@ -17,8 +17,6 @@ Array = NDArray[np.float32]
 
 BELIEVED = ("c", "z", "e")
 """Features whose decoded size tells how far to believe them."""
-STRUCTURE = ("said", "seen", "offset")
-"""Arrays of a `StructureModel`; its units are those of the heads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,13 +57,11 @@ class LinearModel:
         heads: Sequence[Head],
         typicality: Typicality,
         calibration: Calibration,
-        structure: StructureModel | None = None,
     ) -> None:
         self.preprocessor = preprocessor
         self.heads = tuple(heads)
         self.typicality = typicality
         self.calibration = calibration
-        self.structure = structure
         # One product for all heads: a window at a time, what costs is reading the weights.
         self._weights = np.ascontiguousarray(np.concatenate([head.weights for head in self.heads], axis=1))
         edges = np.cumsum([0, *(len(head.active) for head in self.heads)])
@@ -139,8 +135,6 @@ class LinearModel:
         for head in self.heads:
             for name in ("active", "weights", "intercept", "constant"):
                 out[f"{head.name}.{name}"] = getattr(head, name)
-        if self.structure is not None:
-            out |= {f"structure.{name}": getattr(self.structure, name) for name in STRUCTURE}
         return out
 
     def settings(self) -> dict[str, Any]:
@@ -164,16 +158,7 @@ class LinearModel:
             heads,
             Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),
             Calibration(*(tensors[f"calibration.{name}"] for name in Calibration.__slots__)),
-            _structure(tensors, heads),
         )
-
-
-def _structure(tensors: Mapping[str, NDArray[Any]], heads: Sequence[Head]) -> StructureModel | None:
-    """Give what a bundle knows of how its structure is decoded; older ones know nothing."""
-    if "structure.said" not in tensors:
-        return None
-    units = {int(head.name[1:]): head.active for head in heads if head.name.startswith("s")}
-    return StructureModel(units, *(tensors[f"structure.{name}"] for name in STRUCTURE))
 
 
 def _mask(head: Head) -> NDArray[np.bool_]:

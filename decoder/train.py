@@ -23,7 +23,7 @@ from decoder.ridge import Part, undo_shrinkage
 from decoder.samples import Origin, Samples, gather, held_out_folds
 from decoder.spec import DecoderSpec
 from decoder.stimuli import StimulusTable
-from decoder.structure import Known, structure_head
+from decoder.structure import structure_head
 from decoder.subjects import in_common
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
 from decoder.units import one_unit
@@ -218,10 +218,9 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
         for number, (design, of_fold) in enumerate(zip(designs, deviations, strict=True)):
             of_fold.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
-    known = Known.of([(design.fold.train, design.fold.test) for design in designs], len(samples.rows), spec.seed)
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r = structure_head(block, units[samples.rows], regression, spec, known)
+        head, r = structure_head(block, units[samples.rows], regression, spec)
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
@@ -231,8 +230,7 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         found = regression.choose(kept[samples.rows])
         correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
     calibration, scores["confidence"] = _calibration(designs, deviations, correct)
-    model = LinearModel(preprocess, heads, fit_typicality(samples.data), calibration, known.structure_model(spec.seed))
-    return Fitted(model, scores, held_out)
+    return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from decoder.features import Features, StructureModel
+from decoder.features import Features
 from engine.backends.choice import make_backend
 from engine.batches import sizes
 from engine.cache import EngineCache
 from engine.errors import FeatureError
 from engine.gradient import load_gradient
-from engine.likelihood import Operator
 from engine.memory import THRIFTIEST, Decode, decode_by, forget_peak, peak_bytes, plan_decode
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
@@ -34,7 +33,15 @@ from engine.sampling import (
     window_seed,
 )
 from engine.spec import EngineSpec
-from engine.structure import Objective, Targets, exact_schedule, make_targets, pull, pull_through, report_lost_blocks
+from engine.structure import (
+    Targets,
+    exact_schedule,
+    make_targets,
+    pull,
+    pull_through,
+    report_lost_blocks,
+    structure_loss,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +76,6 @@ class Reconstructor:
         Loaded models to share; loaded from `spec.models` otherwise.
     cache : Path, optional
         Folder for exported networks and built engines; without one backend 'auto' is torch.
-    answers : StructureModel, optional
-        How the decoder answers to a picture's structure (`decoder.bundle.Bundle.structure`), for
-        `structure.loss: likelihood`; without it (timing, export) stage 2 takes the paper's loss.
 
     Attributes
     ----------
@@ -84,13 +88,7 @@ class Reconstructor:
         If models or backend cannot be had, or do not go together.
     """
 
-    def __init__(
-        self,
-        spec: EngineSpec,
-        models: Models | None = None,
-        cache: Path | None = None,
-        answers: StructureModel | None = None,
-    ) -> None:
+    def __init__(self, spec: EngineSpec, models: Models | None = None, cache: Path | None = None) -> None:
         self.spec = spec
         if spec.threads:
             torch.set_num_threads(spec.threads)
@@ -107,11 +105,8 @@ class Reconstructor:
         finish = spec.structure.finish if spec.structure.iterations else 0.0
         self._last = make_schedule(config, kind=spec.sampler, steps=1, strength=finish) if finish else None
         self._view: Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]] = self._true_view
-        self._operator: Operator | None = None
         if spec.structure.mode != "none":
             self._units = self.models.shallow.tokens * self.models.shallow.width
-            if spec.structure.loss == "likelihood" and answers is not None:
-                self._operator = Operator(answers, self._units, self.models.device)
             weights = spec.structure.layer_weights
             self._layer_weights = weights[: self.models.shallow.depth]
             if spec.structure.mode == "fast" and "gradient" in self.models.parts:
@@ -165,7 +160,7 @@ class Reconstructor:
         if self.spec.structure.mode != "none":
             from decoder.features import LayerTarget
 
-            blocks = self._operator.units if self._operator else range(1, len(self._layer_weights) + 1)
+            blocks = range(1, len(self._layer_weights) + 1)
             s = {i: LayerTarget(np.ones(self._units, np.float32), np.ones(self._units, bool)) for i in blocks}
         return [Features(f"made up {i}", c, z, s) for i in range(count)]
 
@@ -305,12 +300,11 @@ class Reconstructor:
 
     def _stage2(self, group: _Group) -> None:
         began = time.perf_counter()
-        targets = self._objective(group.features)
+        targets = make_targets(group.features, self._layer_weights, self._units, self.models.device)
         if not targets.blocks or not any(problem is None for problem in targets.problems):
             self._fall_back(group, [problem or "" for problem in targets.problems])
             return
-        if isinstance(targets, Targets):
-            report_lost_blocks(group.features, targets)
+        report_lost_blocks(group.features, targets)
         latents = self._pulled(group, targets)
         sampled = time.perf_counter()
         pixels = self._decode(latents)
@@ -320,12 +314,7 @@ class Reconstructor:
         timings = {"stage2": sampled - began, "decode2": decoded - sampled, "check": time.perf_counter() - decoded}
         self._finish(group, arrays, notes, timings)
 
-    def _objective(self, features: Sequence[Features]) -> Objective:
-        if self._operator is not None:
-            return self._operator.targets(features)
-        return make_targets(features, self._layer_weights, self._units, self.models.device)
-
-    def _pulled(self, group: _Group, targets: Objective) -> Tensor:
+    def _pulled(self, group: _Group, targets: Targets) -> Tensor:
         structure = self.spec.structure
         if structure.mode == "fast":
             numbers = count()
@@ -372,7 +361,7 @@ class Reconstructor:
         shallow = self.models.shallow
         return shallow.features(shallow.patches(self.models.decode_pixels(latents).float()), blocks)
 
-    def _judge(self, group: _Group, pixels: Tensor, targets: Objective) -> list[str]:
+    def _judge(self, group: _Group, pixels: Tensor, targets: Targets) -> list[str]:
         """Why not to take stage 2, by sample ('' to take it); judged on the pictures by CLIP's own features."""
         shallow = self.models.shallow
         assert group.pixels is not None
@@ -381,7 +370,7 @@ class Reconstructor:
             found = shallow.features(patches, targets.blocks)
             n = len(pixels)
             before, after = (
-                targets.loss({block: values[part] for block, values in found.items()})
+                structure_loss({block: values[part] for block, values in found.items()}, targets)
                 for part in (slice(None, n), slice(n, None))
             )
         closer = (after < before).tolist()

@@ -44,9 +44,6 @@ class StructureSpec(_Spec):
 
     mode: Literal["none", "fast", "onestep", "exact"] = "fast"
     """fast: gradients on the predicted clean latent only; onestep: through one UNet call; exact: the paper's."""
-    loss: Literal["paper", "likelihood"] = "paper"
-    """paper: weighted squared distance from what was decoded; likelihood: how likely the decoder is to say of the
-    picture what it said, by what it says of pictures that are known (the bundle's structure model)."""
     iterations: Annotated[int, Field(ge=0, le=10_000)] = 5
     """Adam steps: after each UNet call (fast), or in all (onestep, exact; the paper takes 300). 0 is stage 1."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.08

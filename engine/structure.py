@@ -6,7 +6,7 @@ Losses, masks, weights and Adam's state are each sample's own, so a batch equals
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,24 +29,9 @@ _BETAS = (0.9, 0.999)
 _EPSILON = 1e-5
 
 
-class Objective(Protocol):
-    """What stage 2 minimises: how ill a candidate's shallow CLIP features go with what was decoded."""
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """CLIP blocks whose features are looked at."""
-
-    @property
-    def problems(self) -> tuple[str | None, ...]:
-        """By sample: why nothing can be pulled, or None."""
-
-    def loss(self, found: Mapping[int, Tensor], /) -> Tensor:
-        """Loss of each sample by itself, shape (n,), from features (n, units) by block."""
-
-
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Decoded structure of a batch, to be met as it is: the paper's objective.
+    """Decoded structure of a batch.
 
     Attributes
     ----------
@@ -67,10 +52,6 @@ class Targets:
     def blocks(self) -> tuple[int, ...]:
         """CLIP blocks that some sample uses, in order."""
         return tuple(sorted(self.values))
-
-    def loss(self, found: Mapping[int, Tensor]) -> Tensor:
-        """Loss of each sample, shape (n,)."""
-        return structure_loss(found, self)
 
 
 def make_targets(
@@ -192,7 +173,7 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1 for _ in like.shape[1:]))
 
 
-def pull(x0: Tensor, view: View, targets: Objective, spec: StructureSpec, z: Tensor | None = None) -> Tensor:
+def pull(x0: Tensor, view: View, targets: Targets, spec: StructureSpec, z: Tensor | None = None) -> Tensor:
     """Move clean latents toward the targets by `spec.iterations` Adam steps; nothing here calls the UNet.
 
     Minimises loss / loss at the start + proximal * mean((x - x0)**2) + anchor * mean((x - z)**2), and keeps each
@@ -203,7 +184,7 @@ def pull(x0: Tensor, view: View, targets: Objective, spec: StructureSpec, z: Ten
     x0 : Tensor, shape (n, channels, height, width)
     view : callable
         A cheap way from latents to shallow CLIP features.
-    targets : Objective
+    targets : Targets
     spec : StructureSpec
     z : Tensor, shape of x0, optional
         Decoded latents.
@@ -224,7 +205,7 @@ def pull(x0: Tensor, view: View, targets: Objective, spec: StructureSpec, z: Ten
         final = number == spec.iterations
         with torch.set_grad_enabled(not final):
             x = x.detach().requires_grad_(not final)
-            structure = targets.loss(view(x, targets.blocks))
+            structure = structure_loss(view(x, targets.blocks), targets)
             if number == 0:
                 scale = 1 / structure.detach().clamp_min(1e-12)
             loss = structure * scale + spec.proximal * (x - start).square().mean(dim=(1, 2, 3))
@@ -244,7 +225,7 @@ def pull_through(
     schedule: Schedule,
     start: tuple[Tensor | None, Tensor, Tensor],
     view: View,
-    targets: Objective,
+    targets: Targets,
     spec: StructureSpec,
 ) -> Tensor:
     """Run the paper's stage 2: Adam on z and c, with the gradient through the whole sampler (onestep: one step).
@@ -259,7 +240,7 @@ def pull_through(
         Without z the noise that sampling begins from is moved in its stead.
     view : callable
         The exact way from latents to shallow CLIP features: through the VAE's decoder.
-    targets : Objective
+    targets : Targets
     spec : StructureSpec
 
     Returns
@@ -279,7 +260,7 @@ def pull_through(
             moved = {name: value.detach().requires_grad_(name in names) for name, value in moved.items()}
             first = moved["z"] if z is None else begin(schedule, moved["z"], noise[0])
             x0 = sample(predict, schedule, first, moved["c"], list(noise[1:]))
-            loss = targets.loss(view(x0, targets.blocks))
+            loss = structure_loss(view(x0, targets.blocks), targets)
         better = loss.detach() < best_loss
         best = torch.where(_per_sample(better, x0), x0.detach(), best)
         best_loss = torch.where(better, loss.detach(), best_loss)

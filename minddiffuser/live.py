@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from decoder.bundle import Bundle
-from decoder.errors import BundleError
 from decoder.stimuli import read_stimuli
 from engine.models import Models
 from engine.reconstructor import Reconstructor
@@ -65,14 +64,9 @@ def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None)
     Raises
     ------
     decoder.errors.BundleError
-        The bundle was trained for other models, or lacks what the config's stage 2 asks of it.
+        The bundle was trained for other models.
     """
-    if spec.structure.mode != "none" and spec.structure.loss == "likelihood" and bundle.structure is None:
-        raise BundleError(
-            "structure.loss 'likelihood' needs a bundle with a structure model, and this one has none: train it again "
-            "with s among its features and no pictures held out, or set structure.loss to 'paper'"
-        )
-    reconstructor = Reconstructor(spec, models, cache_dir() / "engines", bundle.structure)
+    reconstructor = Reconstructor(spec, models, cache_dir() / "engines")
     bundle.check_feature_space(reconstructor.models.feature_space)
     reconstructor.warm_up()
     return reconstructor

@@ -153,13 +153,8 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     without = lab.make(decoded, lab.windows, lab.config.engine, lab.bundle)
     yield "without z", without
     yield "without z and stage 2", Made(without.own, without.first, without.first)
-    other = {"paper": "likelihood", "likelihood": "paper"}[lab.config.engine.structure.loss]
-    for name, changes in (
-        ("without the last UNet call", {"engine.structure.finish": 0.0}),
-        (f"{other} as stage 2's loss", {"engine.structure.loss": other}),
-    ):
-        spec = changed(lab.config, changes).engine
-        yield name, lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
+    spec = changed(lab.config, {"engine.structure.finish": 0.0}).engine
+    yield "without the last UNet call", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
 
 
 def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
