@@ -57,7 +57,7 @@ WINDOWS = (0.15, 0.25, 0.35)
 REPEATS = (1, 4, 20)
 BANK = 4000
 EXACT_PICTURES, ONESTEP_PICTURES = 4, 30
-PAPER = {"loss": "paper", "iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
+PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
 
 
 @dataclass(frozen=True, slots=True)
