@@ -24,6 +24,8 @@ from tests.conftest import ROOT, Cli
 
 BLOCK = re.compile(r"^```console( until-stopped)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCUMENTED_BROKER = "127.0.0.1:1883"
+WITHOUT_GPU = {"sd-turbo": "tiny", "cuda": "cpu"}
+"""Words of commands for a GPU, and what they are tried with here."""
 SHORTER = {
     "demo": ["--config", "configs/demo.yaml"],
     "evaluate": ["--limit", "6"],
@@ -99,9 +101,12 @@ def carry_out(command: str, cli: Cli, world: Path, *, until_stopped: bool) -> No
         run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
         assert run.returncode == 0, (command, run.stderr)
         return
-    assert words[0] == "minddiffuser", command
-    words += SHORTER.get(words[1], [])
-    arguments = [sys.executable, "-m", "minddiffuser", *words[1:]]
+    if words[:2] == ["python", "-m"]:
+        assert words[2].startswith("benchmarks."), command
+        arguments = [sys.executable, *(WITHOUT_GPU.get(word, word) for word in words[1:]), "--repeats", "1"]
+    else:
+        assert words[0] == "minddiffuser", command
+        arguments = [sys.executable, "-m", "minddiffuser", *words[1:], *SHORTER.get(words[1], [])]
     environment = cli.environment | {"PYTHONPATH": str(ROOT)}
     log = world / "said.txt"
     with log.open("w", encoding="utf-8") as out:
