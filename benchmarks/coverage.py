@@ -8,8 +8,6 @@ labels, and of blocks told apart by nothing but drift.
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from decoder.category import category_scores, held_out_logits
 from decoder.classifiers import CategorySpec, Trials
 from decoder.crossval import decode_held_out, feature_scores
@@ -121,8 +120,7 @@ def main() -> None:
     found = coverage(options.sets, options.seed)
     if options.json:
         about = {"sets": options.sets, "seed": options.seed, "seconds": round(time.monotonic() - started, 1)}
-        machine = {"system": platform.platform(), "cores": os.cpu_count()}
-        print(json.dumps({"coverage": found, **about, "machine": machine, "versions": versions()}))
+        print(json.dumps({"coverage": found, **about, "machine": machine(), "versions": versions()}))
         return
     print(f"{options.sets} sets each; shares inside, below and above the 95 % chance interval")
     for world, kinds in found.items():

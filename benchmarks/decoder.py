@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
+
 N_CHANNELS, N_TIMES, SFREQ = 63, 40, 50.0
 REPEATS, WARM = 300, 20
 FULL_FIT, QUICK_FIT = (2000, 10_000), (500, 2000)
@@ -177,7 +179,7 @@ def main() -> None:
         result["accuracy"] = accuracy(options.quick, Path(data) if data else None)
     result |= {
         "repeats": repeats,
-        "machine": {"system": platform.platform(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+        "machine": machine() | {"load": os.getloadavg()[0]},
         "versions": {name: version(name) for name in ("minddiffuser", "numpy", "scipy", "torch", "scikit-learn")}
         | {"python": platform.python_version()},
     }

@@ -17,7 +17,6 @@ slices (`--first`) can be pooled.
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -33,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from decoder.features import Features
 from decoder.metrics import bootstrap_interval, pixcorr, ssim
 from engine.backends.choice import missing
@@ -254,19 +254,9 @@ def about() -> dict[str, Any]:
         *(n for n in ("onnxruntime", "openvino") if find_spec(n)),
     )
     return {
-        "machine": {
-            "system": platform.platform(),
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "machine": machine() | {"threads": torch.get_num_threads()},
         "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
     }
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.ingest_peers import WRAP, Stream, receive_mne_lsl, receive_ours, send
+from benchmarks.machine import machine
 
 CHANNELS, RATES = (64, 300, 1000), (1000, 5000)
 DELAY_S = 0.01
@@ -110,21 +111,15 @@ def run(channels: int, rate: int, seconds: float, delay_s: float) -> dict[str, A
 
 def about(delay_s: float) -> dict[str, Any]:
     """Say what was measured on, and how mne-lsl was set."""
-    cpu = next((s.split(": ")[1] for s in _cpuinfo() if s.startswith("model name")), platform.processor())
     return {
         "repeats": 1,
         "buffer_s": 30,
         "window": "1 s every 0.1 s",
         "mne_lsl_acquisition_delay_s": delay_s,
-        "machine": {"system": platform.platform(), "cpu": cpu, "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": {name: version(name) for name in ("minddiffuser", "mne-lsl", "pylsl", "numpy")}
         | {"python": platform.python_version()},
     }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def main() -> None:

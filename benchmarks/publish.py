@@ -31,6 +31,7 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
+from benchmarks.machine import machine
 from minddiffuser.children import TIED
 from minddiffuser.subscribe import percentiles
 from stream.broker import EmbeddedBroker
@@ -260,15 +261,10 @@ def run(seconds: float) -> dict[str, Any]:
         "picture_bytes": round(bench.picture_bytes),
         "seconds": seconds,
         "repeats": 1,
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": {name: version(name) for name in ("minddiffuser", "aiohttp", "aiomqtt", "amqtt")}
         | {"python": platform.python_version()},
     }
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ pictures three times, with the same electrodes, with gains that drifted, or with
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from decoder.bundle import Bundle
 from decoder.codes import low_level
 from decoder.features import Features
@@ -104,8 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     sessions = run()
     if options.json:
-        machine = {"system": platform.platform(), "cores": os.cpu_count()}
-        about = {"simulated": True, "chance": 0.5, "repeats": 1, "machine": machine, "versions": versions()}
+        about = {"simulated": True, "chance": 0.5, "repeats": 1, "machine": machine(), "versions": versions()}
         print(json.dumps({"sessions": sessions, **about}))
         return
     print(f"{'simulated session':<42} {'plain':>7} {'realigned':>10}   (two-way, chance .5)")

@@ -7,8 +7,6 @@ anything does not add up.
 
 import argparse
 import json
-import os
-import platform
 import signal
 import sys
 import tempfile
@@ -16,6 +14,7 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.machine import machine
 from tests.soak.live import LiveProgram, plan_of
 from tests.soak.plan import Plan
 from tests.soak.run import soak
@@ -67,7 +66,7 @@ def run() -> None:
         answer = soak(plans(Path(folder), seconds, options.seed, live), seconds, options.seed, _say, live)
     answer |= {
         "repeats": 1,
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": {name: version(name) for name in ("minddiffuser", "pylsl", "numpy")},
     }
     if options.json:

@@ -12,8 +12,6 @@ Simulating takes minutes the first time, and is kept in the cache run by run: in
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from benchmarks.thingslike_data import GALLERY, Trials, record
 from decoder.embedding import encoder_folds, fit_convolution, held_out_linear, scored
 from decoder.identify import Space, choose_space
@@ -179,8 +178,7 @@ def main() -> None:
         conv=not options.no_conv,
     )
     if options.json:
-        machine = {"system": platform.platform(), "cores": os.cpu_count()}
-        print(json.dumps({**out, "runs": 1, "machine": machine, "versions": versions()}))
+        print(json.dumps({**out, "runs": 1, "machine": machine(), "versions": versions()}))
         return
     print(f"simulated {options.modality}, {GALLERY}-way, top-1/top-5 in % (chance 0.5/2.5)")
     columns = [(family, space) for family in ("ridge", "conv") if family in out for space in ("plain", "whitened")]

@@ -10,8 +10,6 @@ gains of their own, as from day to day.
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import machine
 from benchmarks.thingslike_data import FILTERS, SOA, WINDOWS
 from decoder.adapt import move_encoder
 from decoder.confidence import Calibration
@@ -161,8 +160,7 @@ def main() -> None:
     found = {f"subject {one}": population.left_out(one) for one in range(options.participants)}
     if options.json:
         about = {"simulated": True, "population": options.population, "chance": 0.5, "left_out": found, "runs": 1}
-        machine = {"system": platform.platform(), "cores": os.cpu_count()}
-        print(json.dumps({**about, "machine": machine, "versions": versions()}))
+        print(json.dumps({**about, "machine": machine(), "versions": versions()}))
         return
     print(f"simulated {options.population}: two-way identification of new pictures (chance .5)")
     for who, own in found.items():
