@@ -49,17 +49,17 @@ def cells(maps: Array, grid: int) -> Array:
     return np.asarray(tiles.mean(axis=(3, 5)), np.float32)
 
 
-def low_level(images: Images) -> Array:
+def low_level(images: Images, grid: int = LOW_GRID) -> Array:
     """V1: contrast, luminance and opponent colours by place in the visual field.
 
     Returns
     -------
-    code : ndarray, shape (n, 4, 6, 6), float32
+    code : ndarray, shape (n, 4, grid, grid), float32
         By `LOW_FEATURES`, row (top first) and column (left first). Contrast is the standard deviation of luminance.
     """
     channels = opponent(images)
-    means = cells(channels, LOW_GRID)
-    variance = cells(channels[:, :1] ** 2, LOW_GRID) - means[:, :1] ** 2
+    means = cells(channels, grid)
+    variance = cells(channels[:, :1] ** 2, grid) - means[:, :1] ** 2
     return np.concatenate([np.sqrt(np.maximum(variance, 0)), means], axis=1)
 
 
@@ -79,7 +79,7 @@ def mid_level(images: Images) -> Array:
     return cells(np.stack(maps, axis=1).astype(np.float32), MID_GRID)
 
 
-def contrast_energy(images: Images) -> Array:
+def contrast_energy(images: Images, grid: int = LOW_GRID) -> Array:
     """V1's complex cells: oriented contrast by place, whatever its polarity, phase or colour.
 
     Each channel sums the squares of a quadrature pair of log-Gabor filters (Adelson & Bergen 1985; Field 1987) over
@@ -88,12 +88,12 @@ def contrast_energy(images: Images) -> Array:
 
     Returns
     -------
-    code : ndarray, shape (n, 8, 6, 6), float32
+    code : ndarray, shape (n, 8, grid, grid), float32
         By `ENERGY_FEATURES`, row and column.
     """
     height, width = (max(1, side // max(1, side // ENERGY_SIDE)) for side in images.shape[1:3])
     amplitude = [
-        np.sqrt(cells(_energy(_shrunk(opponent(part), height, width)), LOW_GRID))
+        np.sqrt(cells(_energy(_shrunk(opponent(part), height, width)), grid))
         for part in np.array_split(images, range(64, len(images), 64))
     ]
     response = np.concatenate(amplitude) ** COMPRESSION

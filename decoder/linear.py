@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from decoder.confidence import Calibration, Typicality, window_statistics
 from decoder.features import Features, LayerTarget
+from decoder.kernel import Kernel
 from decoder.preprocess import Preprocessor
 from stream.windows import Window
 
@@ -128,6 +129,9 @@ class LinearModel:
             "preprocess.matrix": self.preprocessor.matrix,
             "preprocess.offset": self.preprocessor.offset,
         }
+        if self.preprocessor.kernel is not None:
+            for name in Kernel.__slots__:
+                out[f"kernel.{name}"] = getattr(self.preprocessor.kernel, name)
         for name in Typicality.__slots__:
             out[f"typicality.{name}"] = getattr(self.typicality, name)
         for name in Calibration.__slots__:
@@ -148,12 +152,15 @@ class LinearModel:
         for name in settings["heads"]:
             parts = {part: tensors[f"{name}.{part}"] for part in ("active", "weights", "intercept", "constant")}
             heads.append(Head(name, parts["constant"].shape, **parts))
+        bent = "kernel.basis" in tensors
+        kernel = Kernel(*(tensors[f"kernel.{name}"] for name in Kernel.__slots__)) if bent else None
         return cls(
             Preprocessor(
                 tensors["preprocess.binning"],
                 tensors["preprocess.matrix"],
                 tensors["preprocess.offset"],
                 settings["compress"],
+                kernel,
             ),
             heads,
             Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),

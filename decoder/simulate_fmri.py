@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.codes import contrast_energy, low_level, mid_level
+from decoder.codes import LOW_GRID, contrast_energy, low_level, mid_level
 from decoder.errors import TrainingError
 
 Array = NDArray[np.float32]
@@ -22,10 +22,10 @@ SLICE = (10, 9)
 """Voxels of a slice; all of them encode the same kind of content."""
 Content = Literal["low", "energy", "mid", "semantic"]
 AREA_OF: dict[Content, str] = {"low": "V1", "energy": "V1", "mid": "V4", "semantic": "IT"}
-PIXEL_CODES: dict[Content, Callable[[NDArray[np.uint8]], Array]] = {
+PIXEL_CODES: dict[Content, Callable[[NDArray[np.uint8], int], Array]] = {
     "low": low_level,
     "energy": contrast_energy,
-    "mid": mid_level,
+    "mid": lambda images, _: mid_level(images),
 }
 N_SEMANTIC = 32
 """Axes of meaning that IT mixes."""
@@ -51,6 +51,8 @@ class FmriPreset:
     slices : tuple of str
         What each slice's voxels encode: `codes.low_level` in V1, `codes.contrast_energy` in V1's complex cells,
         `codes.mid_level` in V4, meaning in IT.
+    grid : int
+        Cells along a side of the visual field in V1: how finely its receptive fields tile it.
     """
 
     response: float
@@ -58,13 +60,19 @@ class FmriPreset:
     noise: float = 1.0
     ar1: float = 0.4
     drift: float = 1.5
+    grid: int = LOW_GRID
 
 
 FMRI_PRESETS = {
     "thingslike": FmriPreset(response=0.5),
-    "demo": FmriPreset(response=2.0, slices=(*("low",) * 2, *("energy",) * 4, "mid", "semantic")),
+    "demo": FmriPreset(
+        response=2.0, slices=(*("low",) * 8, *("energy",) * 8, *("mid",) * 2, *("semantic",) * 2), grid=16
+    ),
 }
-"""`demo` answers four times as strongly, and has more of V1, most of it complex cells that tell where contrast is."""
+"""`demo` answers four times as strongly, and has more of V1, half of it complex cells that tell where contrast is.
+
+Its receptive fields in V1 are as small as they are in people: over a picture of some 8 degrees about 0.6 degrees
+(Dumoulin & Wandell 2008); those of `thingslike` are nearly three times as wide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +155,7 @@ def simulate_fmri(
     shown, meanings = reference or (images, semantics)
     if len(shown) != len(meanings):
         raise TrainingError(f"{len(shown)} pictures but {len(meanings)} semantic vectors; give one a picture")
-    tuning = _Tuning(settings.slices, shown, meanings, seed)
+    tuning = _Tuning(settings, shown, meanings, seed)
     rng = np.random.default_rng([run, len(labels), repeats])
     order = np.concatenate([rng.permutation(len(labels)) for _ in range(repeats)])
     onsets = 10 + np.arange(len(order)) * soa
@@ -202,8 +210,9 @@ def write_fmri(
 class _Tuning:
     """Voxels' fixed answers, scaled to unit spread over the reference pictures."""
 
-    def __init__(self, slices: tuple[Content, ...], images: NDArray[np.uint8], semantics: Array, seed: int) -> None:
+    def __init__(self, preset: FmriPreset, images: NDArray[np.uint8], semantics: Array, seed: int) -> None:
         rng = np.random.default_rng(seed)
+        slices, self.grid = preset.slices, preset.grid
         self.contents = tuple(dict.fromkeys(slices))
         self.semantic_mean = semantics.mean(axis=0)
         self.turn = np.zeros((semantics.shape[1], N_SEMANTIC), np.float32)
@@ -226,7 +235,9 @@ class _Tuning:
     def codes(self, images: NDArray[np.uint8], semantics: Array) -> list[Array]:
         """Give what pictures hold, by kind of content: (n, features, grid, grid) each, meaning (n, 32)."""
         return [
-            (semantics - self.semantic_mean) @ self.turn if content == "semantic" else PIXEL_CODES[content](images)
+            (semantics - self.semantic_mean) @ self.turn
+            if content == "semantic"
+            else PIXEL_CODES[content](images, self.grid)
             for content in self.contents
         ]
 

@@ -101,6 +101,11 @@ class DecoderSpec(BaseModel):
                 f"regression method {self.regression.method!r} picks among inputs as they are: set "
                 "preprocess.components to null"
             )
+        if self.preprocess.kernel != "linear" and (self.regression.method != "ridge" or self.category is not None):
+            what = (
+                "a category decoder" if self.category is not None else f"regression method {self.regression.method!r}"
+            )
+            raise ValueError(f"{what} needs inputs as they are: set preprocess.kernel to linear")
         return self
 
     @model_validator(mode="after")
