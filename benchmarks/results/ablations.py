@@ -52,11 +52,11 @@ FEW_CHANNELS = {
     8: "Pz P7 P8 PO7 PO8 O1 Oz O2",
 }
 """Caps that are sold: 32 over the whole head, 16 and 8 with most electrodes over the visual cortex."""
-TRAINING = (225, 450, 900)
-WINDOWS = (0.15, 0.25, 0.35)
+TRAINING = (225, 900)
+WINDOWS = (0.15, 0.3)
 REPEATS = (1, 4, 20)
 BANK = 4000
-EXACT_PICTURES, ONESTEP_PICTURES = 4, 30
+EXACT_PICTURES, ONESTEP_PICTURES = 3, 30
 PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
 
 
