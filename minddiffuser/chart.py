@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-LEFT, WIDTH, STEP, FOOT = 190, 480, 26, 50
+LEFT, WIDTH, STEP, FOOT = 300, 480, 26, 50
 KINDS = {"stage1": "stage 1", "stage2": "final", "mean_image": "mean image", "chance": "chance"}
 STYLE = """
 svg text { fill: var(--ink); font-size: 12px } svg line { stroke: var(--line) }

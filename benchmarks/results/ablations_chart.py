@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-LEFT, WIDTH, STEP, TOP, FOOT = 330, 420, 20, 34, 30
+LEFT, WIDTH, STEP, TOP, FOOT = 400, 420, 20, 34, 30
 KEY = "pixcorr"
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1b1f24 } .group { font-weight: 600 } line { stroke: #d5dae1 }
@@ -40,7 +40,7 @@ def chart(answers: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> st
         return f"{LEFT + (value - low) * scale:.1f}"
 
     height = TOP + STEP * len(lines) + FOOT
-    parts = [f'<text x="{x(0)}" y="16" text-anchor="middle">PixCorr, difference from the full setup</text>']
+    parts = [f'<text x="{LEFT + WIDTH}" y="16" text-anchor="end">PixCorr, difference from the full setup</text>']
     for tick in sorted({round(low, 2), 0.0, round(high, 2)}):
         kind = ' class="zero"' if tick == 0 else ""
         parts.append(f'<line{kind} x1="{x(tick)}" x2="{x(tick)}" y1="{TOP - 8}" y2="{height - FOOT}"/>')
