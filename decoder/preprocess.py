@@ -37,7 +37,7 @@ class PreprocessSpec(BaseModel):
     """Principal components kept of the z-scored inputs; None: all inputs as they are."""
     kernel: Literal["linear", "rbf"] = "linear"
     """rbf: ridge in the space of a Gaussian kernel, which can follow what features do not tell in proportion, such as
-    contrast that has no polarity. Wants little noise: for single EEG trials it is hardly better."""
+    contrast that has no polarity. Wants little noise: single EEG trials are no better for it."""
     kernel_width: Annotated[float, Field(gt=0)] = 1.0
     """rbf: its standard deviation, in units of the inputs' root mean square distance from their mean."""
     landmarks: Annotated[int, Field(ge=2)] = 2000
