@@ -1,6 +1,6 @@
 """From inputs to the space of a Gaussian kernel, where ridge can bend: what is linear there is kernel ridge here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ class Kernel:
     ----------
     landmarks : ndarray, shape (n_landmarks, n_inputs), float32
         Training windows' inputs.
+    squares : ndarray, shape (n_landmarks,), float32
+        Their squared lengths, which every window needs.
     basis : ndarray, shape (n_landmarks, rank), float32
         Inverse square root of the kernel between landmarks.
     offset : ndarray, shape (rank,), float32
@@ -30,13 +32,15 @@ class Kernel:
     """
 
     landmarks: Array
+    squares: Array
     basis: Array
     offset: Array
     scale: Array
 
     def __call__(self, inputs: Array) -> Array:
         """Map inputs (n, n_inputs) to (n, rank)."""
-        return np.asarray(_gaussian(inputs, self.landmarks, self.scale) @ self.basis - self.offset, np.float32)
+        near = _gaussian(inputs, self.landmarks, self.squares, self.scale)
+        return np.asarray(near @ self.basis - self.offset, np.float32)
 
 
 def fit_kernel(inputs: Array, width: float, n_landmarks: int) -> Kernel:
@@ -55,14 +59,15 @@ def fit_kernel(inputs: Array, width: float, n_landmarks: int) -> Kernel:
     landmarks = np.ascontiguousarray(inputs[rows], np.float32)
     power = float(np.square(inputs, dtype=np.float64).sum(axis=1).mean()) or 1.0
     scale = np.array([1 / (2 * width**2 * power)], np.float32)
-    between = _gaussian(landmarks, landmarks, scale).astype(np.float64)
+    squares = np.square(landmarks).sum(axis=1)
+    between = _gaussian(landmarks, landmarks, squares, scale).astype(np.float64)
     values, vectors = np.linalg.eigh((between + between.T) / 2)
     kept = values > LEAST_EIGENVALUE * values[-1]
     basis = np.ascontiguousarray(vectors[:, kept] / np.sqrt(values[kept]), np.float32)
-    plain = Kernel(landmarks, basis, np.zeros(basis.shape[1], np.float32), scale)
-    return Kernel(landmarks, basis, plain(inputs).mean(axis=0, dtype=np.float64).astype(np.float32), plain.scale)
+    plain = Kernel(landmarks, squares, basis, np.zeros(basis.shape[1], np.float32), scale)
+    return replace(plain, offset=plain(inputs).mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
-def _gaussian(a: Array, b: Array, scale: Array) -> Array:
-    squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
-    return np.asarray(np.exp(-scale * np.maximum(squares, 0)), np.float32)
+def _gaussian(inputs: Array, landmarks: Array, squares: Array, scale: Array) -> Array:
+    apart = np.square(inputs).sum(axis=1)[:, None] + squares - 2 * (inputs @ landmarks.T)
+    return np.asarray(np.exp(-scale * np.maximum(apart, 0)), np.float32)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-LEFT, WIDTH, STEP, FOOT = 300, 480, 26, 50
+WIDTH, STEP, FOOT = 480, 26, 50
+LETTER = 6.6
+"""Width of a letter of 12 pixels, on the wide side of what fonts have."""
 KINDS = {"stage1": "stage 1", "stage2": "final", "mean_image": "mean image", "chance": "chance"}
 STYLE = """
 svg text { fill: var(--ink); font-size: 12px } svg line { stroke: var(--line) }
@@ -14,6 +16,11 @@ svg .stage1 { fill: var(--soft); stroke: var(--soft) } svg .stage2 { fill: var(-
 svg .mean_image { fill: none; stroke: var(--ink); stroke-width: 1.5 }
 svg .chance { stroke: var(--ink); stroke-width: 2 }
 """
+
+
+def room(labels: Iterable[str]) -> int:
+    """Give the width of a column that holds every label, in pixels, with a gap on either side."""
+    return round(LETTER * max(map(len, labels), default=0)) + 24
 
 
 def chart(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -30,7 +37,7 @@ def chart(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
     parts = [_tick(tick, height) for tick in (0, 0.25, 0.5, 0.75, 1)]
     for row, (name, label) in enumerate(names.items()):
         y = 18 + STEP * row
-        parts.append(f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<text x="-12" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
         for kind, shift in zip(KINDS, (-4, 4, 0, 0), strict=True):
             parts.append(_mark(kind, _x(found[kind][name]), y + shift))
             if interval := found.get(f"{kind}_interval", {}).get(name):
@@ -38,9 +45,11 @@ def chart(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
                 ends = f'x1="{low:.1f}" x2="{high:.1f}" y1="{y + shift}" y2="{y + shift}"'
                 parts.append(f'<line class="{kind}" {ends}/>')
     for place, (kind, label) in enumerate(KINDS.items()):
-        x = LEFT + 110 * place
+        x = 110 * place
         parts.append(_mark(kind, x, height - 10) + f'<text x="{x + 10}" y="{height - 6}">{label}</text>')
-    size = f'width="{LEFT + WIDTH + 30}" height="{height}" viewBox="0 0 {LEFT + WIDTH + 30} {height}"'
+    left = room(names.values())
+    wide = left + WIDTH + 30
+    size = f'width="{wide}" height="{height}" viewBox="{-left} 0 {wide} {height}"'
     return (
         '<div class="wide" tabindex="0" role="region" aria-label="Chart of the figures">'
         f'<svg role="img" aria-label="The figures of the table, drawn" {size}>{"".join(parts)}</svg></div>'
@@ -48,7 +57,7 @@ def chart(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _x(value: float) -> float:
-    return LEFT + WIDTH * min(max(value, 0.0), 1.0)
+    return WIDTH * min(max(value, 0.0), 1.0)
 
 
 def _tick(value: float, height: int) -> str:

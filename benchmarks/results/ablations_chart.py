@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-LEFT, WIDTH, STEP, TOP, FOOT = 400, 420, 20, 34, 30
+from minddiffuser.chart import room
+
+WIDTH, STEP, TOP, FOOT = 420, 20, 34, 30
 KEY = "pixcorr"
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1b1f24 } .group { font-weight: 600 } line { stroke: #d5dae1 }
@@ -37,10 +39,11 @@ def chart(answers: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> st
     scale = WIDTH / ((high - low) or 1)
 
     def x(value: float) -> str:
-        return f"{LEFT + (value - low) * scale:.1f}"
+        return f"{(value - low) * scale:.1f}"
 
+    left = room(label for label, _ in lines)
     height = TOP + STEP * len(lines) + FOOT
-    parts = [f'<text x="{LEFT + WIDTH}" y="16" text-anchor="end">PixCorr, difference from the full setup</text>']
+    parts = [f'<text x="{WIDTH}" y="16" text-anchor="end">PixCorr, difference from the full setup</text>']
     for tick in sorted({round(low, 2), 0.0, round(high, 2)}):
         kind = ' class="zero"' if tick == 0 else ""
         parts.append(f'<line{kind} x1="{x(tick)}" x2="{x(tick)}" y1="{TOP - 8}" y2="{height - FOOT}"/>')
@@ -48,13 +51,14 @@ def chart(answers: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> st
     for number, (label, found) in enumerate(lines):
         y = TOP + STEP * number + 8
         if found is None:
-            parts.append(f'<text class="group" x="8" y="{y + 4}">{escape(label)}</text>')
+            parts.append(f'<text class="group" x="{8 - left}" y="{y + 4}">{escape(label)}</text>')
             continue
         bounds = [x(bound) for bound in found["interval"]]
-        parts.append(f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<text x="-10" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
         parts.append(f'<line class="own" x1="{bounds[0]}" x2="{bounds[1]}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle cx="{x(found["mean"])}" cy="{y}" r="4"/>')
-    size = f'width="{LEFT + WIDTH + 40}" height="{height}" viewBox="0 0 {LEFT + WIDTH + 40} {height}"'
+    wide = left + WIDTH + 40
+    size = f'width="{wide}" height="{height}" viewBox="{-left} 0 {wide} {height}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="What each part is worth" {size}>'
         f"<style>{STYLE}</style>{''.join(parts)}</svg>\n"
