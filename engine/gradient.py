@@ -1,8 +1,9 @@
-"""A cheap way for gradients: one convolution from latents straight to CLIP's patch embeddings.
+"""A cheap way for gradients: a small network from latents straight to CLIP's patch embeddings.
 
-CLIP sees a picture through one linear map of each patch, and a VAE's decoder is close to linear at that scale, so a
-linear map of the latent's neighbourhood predicts the patch embeddings well (ridge, `engine.desk.surrogate`). A gradient
-step then skips the decoder; the blocks that follow are CLIP's own.
+CLIP sees a picture through one linear map of each patch, and a VAE's decoder is close to linear at that scale, so one
+convolution of the latent's neighbourhood predicts most of the patch embeddings; residual blocks beside it predict what
+of the rest bends (`engine.desk.surrogate` fits both). A gradient step then skips the decoder; the blocks that follow
+are CLIP's own.
 """
 
 import json
@@ -18,8 +19,23 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KERNEL = 6
 
 
+class Bend(nn.Module):
+    """A residual block over latent cells; of no effect until trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to (n, width, height, width of the latent) what its neighbourhoods say."""
+        added: Tensor = self.second(F.silu(self.first(F.silu(x))))
+        return x + added
+
+
 class LatentToPatches(nn.Module):
-    """A convolution over the 6 x 6 latent cells about each patch, two cells a patch.
+    """A convolution over the 6 x 6 latent cells about each patch, two cells a patch, and residual blocks beside it.
 
     Parameters
     ----------
@@ -29,23 +45,38 @@ class LatentToPatches(nn.Module):
         Of CLIP's patch embeddings.
     grid : int
         Patches along one side; latents of another size than 2 * grid are resized (bilinear, antialiased).
+    hidden : int
+        Width of the residual blocks; 0: the convolution alone.
+    blocks : int
+        How many there are.
     """
 
-    def __init__(self, *, channels: int, patch_width: int, grid: int) -> None:
+    def __init__(self, *, channels: int, patch_width: int, grid: int, hidden: int = 0, blocks: int = 0) -> None:
         super().__init__()
         self.side = 2 * grid
         self.map = nn.Conv2d(channels, patch_width, KERNEL, stride=2)
+        self.bent: nn.Sequential | None = None
+        if hidden:
+            last = nn.Conv2d(hidden, patch_width, 4, stride=2, padding=1)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+            into = nn.Conv2d(channels, hidden, 3, padding=1)
+            self.bent = nn.Sequential(into, *(Bend(hidden) for _ in range(blocks)), nn.SiLU(), last)
 
-    def neighbourhoods(self, latents: Tensor) -> Tensor:
-        """Latents (n, channels, height, width) as the convolution takes them: resized, edges repeated."""
+    def resized(self, latents: Tensor) -> Tensor:
+        """Latents (n, channels, height, width) of two cells a patch along each side."""
         if latents.shape[-2:] != (self.side, self.side):
             latents = F.interpolate(latents, (self.side, self.side), mode="bilinear", antialias=True)
-        return F.pad(latents, ((KERNEL - 2) // 2,) * 4, mode="replicate")
+        return latents
+
+    def neighbourhoods(self, latents: Tensor) -> Tensor:
+        """Latents as the convolution takes them: resized, edges repeated."""
+        return F.pad(self.resized(latents), ((KERNEL - 2) // 2,) * 4, mode="replicate")
 
     def forward(self, latents: Tensor) -> Tensor:
         """Patch embeddings (n, patch_width, grid, grid) of latents (n, channels, height, width)."""
         patches: Tensor = self.map(self.neighbourhoods(latents))
-        return patches
+        return patches if self.bent is None else patches + self.bent(self.resized(latents))
 
 
 def save_gradient(network: LatentToPatches, config: dict[str, int | str], folder: Path) -> None:

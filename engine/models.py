@@ -1,6 +1,7 @@
 """The models of the engine, and the encoders whose outputs a decoder learns to predict."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,11 @@ class Models:
         return ShallowClip(
             model.visual, tuple(config.get("mean") or OPENAI_MEAN), tuple(config.get("std") or OPENAI_STD)
         )
+
+    @property
+    def patch_grid(self) -> int:
+        """Patches along a side of what the CLIP sees."""
+        return math.isqrt(self.shallow.tokens - 1)
 
     @cached_property
     def text(self) -> Callable[[Sequence[str]], Tensor]:

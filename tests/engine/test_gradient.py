@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine.desk.surrogate import Recipe, disturb, fit, make_pairs, score
+from engine.desk.surrogate import Recipe, bend, disturb, fit, make_pairs, score
 from engine.errors import ModelError
 from engine.gradient import LatentToPatches, load_gradient, save_gradient
 from engine.models import Models
@@ -38,6 +38,24 @@ def test_a_linear_teacher_is_found_exactly() -> None:
     latents = torch.randn(200, 2, 8, 8)
     network = fit(latents, teacher(latents), Recipe(ridge=1e-6))
     torch.testing.assert_close(network(latents), teacher(latents), atol=1e-4, rtol=0)
+
+
+def test_residual_blocks_predict_what_the_convolution_cannot(
+    desk: Models, pictures: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    """Trained beside it on the same pairs they leave less; the convolution stays; both are saved and read back."""
+    recipe = Recipe(variants=4, hidden=8, blocks=1, epochs=(60, 15))
+    pairs = make_pairs(desk, pictures[:3], recipe)
+    closed = fit(*pairs, recipe)
+    network = bend(closed, desk, pairs, recipe)
+    assert torch.equal(network.map.weight, closed.map.weight)
+    told, before = (score(each, desk, *pairs) for each in (network, closed))
+    assert told["patches"] > before["patches"]
+    assert told["block 3"] > before["block 3"]
+    shape = {**SHAPE, "hidden": recipe.hidden, "blocks": recipe.blocks, "feature_space": desk.feature_space}
+    save_gradient(network, shape, tmp_path)
+    loaded = load_gradient(tmp_path, desk.feature_space, torch.device("cpu"))
+    torch.testing.assert_close(loaded(pairs[0]), network(pairs[0]), atol=0.02, rtol=0.02)
 
 
 def test_disturbance_is_seeded_and_leaves_a_third(desk: Models) -> None:
