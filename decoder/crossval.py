@@ -83,6 +83,7 @@ def decode_nested(
     progress: Progress = no_progress,
     *,
     origins: Sequence[Origin] | None = None,
+    bank: Targets | None = None,
 ) -> HeldOut:
     """Fit one model a fold and decode the fold by it, by the best of several settings, chosen in its training part.
 
@@ -99,7 +100,7 @@ def decode_nested(
     score : callable
         How good a training part was decoded while it was held out, in five folds; more is better.
     progress : callable
-    origins : sequence of Origin, optional
+    origins, bank
         As in `decoder.train.fit`.
 
     Raises
@@ -116,32 +117,35 @@ def decode_nested(
         progress("held-out folds", number, len(folds))
         best = 0
         if len(candidates) > 1:
-            inner = [_inner(each, part, train, targets) for each, part in zip(candidates, parts, strict=True)]
+            inner = [_inner(each, part, train, targets, bank) for each, part in zip(candidates, parts, strict=True)]
             best = int(np.argmax([score(each) for each in inner]))
-        found |= _decoded(candidates[best], parts[best], train, test, targets)
+        found |= _decoded(candidates[best], parts[best], (train, test), targets, bank)
         chosen.append(best)
     progress("held-out folds", len(folds), len(folds))
     return HeldOut(parts[0], folds, [found[row] for row in range(len(found))], np.asarray(chosen, np.intp))
 
 
-def _inner(candidate: Candidate, samples: Samples, train: NDArray[np.intp], targets: Targets) -> HeldOut:
+def _inner(
+    candidate: Candidate, samples: Samples, train: NDArray[np.intp], targets: Targets, bank: Targets | None
+) -> HeldOut:
     """Decode a training part fold by fold."""
     own = samples.take(train)
     folds = own.folds(INNER_FOLDS, np.random.default_rng(candidate.spec.seed))
     found: dict[int, Features] = {}
     for rest, aside in folds:
-        decoded = _decoded(candidate, samples, train[rest], train[aside], targets)
+        decoded = _decoded(candidate, samples, (train[rest], train[aside]), targets, bank)
         found |= dict(zip(aside.tolist(), decoded.values(), strict=True))
     return HeldOut(own, folds, [found[row] for row in range(len(train))], np.zeros(len(folds), np.intp))
 
 
 def _decoded(
-    candidate: Candidate, samples: Samples, train: NDArray[np.intp], test: NDArray[np.intp], targets: Targets
+    candidate: Candidate, samples: Samples, split: Split, targets: Targets, bank: Targets | None
 ) -> dict[int, Features]:
+    train, test = split
     known, asked = in_common(samples.take(train)), samples.take(test)
     if samples.persons().any() and can_align(samples.data):
         asked = in_line(asked, fit_reference(known.data))
-    model, _ = fit_model(known, targets, candidate.spec)
+    model, _ = fit_model(known, targets, candidate.spec, bank=bank)
     decoded = model.predict([candidate.windows[row] for row in test], asked.data)
     return dict(zip(test.tolist(), decoded, strict=True))
 

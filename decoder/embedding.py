@@ -153,7 +153,7 @@ def fit_embedding(
     scores : dict
         As of the linear model; 'e' and 'c' also name what was compared, and which is 'used'.
     """
-    base = fit_linear(samples, targets, spec, progress)
+    base = fit_linear(samples, targets, spec, progress, bank=bank)
     scores, held_out = base.scores, base.held_out
     assert targets.e is not None
     convolution, prior = None, None

@@ -1,9 +1,9 @@
 """The linear decoder: one product to inputs, one product to all features."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from decoder.features import Features, LayerTarget
 from decoder.kernel import Kernel
 from decoder.preprocess import Preprocessor
 from stream.windows import Window
+
+if TYPE_CHECKING:
+    from decoder.structure_prior import StructurePrior
 
 Array = NDArray[np.float32]
 
@@ -48,7 +51,7 @@ class Head:
 
 
 class LinearModel:
-    """A fitted preprocessor, its heads, and how far to believe them."""
+    """A fitted preprocessor, its heads, how far to believe them, and what puts decoded structure right, if anything."""
 
     family: ClassVar[str] = "linear"
 
@@ -58,7 +61,9 @@ class LinearModel:
         heads: Sequence[Head],
         typicality: Typicality,
         calibration: Calibration,
+        structure: "StructurePrior | None" = None,
     ) -> None:
+        self.structure = structure
         self.preprocessor = preprocessor
         self.heads = tuple(heads)
         self.typicality = typicality
@@ -67,7 +72,7 @@ class LinearModel:
         self._weights = np.ascontiguousarray(np.concatenate([head.weights for head in self.heads], axis=1))
         edges = np.cumsum([0, *(len(head.active) for head in self.heads)])
         self._columns = [slice(low, high) for low, high in pairwise(edges)]
-        self._masks = {head.name: _mask(head) for head in self.heads if head.name.startswith("s")}
+        self._masks = {head.name: mask_of(head) for head in self.heads if head.name.startswith("s")}
 
     def predict(self, windows: Sequence[Window], data: Array) -> list[Features]:
         """Decode windows.
@@ -90,10 +95,14 @@ class LinearModel:
             deviations[:, part] for head, part in zip(self.heads, self._columns, strict=True) if head.name in BELIEVED
         ]
         confidence = self.calibration(window_statistics(inputs, believed)) * self.typicality(data) * finite
-        return [
+        found = [
             self._features(window, row, 0.0 if window.quality.rejected else float(sure))
             for window, row, sure in zip(windows, deviations, confidence, strict=True)
         ]
+        if self.structure is None or not found:
+            return found
+        s = self.structure([one.s for one in found])
+        return [replace(one, s=own) for one, own in zip(found, s, strict=True)]
 
     def values(self, data: Array) -> dict[str, Array]:
         """Decode windows (n, n_channels, n_times) to all numbers of each feature, by name: (n, *shape)."""
@@ -132,6 +141,8 @@ class LinearModel:
         if self.preprocessor.kernel is not None:
             for name in Kernel.__slots__:
                 out[f"kernel.{name}"] = getattr(self.preprocessor.kernel, name)
+        if self.structure is not None:
+            out |= {f"structure.{name}": array for name, array in self.structure.tensors().items()}
         for name in Typicality.__slots__:
             out[f"typicality.{name}"] = getattr(self.typicality, name)
         for name in Calibration.__slots__:
@@ -143,7 +154,11 @@ class LinearModel:
 
     def settings(self) -> dict[str, Any]:
         """Give what `from_tensors` needs besides the tensors; JSON-able."""
-        return {"compress": self.preprocessor.compress, "heads": [head.name for head in self.heads]}
+        return {
+            "compress": self.preprocessor.compress,
+            "heads": [head.name for head in self.heads],
+            "structure": None if self.structure is None else self.structure.settings(),
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "LinearModel":
@@ -165,10 +180,20 @@ class LinearModel:
             heads,
             Typicality(*(tensors[f"typicality.{name}"] for name in Typicality.__slots__)),
             Calibration(*(tensors[f"calibration.{name}"] for name in Calibration.__slots__)),
+            _structure(tensors, settings["structure"]) if settings.get("structure") else None,
         )
 
 
-def _mask(head: Head) -> NDArray[np.bool_]:
+def _structure(tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "StructurePrior":
+    from decoder.structure_prior import StructurePrior
+
+    start = "structure."
+    own = {name.removeprefix(start): array for name, array in tensors.items() if name.startswith(start)}
+    return StructurePrior.from_tensors(own, settings)
+
+
+def mask_of(head: Head) -> NDArray[np.bool_]:
+    """Give the feature's numbers that a head decodes, of all: shape (n_numbers,)."""
     mask = np.zeros(head.constant.size, dtype=np.bool_)
     mask[head.active] = True
     mask.flags.writeable = False

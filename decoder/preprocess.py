@@ -97,6 +97,11 @@ class Preprocessor:
         return inputs if self.kernel is None else self.kernel(inputs)
 
 
+def without_kernel(preprocessor: Preprocessor) -> Preprocessor:
+    """Give the affine part of a preprocessor alone."""
+    return replace(preprocessor, kernel=None)
+
+
 def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSpec) -> Preprocessor:
     """Fit the map on training windows.
 
@@ -130,11 +135,11 @@ def fit_preprocessor(data: Array, times: NDArray[np.float64], spec: PreprocessSp
     scaled = (axes * scale[:, None]).reshape(n_channels, binning.shape[1], -1)
     matrix = np.einsum("kc,kbp->cbp", whitening, scaled, optimize=True).reshape(binned[0].size, -1)
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
-    mean = binned.reshape(n, -1).mean(axis=0, dtype=np.float64).astype(np.float32)
+    flat = binned.reshape(n, -1)
+    mean = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
     affine = Preprocessor(binning, matrix, mean @ matrix, spec.compress)
     if spec.kernel == "linear":
         return affine
-    flat = binned.reshape(n, -1)
     return replace(affine, kernel=fit_kernel(flat @ matrix - affine.offset, spec.kernel_width, spec.landmarks))
 
 

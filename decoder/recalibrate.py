@@ -168,7 +168,7 @@ def _moved(base: LinearModel, reference: Reference | None, session: Session) -> 
         }
     if chosen == "as they are" and all(entry["penalty"] is None for entry in told.values()):
         logger.warning("recalibration rolled back: the bundle as it was decodes held-out windows best")
-    moved = LinearModel(prepare, heads, base.typicality, base.calibration)
+    moved = LinearModel(prepare, heads, base.typicality, base.calibration, base.structure)
     return moved, {"channels": chosen, "heads": told}
 
 

@@ -51,6 +51,31 @@ class ConvSpec(BaseModel):
     """Folds of pictures by which it is compared with ridge, scaled, and its confidence learned."""
 
 
+class StructurePriorSpec(BaseModel):
+    """How structure hangs together in pictures, as a network learns it from those that nobody was shown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    components: Annotated[int, Field(ge=1)] = 32
+    """Principal components of a block's patches that it goes by."""
+    features: Annotated[int, Field(ge=1)] = 800
+    """Principal components of a picture's structure that the encoding model goes by."""
+    unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of each block's units that is handed on: those that it tells best of held-out windows."""
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 96
+    """Of the network's hidden maps."""
+    dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Share of hidden maps left out in training; twice that where all places of a picture speak to all others."""
+    epochs: Annotated[int, Field(ge=1)] = 12
+    """Through the pictures, each time with other errors."""
+    batch: Annotated[int, Field(ge=2)] = 64
+    """Pictures a step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Of AdamW, at its highest; it rises and falls in one cycle."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Of AdamW."""
+
+
 class DecoderSpec(BaseModel):
     """How a decoder is trained."""
 
@@ -70,6 +95,9 @@ class DecoderSpec(BaseModel):
     """CLIP blocks of 's', counted from 1."""
     unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of each block's units that is kept: the best-decoded by cross-validation."""
+    s_prior: StructurePriorSpec | None = None
+    """Set ('s_prior: {}' will do): what ridge decodes of `s` goes through a network that knows how structure hangs
+    together, from pictures that nobody was shown (`data.bank`)."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
@@ -127,10 +155,21 @@ class DecoderSpec(BaseModel):
             raise ValueError(f"conv.network {self.conv.network!r} is braindecode's: set family to braindecode or auto")
         return self
 
+    @model_validator(mode="after")
+    def _has_structure(self) -> Self:
+        if self.s_prior is not None and ("s" not in self.features or self.category is not None):
+            raise ValueError("s_prior is of decoded structure: add s to features, or take s_prior out")
+        return self
+
     @property
     def may_encode(self) -> bool:
         """Whether an encoder may decode e."""
         return "e" in self.features and self.family != "ridge"
+
+    @property
+    def bank_features(self) -> tuple[str, ...]:
+        """Features of pictures that nobody was shown from which something learns."""
+        return (*(("c", "e") if self.may_use_prior else ()), *(("s",) if self.s_prior is not None else ()))
 
     @property
     def may_use_prior(self) -> bool:

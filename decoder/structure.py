@@ -17,8 +17,17 @@ CHUNK = 4096
 
 def structure_head(
     block: int, units: NDArray[np.float16], regression: Regression, spec: DecoderSpec
-) -> tuple[Head, float]:
-    """Find a block's best-decoded units and fit those; gives the head and their mean held-out correlation."""
+) -> tuple[Head, float, Array]:
+    """Find a block's best-decoded units and fit those.
+
+    Returns
+    -------
+    head : Head
+    r : float
+        Mean held-out correlation of its units.
+    held_out : ndarray, shape (n_samples, n_kept), float32
+        They, decoded from folds that did not see the picture.
+    """
     n_units = units.shape[1]
     choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
     for start in range(0, n_units, CHUNK):
@@ -33,4 +42,5 @@ def structure_head(
     weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
     constant = np.zeros(n_units, np.float32)
     head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
-    return head, rounded_mean(r[kept])
+    held_out = regression.choose(units[:, kept].astype(np.float32)).predictions
+    return head, rounded_mean(r[kept]), np.asarray(intercept + gain[kept] * (held_out - intercept), np.float32)

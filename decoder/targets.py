@@ -28,6 +28,10 @@ class Encoders(Protocol):
     def feature_space(self) -> str:
         """Identify the weights: features of two spaces are never mixed."""
 
+    @property
+    def patch_grid(self) -> int:
+        """Patches along a side of what CLIP sees; a block's units are the class token's, then the patches' by row."""
+
     def encode_text(self, captions: Sequence[str], /) -> NDArray[np.float32]:
         """Give (n, tokens, dims): the hidden states that the UNet is conditioned on."""
 
@@ -54,12 +58,15 @@ class Targets:
         By CLIP block, counted from 1. Half precision: 75,000 units a picture add up.
     e : ndarray, shape (n, d), float32, or None
         Pooled CLIP embeddings of the pictures.
+    grid : int or None
+        Of `s`: patches along a side. A block's units are those of the class token, then those of the patches by row.
     """
 
     c: NDArray[np.float32] | None = None
     z: NDArray[np.float32] | None = None
     s: dict[int, NDArray[np.float16]] = field(default_factory=dict)
     e: NDArray[np.float32] | None = None
+    grid: int | None = None
 
 
 def compute_targets(
@@ -109,7 +116,7 @@ def compute_targets(
             arrays |= _structure(encoders, stimuli.images, blocks, batch, progress)
         _write(arrays, path)
     s = {b: arrays[f"s{b}"] for b in blocks if f"s{b}" in arrays}
-    return Targets(arrays.get("c"), arrays.get("z"), s, arrays.get("e"))
+    return Targets(arrays.get("c"), arrays.get("z"), s, arrays.get("e"), encoders.patch_grid if s else None)
 
 
 def _key(stimuli: StimulusTable, encoders: Encoders, names: Sequence[str]) -> str:

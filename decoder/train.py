@@ -72,7 +72,8 @@ def fit(
     meta : mapping or None
         JSON-able facts that the bundle carries along: data, window, filters.
     bank : Targets or None
-        `c` and `e` of captioned pictures that nobody was shown, from which a prior of `c` learns.
+        `c` and `e` of captioned pictures that nobody was shown, from which a prior of `c` learns, and their `s`, from
+        which one of structure does.
 
     Raises
     ------
@@ -176,14 +177,21 @@ def fit_model(
 ) -> tuple[Model, dict[str, Any]]:
     """Fit one model of the spec's family; gives it, and its scores by feature as `Fitted` has them."""
     if not (spec.may_encode or spec.may_use_prior):
-        fitted = fit_linear(samples, targets, spec, progress)
+        fitted = fit_linear(samples, targets, spec, progress, bank=bank)
         return fitted.model, fitted.scores
     from decoder.embedding import fit_embedding
 
     return fit_embedding(samples, targets, spec, progress, bank=bank)
 
 
-def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: Progress = no_progress) -> Fitted:
+def fit_linear(
+    samples: Samples,
+    targets: Targets,
+    spec: DecoderSpec,
+    progress: Progress = no_progress,
+    *,
+    bank: Targets | None = None,
+) -> Fitted:
     """Fit one linear model: penalties, units and confidence by cross-validation, weights on all samples.
 
     Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
@@ -218,19 +226,29 @@ def fit_linear(samples: Samples, targets: Targets, spec: DecoderSpec, progress: 
         scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
         for number, (design, of_fold) in enumerate(zip(designs, deviations, strict=True)):
             of_fold.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
+    decoded: dict[int, Array] = {}
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r = structure_head(block, units[samples.rows], regression, spec)
+        head, r, decoded[block] = structure_head(block, units[samples.rows], regression, spec)
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
+    structure = None
+    if spec.s_prior is not None:
+        from decoder.train_structure import fit_structure_prior
+
+        own = dict(zip(decoded, heads[-len(decoded) :], strict=True))
+        structure, told = fit_structure_prior(samples, targets, (preprocess, own), decoded, bank, spec, progress)
+        for name, r in told.items():
+            scores[name]["prior"] = {"r": r}
     if not correct:
         # Of structure alone, its first block says what is told apart.
         kept = next(iter(targets.s.values()))[:, heads[0].active].astype(np.float32)
         found = regression.choose(kept[samples.rows])
         correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
     calibration, scores["confidence"] = _calibration(designs, deviations, correct)
-    return Fitted(LinearModel(preprocess, heads, fit_typicality(samples.data), calibration), scores, held_out)
+    model = LinearModel(preprocess, heads, fit_typicality(samples.data), calibration, structure)
+    return Fitted(model, scores, held_out)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

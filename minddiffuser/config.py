@@ -67,8 +67,8 @@ class DataSpec(Strict):
         "recording",
     ]
     """A simulated participant, one of the data sets with a reader, or your own recording."""
-    preset: Literal["demo", "complex", "thingslike"] = "demo"
-    """How easy the simulated participant is to read; complex (EEG and MEG): with complex cells in V1."""
+    preset: Literal["demo", "thingslike"] = "demo"
+    """How easy the simulated participant is to read."""
     pictures: int = Field(1600, ge=50, le=100_000)
     """How many calibration pictures the simulated participant sees."""
     soa: float = Field(0.75, gt=0.1, le=60)
@@ -81,8 +81,9 @@ class DataSpec(Strict):
     stimuli: Path | None = None
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
     bank: int | Path | None = None
-    """Captioned pictures that nobody is shown, from which the prior from e to c learns (decoder.c_from): how many to
-    compose, or a folder like `stimuli`; left out, it learns from the pictures that were shown."""
+    """Pictures that nobody is shown: how many to compose, or a folder like `stimuli`. From them learn the prior of
+    structure (decoder.s_prior), which needs them, and from their captions too the one from e to c (decoder.c_from),
+    which else learns from the pictures that were shown."""
     subject: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several), Field(min_length=1)] = (1,)
     """Participant of a data set with several (things-eeg2, things-meg, nsd, simulated), counted from 1; a list, where
     all have the same channels: they are trained on together, `decoder.split: subject` holds each out, and the bundle
@@ -108,10 +109,6 @@ class DataSpec(Strict):
             raise ValueError(f"data set {self.dataset!r} leaves no choice of {', '.join(sorted(unused))}; take it out")
         if len(set(self.subject)) < len(self.subject):
             raise ValueError(f"subject names a participant twice: {list(self.subject)}")
-        if self.preset == "complex" and self.dataset == "simulated-fmri":
-            raise ValueError(
-                "preset 'complex' is of simulated EEG and MEG; the scan of preset 'demo' has complex cells"
-            )
         if len(self.subject) > 1 and self.dataset not in ONE_MONTAGE:
             raise ValueError(f"participants of {self.dataset!r} have channels of their own: name one subject")
         return self
@@ -202,6 +199,12 @@ class Config(Strict):
         own = self.model_dump(exclude_unset=True, exclude={"candidates"})
         changes = [each.model_dump(exclude_unset=True) for each in self.candidates]
         return tuple(Config.model_validate(_overlaid(own, change)) for change in ({}, *changes))
+
+    @model_validator(mode="after")
+    def _bank_for_structure(self) -> Config:
+        if self.decoder.s_prior is not None and self.data.bank is None:
+            raise ValueError("decoder.s_prior learns from pictures that nobody was shown: set data.bank to how many")
+        return self
 
     @model_validator(mode="after")
     def _candidates_are_configs(self) -> Config:

@@ -13,7 +13,7 @@ from minddiffuser.cache import cache_dir
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import Report, progress
 from minddiffuser.errors import AppError
-from minddiffuser.training import by_recording, origin_of
+from minddiffuser.training import bank_targets, by_recording, origin_of
 
 if TYPE_CHECKING:
     from decoder.crossval import Candidate, HeldOut
@@ -97,7 +97,8 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             found = feature_scores(held_out, targets, np.random.default_rng(SEED))
             return float(np.mean([each["two_way"] for each in found.values()]))
 
-        held_out = decode_nested(candidates, shown, targets, score, report, origins=origins)
+        bank = bank_targets(config, models, report)
+        held_out = decode_nested(candidates, shown, targets, score, report, origins=origins, bank=bank)
         scores = feature_scores(held_out, targets, np.random.default_rng(SEED))
         if targets.z is not None:
             scores["picture"] = picture_scores(held_out, shown.images, models.decode_latents)

@@ -132,13 +132,13 @@ def _origins(spec: DataSpec, calibration: Sequence[Recording]) -> tuple[dict[str
     return subjects, sessions
 
 
-def caption_bank(spec: DataSpec) -> StimulusTable | None:
-    """Compose or read the captioned pictures from which a prior of the text conditioning learns.
+def picture_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
+    """Compose or read the pictures from which priors learn, that of the text conditioning from their captions too.
 
     Raises
     ------
     AppError
-        If a folder's pictures have no captions.
+        If captions are wanted of a folder's pictures that have none.
     """
     from decoder.stimuli import read_stimuli
     from engine.desk.compose import compose
@@ -149,7 +149,7 @@ def caption_bank(spec: DataSpec) -> StimulusTable | None:
     if isinstance(spec.bank, int):
         return stimulus_table(compose(load_pack(), spec.bank, BANK_SEED + spec.seed))
     bank = read_stimuli(spec.bank)
-    if bank.captions is None:
+    if captions and bank.captions is None:
         raise AppError(f"the pictures of data.bank {spec.bank} have no captions; give stimuli.csv a caption column")
     return bank
 

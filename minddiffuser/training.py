@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from decoder.bundle import Bundle
     from decoder.datasets import Dataset
     from decoder.samples import Origin
+    from decoder.targets import Targets
     from engine.models import Models
     from stream.recordings import Recording
     from stream.windows import Window
@@ -57,9 +58,7 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
     """
     from decoder.datasets.captions import describe
     from decoder.splits import overlap
-    from decoder.targets import compute_targets
     from decoder.train import fit
-    from minddiffuser.data import caption_bank
 
     meta: dict[str, Any] = {
         "data": dataset.description,
@@ -76,17 +75,25 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
                 for side in (dataset.train, (dataset.live,))
             )
             meta["overlap"] = overlap(stimuli, trained, tested) if tested else {}
-        cache = cache_dir() / "targets"
-        bank = None
-        if config.decoder.may_use_prior and (pictures := caption_bank(config.data)) is not None:
-            bank = compute_targets(pictures, models, features=("c", "e"), cache=cache, progress=report)
         return fit(
             *(windows, stimuli, models, config.decoder, report),
             origins=origins,
-            cache=cache,
+            cache=cache_dir() / "targets",
             meta=meta,
-            bank=bank,
+            bank=bank_targets(config, models, report),
         )
+
+
+def bank_targets(config: Config, models: Models, report: Report) -> Targets | None:
+    """Give what is learned from of pictures that nobody was shown; None where nothing is, or there are none."""
+    from decoder.targets import compute_targets
+    from minddiffuser.data import picture_bank
+
+    wanted = config.decoder.bank_features
+    if not wanted or (pictures := picture_bank(config.data, captions="c" in wanted)) is None:
+        return None
+    blocks, cache = config.decoder.blocks, cache_dir() / "targets"
+    return compute_targets(pictures, models, features=wanted, blocks=blocks, cache=cache, progress=report)
 
 
 def move(bundle: Bundle, config: Config, dataset: Dataset, models: Models) -> Bundle:

@@ -17,6 +17,7 @@ class LinearEncoders:
     """Encoders without weights files: random projections of the pixels."""
 
     feature_space = "linear-0"
+    patch_grid = 2
 
     def __init__(self, stimuli: StimulusTable) -> None:
         rng = np.random.default_rng(7)

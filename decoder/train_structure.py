@@ -1,0 +1,208 @@
+"""Training of `decoder.structure_prior` on pictures that nobody was shown.
+
+Brain data are scarce and pictures are not. What the decoder would say of a picture is made up: an encoding model, ridge
+from structure to what the decoder takes in, answers to it, the error of a held-out window is added, and the decoder
+decodes that. So the network meets the decoder's own mistakes, with pictures without number.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from decoder.errors import TrainingError
+from decoder.linear import Head, mask_of
+from decoder.metrics import rounded_mean
+from decoder.preprocess import Preprocessor, without_kernel
+from decoder.ridge import Part, RidgeRegression, column_correlations, decompose, undo_shrinkage
+from decoder.samples import Samples
+from decoder.spec import DecoderSpec, StructurePriorSpec
+from decoder.structure_prior import Maps, Network, StructurePrior
+from decoder.targets import Progress, Targets, no_progress
+
+Array = NDArray[np.float32]
+
+AXES_FROM = 600
+"""So many pictures settle the axes of a patch."""
+FEATURES_FROM = 3000
+"""So many pictures settle the axes of a picture's structure."""
+ALPHAS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+"""Candidate penalties of the encoding model, in units of the features' mean eigenvalue."""
+AT_ONCE = 500
+"""Pictures decoded together: bounds memory."""
+LEAST_SPREAD = 1e-6
+
+logger = logging.getLogger(__name__)
+
+
+def fit_structure_prior(
+    samples: Samples,
+    targets: Targets,
+    decoder: tuple[Preprocessor, Mapping[int, Head]],
+    held_out: Mapping[int, Array],
+    bank: Targets | None,
+    spec: DecoderSpec,
+    progress: Progress = no_progress,
+) -> tuple[StructurePrior, dict[str, Any]]:
+    """Train a prior for a decoder of structure.
+
+    Parameters
+    ----------
+    samples : Samples
+        What the decoder was fitted on.
+    targets : Targets
+    decoder : (Preprocessor, dict of int to Head)
+        What prepares windows, and what decodes each block's best units.
+    held_out : dict of int to ndarray, shape (n_samples, n_kept), float32
+        Each block's kept units, decoded from folds that did not see the picture. They tell how well the network does,
+        which units it tells best and how far it shrinks; it is not trained on them.
+    bank : Targets or None
+        `s` of pictures that nobody was shown.
+    spec : DecoderSpec
+    progress : callable
+
+    Returns
+    -------
+    prior : StructurePrior
+    scores : dict
+        By block ('s1', ...): mean held-out correlation of the units that are handed on, from the network.
+
+    Raises
+    ------
+    TrainingError
+        If there is no bank, it lacks a block, or CLIP's patches are not known or form no square.
+    """
+    settings = spec.s_prior
+    assert settings is not None
+    blocks = tuple(held_out)
+    if bank is None or not set(blocks) <= set(bank.s):
+        raise TrainingError("decoder.s_prior learns from pictures that nobody was shown: set data.bank to how many")
+    rng = np.random.default_rng([spec.seed, 5])
+    heads = decoder[1]
+    maps = _maps(targets, samples, bank, blocks, settings.components)
+    true = maps.of(bank.s)
+    draw = _imagine(samples, maps, (targets, true), decoder, spec, rng)
+    network, read, write = _train(draw, true, settings, np.random.default_rng([spec.seed, 6]), progress)
+    masks = {block: mask_of(heads[block]) for block in blocks}
+    prior = StructurePrior(maps, network, read, write, masks, dict.fromkeys(blocks, 1.0))
+    units = {block: _whole(heads[block], held_out[block]) for block in blocks}
+    found = prior.deviations(maps.of(units, masks))
+    scores: dict[str, Any] = {}
+    for block in blocks:
+        truth = targets.s[block][samples.rows].astype(np.float32)
+        r = column_correlations(truth, found[block])
+        n_kept = max(1, round(settings.unit_fraction * len(r)))
+        kept = np.zeros(len(r), np.bool_)
+        kept[np.argpartition(-r, n_kept - 1)[:n_kept]] = True
+        masks[block] = kept
+        prior.gains[block] = undo_shrinkage(truth[:, kept], found[block][:, kept], spec.s_gain)
+        scores[f"s{block}"] = rounded_mean(r[kept])
+    return StructurePrior(maps, network, read, write, masks, prior.gains), scores
+
+
+def _maps(targets: Targets, samples: Samples, bank: Targets, blocks: tuple[int, ...], n_components: int) -> Maps:
+    grid = targets.grid
+    means, axes = {}, {}
+    for block in blocks:
+        means[block] = targets.s[block][samples.rows].mean(axis=0, dtype=np.float64).astype(np.float32)
+        n_units = len(means[block])
+        if grid is None or grid < 2 or n_units % (1 + grid**2):
+            raise TrainingError(f"decoder.s_prior needs a CLIP whose patches form a square, and knows {grid} a side")
+        some = bank.s[block][:AXES_FROM].astype(np.float32) - means[block]
+        patches = some.reshape(len(some), 1 + grid**2, -1)[:, 1:].reshape(-1, n_units // (1 + grid**2))
+        _, vectors = np.linalg.eigh((patches.T @ patches).astype(np.float64))
+        axes[block] = np.ascontiguousarray(vectors[:, ::-1][:, :n_components].T, np.float32)
+    assert grid is not None
+    return Maps(grid, means, axes)
+
+
+def _imagine(
+    samples: Samples,
+    maps: Maps,
+    known: tuple[Targets, Array],
+    decoder: tuple[Preprocessor, Mapping[int, Head]],
+    spec: DecoderSpec,
+    rng: np.random.Generator,
+) -> Callable[[], Array]:
+    """Fit an encoding model, and give what draws what the decoder would say of the bank's pictures.
+
+    Each draw has other errors; it is maps of the shape of the true ones, `known[1]`.
+    """
+    targets, true = known
+    preprocess, heads = decoder
+    assert spec.s_prior is not None
+    flat = true.reshape(len(true), -1)
+    centre, axes = _picture_axes(flat[:FEATURES_FROM], spec.s_prior.features)
+    shown = maps.of({block: units[samples.rows] for block, units in targets.s.items() if block in maps.means})
+    features = np.asarray((shown.reshape(len(shown), -1) - centre) @ axes, np.float32)
+    inputs = without_kernel(preprocess)(samples.data)
+    splits = samples.folds(spec.cv_folds, np.random.default_rng(spec.seed))
+    parts = [Part(train, test, features[train], features[test]) for train, test in splits]
+    spectrum = decompose(features)
+    encoding = RidgeRegression(parts, spectrum, np.asarray(ALPHAS) * spectrum.eigenvalues.mean())
+    found = encoding.choose(inputs)
+    weights, intercept = encoding.fit(inputs, found.choice)
+    errors = inputs - found.predictions
+    answers = np.asarray((flat - centre) @ axes @ weights + intercept, np.float32)
+    masks = {block: mask_of(head) for block, head in heads.items()}
+
+    def draw() -> Array:
+        out = np.empty_like(true)
+        for start in range(0, len(true), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            said = answers[part] + errors[rng.integers(0, len(errors), len(answers[part]))]
+            bent = said if preprocess.kernel is None else preprocess.kernel(said)
+            units = {block: _whole(head, bent @ head.weights + head.intercept) for block, head in heads.items()}
+            out[part] = maps.of(units, masks)
+        return out
+
+    return draw
+
+
+def _picture_axes(flat: Array, n_axes: int) -> tuple[Array, Array]:
+    """Mean of pictures' structure, and its first principal axes (n_numbers, n_axes), each of unit length."""
+    centre = flat.mean(axis=0)
+    deviations = flat - centre
+    values, vectors = np.linalg.eigh((deviations @ deviations.T).astype(np.float64))
+    kept = values > LEAST_SPREAD * values[-1]
+    values, vectors = values[kept][::-1][:n_axes], vectors[:, kept][:, ::-1][:, :n_axes]
+    return centre, np.asarray(deviations.T @ (vectors / np.sqrt(values)), np.float32)
+
+
+def _train(
+    draw: Callable[[], Array], true: Array, spec: StructurePriorSpec, rng: np.random.Generator, progress: Progress
+) -> tuple[Network, Array, Array]:
+    """Train the network; gives it, and the spread of decoded and of true maps."""
+    read, write = (np.maximum(each.std(axis=(0, 2, 3)), LEAST_SPREAD).astype(np.float32) for each in (draw(), true))
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        network = Network(true.shape[1], true.shape[-1], spec.width, spec.dropout).train()
+        weight = torch.from_numpy(write / write.mean())[:, None, None]
+        y = torch.from_numpy(true / write[:, None, None])
+        batch = min(spec.batch, len(y))
+        steps = len(y) // batch
+        adam = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(adam, spec.learning_rate, total_steps=spec.epochs * steps)
+        for epoch in range(spec.epochs):
+            progress("how structure hangs together", epoch, spec.epochs)
+            x = torch.from_numpy(draw() / read[:, None, None])
+            order = torch.from_numpy(rng.permutation(len(y))[: steps * batch])
+            for rows in torch.split(order, batch):
+                loss = (weight * (network(x[rows]) - y[rows]).square()).mean()
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                schedule.step()
+            logger.info("structure prior, epoch %d of %d: loss %.3f", epoch + 1, spec.epochs, loss.item())
+        progress("how structure hangs together", spec.epochs, spec.epochs)
+    return network, read, write
+
+
+def _whole(head: Head, kept: NDArray[Any]) -> Array:
+    """Put a head's decoded units (n, n_active) into their places among all, (n, n_units)."""
+    units = np.zeros((len(kept), head.constant.size), np.float32)
+    units[:, head.active] = kept
+    return units

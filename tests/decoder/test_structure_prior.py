@@ -1,0 +1,154 @@
+"""Structure through what pictures are like: spots on even ground, told by noisy projections of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decoder.bundle import Bundle
+from decoder.errors import TrainingError
+from decoder.preprocess import PreprocessSpec
+from decoder.spec import DecoderSpec, StructurePriorSpec
+from decoder.stimuli import StimulusTable
+from decoder.structure_prior import Maps, Network
+from decoder.targets import Targets
+from decoder.train import fit_targets
+from stream.events import Event
+from stream.windows import Channels, Window
+
+GRID, WIDTH = 5, 4
+N_CHANNELS = 40
+PRIOR = StructurePriorSpec(components=4, features=60, width=16, epochs=15, batch=32, learning_rate=5e-3)
+SPEC = DecoderSpec(
+    features=("s",), blocks=(1, 2), unit_fraction=1.0, s_gain=1.0, s_prior=PRIOR, preprocess=PreprocessSpec()
+)
+CHANNELS = Channels(tuple(f"V{i}" for i in range(N_CHANNELS)), ("misc",) * N_CHANNELS, ("%",) * N_CHANNELS)
+
+
+def spots(n: int, seed: int) -> Targets:
+    """Structure of pictures of one spot each: numbers of each patch, in two blocks, answer to how near it is."""
+    rng = np.random.default_rng(seed)
+    row, column = (each.ravel() for each in np.mgrid[:GRID, :GRID])
+    centre, size = rng.uniform(0, GRID - 1, (2, n, 1)), rng.uniform(0.5, 1.2, (n, 1))
+    near = np.exp(-0.5 * ((row - centre[0]) ** 2 + (column - centre[1]) ** 2) / size**2)
+    mixing = np.random.default_rng(99).normal(size=(2, WIDTH))
+    s = {}
+    for block, seen in ((1, near), (2, np.sqrt(near))):
+        units = np.zeros((n, 1 + GRID**2, WIDTH))
+        units[:, 1:] = seen[:, :, None] * mixing[block - 1]
+        s[block] = units.reshape(n, -1).astype(np.float16)
+    return Targets(s=s, grid=GRID)
+
+
+def shown(targets: Targets, seed: int, noise: float = 0.25) -> tuple[list[Window], StimulusTable]:
+    """Windows that hold a random projection of the first block, and their stimuli."""
+    rng = np.random.default_rng(seed)
+    units = targets.s[1].astype(np.float64)
+    mixing = np.random.default_rng(5).normal(size=(units.shape[1], N_CHANNELS)) / 4
+    data = (units @ mixing + noise * rng.normal(size=(len(units), N_CHANNELS))).astype(np.float32)
+    names = [f"spot {seed}-{row}" for row in range(len(units))]
+    windows = [
+        Window(f"w{row}", data[row][:, None], CHANNELS, 0.0, float(row), 0.0, Event(float(row), name), row, row)
+        for row, name in enumerate(names)
+    ]
+    images = np.random.default_rng(seed).integers(0, 256, (len(names), 4, 4, 3), dtype=np.uint8)
+    return windows, StimulusTable(tuple(names), images)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Bundle:
+    """Train on 200 windows, with 1,000 pictures that nobody was shown."""
+    targets = spots(200, 1)
+    windows, stimuli = shown(targets, 1)
+    return fit_targets(windows, stimuli, targets, SPEC, bank=spots(1000, 2))
+
+
+def explained(bundle: Bundle, windows: list[Window], truth: Targets, block: int) -> float:
+    """Share of variance of the units that are handed on."""
+    found = [features.s[block] for features in bundle.decode(windows)]
+    mask = found[0].mask
+    values, true = np.stack([one.values for one in found])[:, mask], truth.s[block].astype(np.float32)[:, mask]
+    return float(1 - np.square(values - true).sum() / np.square(true - true.mean(axis=0)).sum())
+
+
+def test_structure_comes_nearer_to_the_truth(trained: Bundle) -> None:
+    """On windows of pictures never seen, the prior explains much of what ridge by itself leaves of both blocks."""
+    targets = spots(200, 1)
+    windows, stimuli = shown(targets, 1)
+    by_itself = fit_targets(windows, stimuli, targets, SPEC.model_copy(update={"s_prior": None, "s_gain": 0.0}))
+    truth = spots(150, 3)
+    asked, _ = shown(truth, 3)
+    for block in (1, 2):
+        left = 1 - explained(by_itself, asked, truth, block)
+        assert 1 - explained(trained, asked, truth, block) < 0.8 * left
+    assert trained.meta["scores"]["s1"]["prior"]["r"] > trained.meta["scores"]["s1"]["r"]
+
+
+def test_half_of_the_units_are_handed_on(trained: Bundle) -> None:
+    """The best half by held-out windows; the class token, which has no place, is not among them; the rest is 0."""
+    windows, _ = shown(spots(2, 3), 3)
+    for layer in trained.decode(windows)[0].s.values():
+        assert layer.mask.sum() == round(0.5 * layer.mask.size)
+        assert not layer.mask[:WIDTH].any()
+        assert (layer.values[~layer.mask] == 0).all()
+
+
+def test_a_window_alone_equals_its_batch_and_survives_the_disk(trained: Bundle, tmp_path: Path) -> None:
+    """Decoding one by one, and by the bundle read back, gives what decoding all at once gives."""
+    windows, _ = shown(spots(20, 4), 4)
+    trained.save(tmp_path / "b")
+    loaded = Bundle.load(tmp_path / "b")
+    together = trained.decode(windows)
+    for row, window in enumerate(windows):
+        for other in (trained.decode([window])[0], loaded.decode([window])[0]):
+            for block, layer in together[row].s.items():
+                np.testing.assert_allclose(other.s[block].values, layer.values, atol=5e-4)
+                np.testing.assert_array_equal(other.s[block].mask, layer.mask)
+
+
+def test_training_is_seeded_and_leaves_the_global_generator_alone() -> None:
+    """The same windows give the same network; torch's own random numbers go on as if nothing had been trained."""
+    quick = SPEC.model_copy(update={"s_prior": PRIOR.model_copy(update={"epochs": 1})})
+    targets, bank = spots(60, 1), spots(64, 2)
+    windows, stimuli = shown(targets, 1)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    once, again = (fit_targets(windows, stimuli, targets, quick, bank=bank) for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    for name, array in once.models["all"].tensors().items():
+        np.testing.assert_array_equal(array, again.models["all"].tensors()[name])
+
+
+def test_without_pictures_or_places_it_is_refused() -> None:
+    """The error names the setting; a CLIP whose patches form no square is refused too."""
+    targets = spots(60, 1)
+    windows, stimuli = shown(targets, 1)
+    with pytest.raises(TrainingError, match=r"data\.bank"):
+        fit_targets(windows, stimuli, targets, SPEC)
+    with pytest.raises(TrainingError, match="square"):
+        fit_targets(windows, stimuli, replace(targets, grid=3), SPEC, bank=spots(64, 2))
+    with pytest.raises(ValueError, match="add s to features"):
+        DecoderSpec(features=("c",), s_prior=PRIOR)
+
+
+@pytest.mark.parametrize("grid", [2, 5, 7, 8])
+def test_the_network_takes_any_grid(grid: int) -> None:
+    """Odd grids are halved and doubled again without losing a row."""
+    assert Network(6, grid, 8, 0.1)(torch.zeros(3, 6, grid, grid)).shape == (3, 6, grid, grid)
+
+
+def test_maps_keep_what_their_axes_span() -> None:
+    """With as many components as a patch has numbers, units come back from maps, but for the class token."""
+    rng = np.random.default_rng(0)
+    units = {2: rng.normal(size=(3, (1 + GRID**2) * WIDTH)).astype(np.float32)}
+    axes, _ = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))
+    means = {2: rng.normal(size=units[2].shape[1]).astype(np.float32)}
+    maps = Maps(GRID, means, {2: axes.astype(np.float32)})
+    back = maps.deviations(maps.of(units))[2]
+    np.testing.assert_allclose(back[:, WIDTH:], (units[2] - means[2])[:, WIDTH:], atol=1e-5)
+    assert not back[:, :WIDTH].any()
+    nothing = maps.of(units, {2: np.zeros(units[2].shape[1], bool)})
+    assert not nothing.any()
