@@ -19,10 +19,11 @@ N_MAGNETOMETERS = 102
 POINT_MAGNETOMETER = 2000
 """FIFF coil type of an ideal magnetometer."""
 V1_LATENCY = {"contrast": 0.085, "luminance": 0.093, "red-green": 0.100, "blue-yellow": 0.107}
-ENERGY_LATENCIES = dict(zip(ENERGY_FEATURES, (0.098,) * 4 + (0.085,) * 4, strict=True))
+ENERGY_LATENCIES = dict(zip(ENERGY_FEATURES, (0.128,) * 4 + (0.115,) * 4, strict=True))
 """Fine detail is answered later than coarse."""
-ENERGY_SCATTER = 0.020
-"""Each patch of complex cells peaks up to so much (s) before or after the others, uniformly."""
+ENERGY_SCATTER = 0.060
+"""Each patch of complex cells peaks up to so much (s) before or after the others, uniformly: of V2 and V3, some answer
+as soon as V1 and some as late as V4."""
 V4_LATENCY = 0.150
 IT_LATENCIES = (0.190, 0.210, 0.230, 0.250)
 
@@ -34,7 +35,7 @@ class Sources:
     Attributes
     ----------
     area : tuple of str
-        'V1', 'V4' or 'IT', one a source.
+        'V1', 'V2', 'V4' or 'IT', one a source.
     feature : tuple of str
         What it encodes ('luminance', 'semantic', ...).
     position, orientation : ndarray, shape (n_sources, 3)
@@ -52,12 +53,12 @@ class Sources:
 
 
 def place_sources(rng: np.random.Generator, *, energy: bool = False) -> Sources:
-    """Lay out V1 and V4 retinotopically and IT along both temporal lobes.
+    """Lay out V1, V2 with V3, and V4 retinotopically and IT along both temporal lobes.
 
-    Sources come in the order of `codes.low_level`, `codes.mid_level`, the semantic axes and, where V1 has complex cells
-    that encode it (`energy`), `codes.contrast_energy`. V1 keeps the order of
-    the visual field (left field to the right hemisphere, upper field below, periphery forward), and folding turns
-    each patch its own way.
+    Sources come in the order of `codes.low_level`, `codes.mid_level`, the semantic axes and, where V2 and V3 have
+    complex cells that encode it (`energy`), `codes.contrast_energy`. V1 keeps the order of the visual field (left field
+    to the right hemisphere, upper field below, periphery forward), V2 and V3 do so over twice the breadth, and folding
+    turns each patch its own way.
     """
     parts: list[tuple[str, str, Floats, float | Floats, float]] = []
     for feature in LOW_FEATURES:
@@ -74,9 +75,9 @@ def place_sources(rng: np.random.Generator, *, energy: bool = False) -> Sources:
     latency = np.tile(IT_LATENCIES, n)[:n]
     parts.append(("IT", "semantic", temporal.T, latency, 0.035))
     for feature in ENERGY_FEATURES if energy else ():
-        position = _retinotopic(LOW_GRID, back=CORTEX_RADIUS, spread=0.022)
+        position = _retinotopic(LOW_GRID, back=CORTEX_RADIUS, spread=0.044)
         scatter = rng.uniform(-ENERGY_SCATTER, ENERGY_SCATTER, len(position))
-        parts.append(("V1", feature, position, ENERGY_LATENCIES[feature] + scatter, 0.014))
+        parts.append(("V2", feature, position, ENERGY_LATENCIES[feature] + scatter, 0.014))
     counts = [len(part[2]) for part in parts]
     orientation = rng.normal(size=(sum(counts), 3))
     return Sources(

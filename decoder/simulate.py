@@ -1,10 +1,10 @@
 """A simulated participant: EEG or MEG in answer to pictures, with the truth to hand.
 
 Current dipoles in a spherical head (Sarvas 1987, Zhang 1995, through mne) carry what is known of the ventral stream:
-V1 (about 95 ms) the retinotopic low-level content of the pixels, and in the preset `complex` oriented contrast energy,
-V4 (about 150 ms) mid-level content, IT (about 220 ms) a semantic vector that the caller gives. On top lie 1/f
-background from all over the brain, bursts of occipital alpha, sensor noise and blinks; responses vary from trial to
-trial in size and latency.
+V1 (about 95 ms) the retinotopic low-level content of the pixels, V4 (about 150 ms) mid-level content, IT (about 220 ms)
+a semantic vector that the caller gives and, in the preset `demo`, V2 and V3 (55 to 190 ms) oriented contrast energy. On
+top lie 1/f background from all over the brain, bursts of occipital alpha, sensor noise and blinks; responses vary from
+trial to trial in size and latency.
 """
 
 import logging
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.background import alpha_bursts, blinks, coloured
-from decoder.codes import ENERGY_FEATURES, contrast_energy, low_level, mid_level
+from decoder.codes import contrast_energy, low_level, mid_level
 from decoder.errors import TrainingError
 from decoder.headmodel import CORTEX_RADIUS, SEMANTIC_SOURCES, Sources, eeg_info, leadfield, meg_info, place_sources
 
@@ -55,7 +55,7 @@ class Preset:
         Of what differs between pictures, over channels, pictures and the first 0.4 s; in uV of EEG.
     low, mid, semantic, energy : float
         Shares of the evoked power: `codes.low_level` in V1, `codes.mid_level` in V4, meaning in IT, and
-        `codes.contrast_energy` in V1's complex cells; without a share there are none.
+        `codes.contrast_energy` in complex cells of V2 and V3; without a share there are none.
     background, alpha, sensor : float
         RMS of 1/f background, of alpha at the height of a burst, and of sensor noise, over channels; in uV of EEG.
     blink_every : float
@@ -79,34 +79,23 @@ class Preset:
 
 PRESETS = {
     "thingslike": Preset(evoked_rms=0.6, low=0.4, mid=0.2, semantic=0.4),
-    "complex": Preset(
-        evoked_rms=8.0,
-        low=0.35,
-        mid=0.05,
-        semantic=0.2,
-        energy=0.4,
-        background=6.0,
-        alpha=4.0,
-        sensor=1.0,
-        gain_jitter=0.1,
-        latency_jitter=0.005,
-    ),
     "demo": Preset(
-        evoked_rms=6.0,
-        low=0.65,
+        evoked_rms=12.0,
+        low=0.2,
         mid=0.05,
-        semantic=0.3,
-        background=6.0,
-        alpha=4.0,
-        sensor=1.0,
-        gain_jitter=0.1,
-        latency_jitter=0.005,
+        semantic=0.15,
+        energy=0.6,
+        background=1.5,
+        alpha=1.0,
+        sensor=0.25,
+        gain_jitter=0.05,
+        latency_jitter=0.002,
     ),
 }
-"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is ten times stronger and less noisy: far easier than any
-person, so that single presentations give pictures worth looking at; its V1 holds luminance and colour by place, and
-hardly the pose of a figure. `complex` is a little stronger and has complex cells, which tell where contrast is."""
-PresetName = Literal["thingslike", "demo", "complex"]
+"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is twenty times stronger, has less than half its noise and
+complex cells, which tell where contrast is and how it is turned: far easier than any person, so that single
+presentations give pictures worth looking at."""
+PresetName = Literal["thingslike", "demo"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,12 +222,11 @@ class Participant:
         scale = np.ones(code.shape[1])
         for name in np.unique(feature):
             scale[feature == name] = 1 / (code[:, feature == name].std() + 1e-9)
-        complex_cells = np.isin(feature, ENERGY_FEATURES)
         parts = [
-            ("V1", (area == "V1") & ~complex_cells, self.preset.low),
+            ("V1", area == "V1", self.preset.low),
             ("V4", area == "V4", self.preset.mid),
             ("IT", area == "IT", self.preset.semantic),
-            ("V1's complex cells", complex_cells, self.preset.energy),
+            ("V2", area == "V2", self.preset.energy),
         ]
         for name, own, share in parts:
             if not own.any():

@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 
 SEED = 20261125
 FULL = "the demo as it is"
+PLAIN = "the demo without its prior of structure"
+"""What variants that are trained anew are held against: the prior takes minutes to train, for each of them."""
 SCORES = {
     "pixcorr": "PixCorr",
     "ssim": "SSIM",
@@ -113,8 +115,8 @@ class Lab:
         return self.make(self.bundle.decode(self.windows), self.windows, self.config.engine, self.bundle)
 
     def retrained(self, changes: Mapping[str, Any], n_training: int | None = None) -> Made:
-        """Train anew with some parts of the config changed, and make pictures of the same windows."""
-        config = changed(self.config, changes)
+        """Train anew without the prior of structure and with parts of the config changed; the same windows."""
+        config = changed(self.config, {"decoder.s_prior": None, "data.bank": None, **changes})
         trained_on = tuple(first_events(run, n_training) for run in self.dataset.train)
         bundle = train(config, replace(self.dataset, train=trained_on), self.models)
         windows = self.cut(config)
@@ -155,6 +157,7 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     yield "without z and stage 2", Made(without.own, without.first, without.first)
     spec = changed(lab.config, {"engine.structure.finish": 0.0}).engine
     yield "without the last UNet call", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
+    yield "without the prior of structure", lab.retrained({})
 
 
 def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
@@ -172,14 +175,14 @@ def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
 def blocks(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode s from fewer CLIP blocks."""
     own = lab.config.decoder.blocks
-    yield f"{FULL}: s of blocks {_listed(own)}", lab.full()
+    yield f"{PLAIN}: s of blocks {_listed(own)}", lab.retrained({})
     for n in range(1, len(own)):
         yield f"s of blocks {_listed(own[:n])}", lab.retrained({"decoder.blocks": list(own[:n])})
 
 
 def text(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode c token by token, or from the embedding through a prior."""
-    yield f"{FULL}: c by {lab.config.decoder.c_from}", lab.full()
+    yield f"{PLAIN}: c by {lab.config.decoder.c_from}", lab.retrained({})
     prior = {
         "decoder.features": [*lab.config.decoder.features, "e"],
         "decoder.c_from": "embedding",
@@ -231,21 +234,21 @@ def _repeated(lab: Lab) -> Recording:
 
 def channels(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Keep fewer channels, for training too."""
-    yield f"{FULL}: {len(lab.windows[0].channels)} channels", lab.full()
+    yield f"{PLAIN}: {len(lab.windows[0].channels)} channels", lab.retrained({})
     for n, names in FEW_CHANNELS.items():
         yield f"{n} channels", lab.retrained({"filters.channels": names.split()})
 
 
 def windows(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Cut windows shorter: the picture comes as much sooner."""
-    yield f"{FULL}: {1000 * lab.config.window.tmax:.0f} ms", lab.full()
+    yield f"{PLAIN}: {1000 * lab.config.window.tmax:.0f} ms", lab.retrained({})
     for tmax in WINDOWS:
         yield f"{1000 * tmax:.0f} ms", lab.retrained({"window.tmax": tmax})
 
 
 def pictures(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Train on fewer pictures: a second each, so 225 are a calibration of four minutes."""
-    yield f"{FULL}: {lab.config.data.pictures} training pictures", lab.full()
+    yield f"{PLAIN}: {lab.config.data.pictures} training pictures", lab.retrained({})
     for n in TRAINING:
         yield f"{n} training pictures", lab.retrained({}, n)
 

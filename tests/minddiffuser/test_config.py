@@ -60,6 +60,15 @@ def test_a_value_out_of_range_is_named(tmp_path: Path) -> None:
         load_config(changed(tmp_path, publish={"quality": 101}))
 
 
+def test_a_prior_of_structure_needs_pictures(tmp_path: Path) -> None:
+    """Without a bank of pictures that nobody was shown, the config is refused in one line that says what to set."""
+    data = {"dataset": "recording"}
+    with pytest.raises(ConfigError, match=r"s_prior .* set data\.bank") as caught:
+        load_config(changed(tmp_path, data=data, decoder={"s_prior": {}}))
+    assert "\n" not in str(caught.value)
+    assert load_config(changed(tmp_path, data=data | {"bank": 500}, decoder={"s_prior": {}})).data.bank == 500
+
+
 def test_a_missing_file_says_where_configs_are(tmp_path: Path) -> None:
     """A path that does not exist is one line."""
     with pytest.raises(ConfigError, match=r"nowhere.yaml: no such config"):
