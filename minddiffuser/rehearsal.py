@@ -33,7 +33,7 @@ CHILD_START = 60.0
 DELIVERY = 10.0
 """Seconds after the last picture was taken by the broker in which the subscriber may still get it."""
 SETTLE = 30.0
-"""Seconds after the last sample in which the last windows are still awaited."""
+"""Seconds without a picture after which, once the replay has ended, no more is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +139,21 @@ async def _until_over(replay: Child, session: Session, seconds: float | None) ->
         await asyncio.wait({ended, first}, return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait({ended}, timeout=seconds)
         if done:
-            async with asyncio.timeout(SETTLE):
-                await session.idle()
-    except TimeoutError:
-        return
+            await _settled(session)
     finally:
         ended.cancel()
         first.cancel()
+
+
+async def _settled(session: Session) -> None:
+    """Wait until the last windows have come out, however many wait, or nothing has come for `SETTLE` seconds."""
+    before = -1
+    while session.account.published > before:
+        before = session.account.published
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE):
+                await session.idle()
+                return
 
 
 async def _summary(subscriber: Child, folder: Path, published: int) -> dict[str, Any]:
