@@ -79,11 +79,11 @@ def test_the_report_has_the_keys_that_later_checks_read(report: dict[str, object
 def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tmp_path: Path) -> None:
     """The same windows give the same scores through LSL and MQTT (JPEG) as without them; a page shows them."""
     page = tmp_path / "report.html"
-    run = cli("evaluate", str(small_bundle), "--limit", "6", "--report", str(page), "--json")
+    run = cli("evaluate", str(small_bundle), "--limit", "12", "--report", str(page), "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     assert answer["live_equals_offline"]["equal"], answer["live_equals_offline"]
-    assert answer["live"]["n"] == answer["offline"]["n"] == 6
+    assert answer["live"]["n"] == answer["offline"]["n"] == 12
     assert answer["live"]["account"]["lost"] == 0
     for stage in ("stage1", "stage2"):
         for metric in ("pixcorr", "ssim", "two_way", "two_way_features"):
