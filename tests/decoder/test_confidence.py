@@ -10,13 +10,14 @@ from decoder.bundle import Bundle
 from decoder.codes import low_level
 from decoder.confidence import FoldStatistics, calibrate, calibration_error, fit_typicality
 from decoder.preprocess import PreprocessSpec
-from decoder.simulate import EEG_CHANNELS, PRESETS, SFREQ, Participant
+from decoder.simulate import EEG_CHANNELS, SFREQ, Participant
 from decoder.spec import DecoderSpec
 from decoder.stimuli import StimulusTable
 from decoder.targets import Targets
 from decoder.train import fit_targets
 from stream.events import Event
 from stream.windows import Channels, Window
+from tests.decoder.simple import SIMPLE
 
 N = 200
 LABELS = tuple(f"p{i}" for i in range(N))
@@ -56,7 +57,7 @@ def world() -> World:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (N, 4, 4, 3), dtype=np.uint8).repeat(12, 1).repeat(12, 2)
     meanings = rng.normal(size=(N, 40)).astype(np.float32)
-    participant = Participant("eeg", "demo", 0, pictures, meanings)
+    participant = Participant("eeg", SIMPLE, 0, pictures, meanings)
     windows = cut(*participant.record(pictures, meanings, LABELS, run=0, repeats=2, soa=0.7))
     fresh = cut(*participant.record(pictures, meanings, LABELS, run=1, soa=0.7))
     targets = Targets(z=low_level(pictures)[:, :, :4, :4])
@@ -75,7 +76,7 @@ def test_windows_like_those_of_training_are_believed(world: World) -> None:
 
 def test_noise_is_believed_less(world: World) -> None:
     """Without a response in them, windows of the same background are believed half as much."""
-    quiet = Participant("eeg", replace(PRESETS["demo"], evoked_rms=1e-6), 0, world.pictures, world.meanings)
+    quiet = Participant("eeg", replace(SIMPLE, evoked_rms=1e-6), 0, world.pictures, world.meanings)
     noise = cut(*quiet.record(world.pictures, world.meanings, LABELS, run=2, soa=0.7))
     assert world.sure(noise) < 0.55 * world.sure(world.fresh)
 

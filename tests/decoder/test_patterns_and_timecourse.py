@@ -10,6 +10,7 @@ from decoder.patterns import patterns
 from decoder.ridge import decompose, fit_ridge
 from decoder.simulate import SFREQ, Participant, Truth, waveform
 from decoder.timecourse import decodability, rise, sliding, stretches
+from tests.decoder.simple import SIMPLE
 
 N = 600
 REPEATS = 2
@@ -37,7 +38,7 @@ def world() -> World:
     pictures = rng.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8).repeat(6, axis=1).repeat(6, axis=2)
     meanings = rng.normal(size=(N, 40)).astype(np.float32)
     labels = [str(row) for row in range(N)]
-    participant = Participant("eeg", "demo", 3, pictures, meanings)
+    participant = Participant("eeg", SIMPLE, 3, pictures, meanings)
     raw, truth = participant.record(pictures, meanings, labels, run=1, repeats=REPEATS, soa=0.7)
     signal = raw.get_data()
     starts = np.round(truth.onsets * SFREQ).astype(int)
