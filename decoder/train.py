@@ -234,7 +234,7 @@ def fit_linear(
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
     structure = None
-    if spec.s_prior is not None:
+    if spec.s_prior is not None and decoded:
         from decoder.train_structure import fit_structure_prior
 
         own = dict(zip(decoded, heads[-len(decoded) :], strict=True))

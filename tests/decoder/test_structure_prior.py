@@ -10,11 +10,12 @@ import torch
 from decoder.bundle import Bundle
 from decoder.errors import TrainingError
 from decoder.preprocess import PreprocessSpec
+from decoder.samples import gather
 from decoder.spec import DecoderSpec, StructurePriorSpec
 from decoder.stimuli import StimulusTable
 from decoder.structure_prior import Maps, Network
 from decoder.targets import Targets
-from decoder.train import fit_targets
+from decoder.train import fit_linear, fit_targets
 from stream.events import Event
 from stream.windows import Channels, Window
 
@@ -132,6 +133,14 @@ def test_without_pictures_or_places_it_is_refused() -> None:
         fit_targets(windows, stimuli, replace(targets, grid=3), SPEC, bank=spots(64, 2))
     with pytest.raises(ValueError, match="add s to features"):
         DecoderSpec(features=("c",), s_prior=PRIOR)
+
+
+def test_models_of_other_features_need_no_pictures() -> None:
+    """What is fitted beside structure, such as the folds by which an encoder is judged, is fitted without the prior."""
+    windows, stimuli = shown(spots(60, 1), 1)
+    embeddings = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    samples = gather(windows, stimuli, SPEC)
+    assert fit_linear(samples, Targets(e=embeddings), SPEC).model.structure is None
 
 
 @pytest.mark.parametrize("grid", [2, 5, 7, 8])
