@@ -92,7 +92,7 @@ PRESETS = {
         latency_jitter=0.002,
     ),
 }
-"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is twenty times stronger, has less than half its noise and
+"""`thingslike` is meant to be as hard as THINGS-EEG2. `demo` is twenty times stronger, has a quarter of its noise and
 complex cells, which tell where contrast is and how it is turned: far easier than any person, so that single
 presentations give pictures worth looking at."""
 PresetName = Literal["thingslike", "demo"]

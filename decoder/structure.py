@@ -17,7 +17,7 @@ CHUNK = 4096
 
 def structure_head(
     block: int, units: NDArray[np.float16], regression: Regression, spec: DecoderSpec
-) -> tuple[Head, float, Array]:
+) -> tuple[Head, float, Array | None]:
     """Find a block's best-decoded units and fit those.
 
     Returns
@@ -25,8 +25,8 @@ def structure_head(
     head : Head
     r : float
         Mean held-out correlation of its units.
-    held_out : ndarray, shape (n_samples, n_kept), float32
-        They, decoded from folds that did not see the picture.
+    held_out : ndarray, shape (n_samples, n_kept), float32, or None
+        They, decoded from folds that did not see the picture; None where no prior of structure asks for them.
     """
     n_units = units.shape[1]
     choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
@@ -42,5 +42,7 @@ def structure_head(
     weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
     constant = np.zeros(n_units, np.float32)
     head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
+    if spec.s_prior is None:
+        return head, rounded_mean(r[kept]), None
     held_out = regression.choose(units[:, kept].astype(np.float32)).predictions
     return head, rounded_mean(r[kept]), np.asarray(intercept + gain[kept] * (held_out - intercept), np.float32)

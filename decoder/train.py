@@ -229,12 +229,14 @@ def fit_linear(
     decoded: dict[int, Array] = {}
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r, decoded[block] = structure_head(block, units[samples.rows], regression, spec)
+        head, r, found_units = structure_head(block, units[samples.rows], regression, spec)
+        if found_units is not None:
+            decoded[block] = found_units
         heads.append(head)
         scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
     structure = None
-    if spec.s_prior is not None and decoded:
+    if decoded:
         from decoder.train_structure import fit_structure_prior
 
         own = dict(zip(decoded, heads[-len(decoded) :], strict=True))
