@@ -334,7 +334,9 @@ class Reconstructor:
                 list(group.noise[1:]),
                 refine=lambda _, x0: pull(x0, self._view, targets, structure, group.z),
             )
-            return self._finished(pulled, group, later)
+            if self._last is None:
+                return pulled
+            return self._finished(pulled, group, later, targets)
         schedule = self._exact if self._exact is not None and group.z is not None else group.schedule
         if structure.mode == "onestep":
             strength = 1.0 if group.z is None else self.spec.strength
@@ -349,13 +351,30 @@ class Reconstructor:
         predict = self._predict(group, differentiable)
         return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
 
-    def _finished(self, pulled: Tensor, group: _Group, predict: Predict) -> Tensor:
-        """Take away by one more UNet call what gradients leave and no picture has (`structure.finish`)."""
-        if self._last is None:
-            return pulled
-        noise = window_noise([(seed + 1) % 2**63 for seed in group.seeds], 1, self.models.latent_shape)
-        x = begin(self._last, pulled, noise[0].to(self.models.device))
-        return sample(predict, self._last, x, group.c, [])
+    def _finished(self, pulled: Tensor, group: _Group, predict: Predict, targets: Targets) -> Tensor:
+        """Take away by more UNet calls what gradients leave and no picture has (`structure.finish`).
+
+        Noise decides what a picture becomes, and no gradient goes through it, so several are tried, and the latent
+        nearest to the decoded structure is kept.
+        """
+        assert self._last is not None
+        structure = self.spec.structure
+        seeds = [(seed + 1) % 2**63 for seed in group.seeds]
+        drawn = window_noise(seeds, structure.rounds * structure.draws, self.models.latent_shape)
+        x = pulled
+        for number, noises in enumerate(torch.split(drawn.to(self.models.device), structure.draws)):
+            if number:
+                x = pull(x, self._view, targets, structure, group.z)
+            tried = [sample(predict, self._last, begin(self._last, x, noise), group.c, []) for noise in noises]
+            x = tried[0] if len(tried) == 1 else self._nearest(tried, targets)
+        return x
+
+    def _nearest(self, tried: Sequence[Tensor], targets: Targets) -> Tensor:
+        """Of several latents of each sample, the one whose structure is nearest to the decoded."""
+        with torch.no_grad():
+            losses = torch.stack([structure_loss(self._view(x, targets.blocks), targets) for x in tried])
+        nearest = torch.nan_to_num(losses, nan=torch.inf).argmin(dim=0)
+        return torch.stack(list(tried))[nearest, torch.arange(len(nearest), device=nearest.device)]
 
     def _true_view(self, latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         shallow = self.models.shallow

@@ -59,6 +59,12 @@ class StructureSpec(_Spec):
 
     What was pulled is noised so far and cleaned again, which takes away what gradients leave and no picture has: small
     values keep more of the structure, large ones give back more of the meaning that the pull cost."""
+    rounds: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often a picture is pulled and finished (fast, with finish): what a finish lost of the structure, the next
+    round pulls back."""
+    draws: Annotated[int, Field(ge=1, le=100)] = 1
+    """Noises that each finish tries (fast, with finish), a UNet call each; what fits the decoded structure best is
+    kept."""
     layer_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 1.2, 1.0)
     """Weight of each CLIP block from the first, times 1 / ||target||.
 

@@ -1,4 +1,4 @@
-"""Run setups, each in a process of its own, and make the pages and the README's table from what they found.
+"""Run setups, two at a time and each in a process of its own, and make pages and the README's table of what they found.
 
     python -m benchmarks.results                     every setup, into docs/results
     python -m benchmarks.results demo ablations-text some of them
@@ -16,31 +16,48 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.results.setups import COMMITTED, ROOT, SETUPS, Setup, named
 
 
-def run_all(setups: list[Setup], out: Path) -> list[str]:
-    """Run setups one after the other; give the names of those that failed."""
+def run_all(setups: list[Setup], out: Path, jobs: int) -> list[str]:
+    """Run setups, `jobs` at a time; give the names of those that failed."""
     out.mkdir(parents=True, exist_ok=True)
-    failed = []
     began = time.monotonic()
+    can_run = [setup for setup in setups if not setup.missing()]
     for setup in setups:
         if lacking := setup.missing():
             print(f"{setup.name:<22} skipped: {lacking}", flush=True)
-            continue
-        started = time.monotonic()
-        print(f"{setup.name:<22} ...", flush=True)
-        command = [sys.executable, "-m", "benchmarks.results", setup.name, "--here", "--out", str(out)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-        if done.returncode:
-            failed.append(setup.name)
-        verdict = f"failed ({done.returncode})" if done.returncode else "done"
-        print(f"{setup.name:<22} {verdict}, {time.monotonic() - started:.0f} s", flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        # Ablations share a decoder, which the first of them would make while the second makes it too.
+        shared = next((setup.name for setup in can_run if setup.protocol == "ablations"), None)
+        made = pool.submit(_in_a_process, "preparing ablations", [shared, "--prepare"], jobs) if shared else None
+
+        def run(setup: Setup) -> bool:
+            if made is not None and setup.protocol == "ablations":
+                made.result()
+            return _in_a_process(setup.name, [setup.name, "--here", "--out", str(out)], jobs)
+
+        failed = [setup.name for setup, well in zip(can_run, pool.map(run, can_run), strict=True) if not well]
     print(f"{len(setups)} setups, {time.monotonic() - began:.0f} s", flush=True)
     return failed
+
+
+def _in_a_process(name: str, arguments: list[str], jobs: int) -> bool:
+    """Run this module anew, on its share of the cores; what it says is told if it fails."""
+    started = time.monotonic()
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+    }
+    command = [sys.executable, "-m", "benchmarks.results", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    verdict = f"failed ({done.returncode})\n{done.stdout}{done.stderr}" if done.returncode else "done"
+    print(f"{name:<22} {verdict}, {time.monotonic() - started:.0f} s", flush=True)
+    return done.returncode == 0
 
 
 def run_here(setup: Setup, out: Path) -> None:
@@ -71,7 +88,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with docs/results, which stays as it is")
     parser.add_argument("--tables", action="store_true", help="make pages and table anew from the JSONs there are")
     parser.add_argument("--list", action="store_true", help="name the setups, and what they lack here")
+    parser.add_argument("--jobs", type=int, default=2, help="setups at a time, which share the cores; default 2")
     parser.add_argument("--here", action="store_true", help="one setup, in this process")
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     try:
         setups = named(given.names)
@@ -81,12 +100,17 @@ def main() -> int:
         for setup in setups:
             print(f"{setup.name:<22} {setup.missing() or 'can run'}")
         return 0
+    if given.prepare:
+        from minddiffuser.demo import prepare
+
+        prepare(ROOT / "configs" / f"{setups[0].config}.yaml")
+        return 0
     if given.here:
         run_here(setups[0], given.out or COMMITTED)
         return 0
     with tempfile.TemporaryDirectory(prefix="minddiffuser-check-") as scratch:
         out = (given.out or (Path(scratch) if given.check else COMMITTED)).resolve()
-        failed = [] if given.tables else run_all(setups, out)
+        failed = [] if given.tables else run_all(setups, out, max(1, given.jobs))
         wrong = check([setup.name for setup in setups], out) if given.check else []
         from benchmarks.results.tables import write_pages
 

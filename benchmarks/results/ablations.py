@@ -156,7 +156,11 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     yield "without z", without
     yield "without z and stage 2", Made(without.own, without.first, without.first)
     spec = changed(lab.config, {"engine.structure.finish": 0.0}).engine
-    yield "without the last UNet call", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
+    yield "without the last UNet calls", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
+    once = {"iterations": lab.config.engine.structure.iterations * lab.config.engine.structure.rounds}
+    once |= {"rounds": 1, "draws": 1}
+    spec = changed(lab.config, {f"engine.structure.{key}": value for key, value in once.items()}).engine
+    yield "in one round, of one draw", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
     yield "without the prior of structure", lab.retrained({})
 
 

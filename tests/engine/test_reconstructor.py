@@ -12,6 +12,7 @@ from engine.models import Models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec, ModelSpec, ReuseSpec, StructureSpec
+from engine.structure import make_targets, structure_loss
 
 CAPTIONS = ("a goat", "a hot dog", "a glass of milk", "a fire extinguisher")
 
@@ -99,13 +100,16 @@ def test_no_iterations_give_stage_1(desk: Models, windows: list[Features]) -> No
         assert np.array_equal(preview.pixels, final.pixels)
 
 
-@pytest.mark.parametrize(("finish", "expected"), [(0.0, 5), (0.4, 6)])
+@pytest.mark.parametrize(
+    ("structure", "expected"),
+    [({}, 5), ({"finish": 0.4}, 6), ({"finish": 0.4, "rounds": 2, "draws": 3}, 11), ({"rounds": 2, "draws": 3}, 5)],
+)
 def test_fast_calls_the_unet_as_often_as_it_says(
-    desk: Models, windows: list[Features], finish: float, expected: int
+    desk: Models, windows: list[Features], structure: dict[str, object], expected: int
 ) -> None:
-    """N calls for the preview, N - 1 more (the first is shared) and one to finish, none of them under autograd."""
+    """N calls for the preview, N - 1 more (the first is shared), and to finish one by round and draw; no autograd."""
     calls: list[bool] = []
-    engine = Reconstructor(spec(finish=finish).model_copy(update={"steps": 3}), desk)
+    engine = Reconstructor(spec(**structure).model_copy(update={"steps": 3}), desk)
     predict = engine.backend.unet
 
     def counted(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -120,12 +124,40 @@ def test_fast_calls_the_unet_as_often_as_it_says(
 
 
 def test_finishing_draws_each_window_s_own_noise(desk: Models, windows: list[Features]) -> None:
-    """A batch that is finished by one more UNet call gives the pictures that its windows give alone."""
-    engine = Reconstructor(spec(finish=0.4), desk)
+    """A batch that is finished by more UNet calls gives the pictures that its windows give alone."""
+    engine = Reconstructor(spec(finish=0.4, rounds=2, draws=2), desk)
     together = engine.reconstruct(windows[:3])
     for f, found in zip(windows[:3], together, strict=True):
         alone = engine.reconstruct([f])[0]
         assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
+
+
+def finished(engine: Reconstructor, windows: list[Features]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the latents that stage 2 ends with, and their structure loss by the view that it went by."""
+    decode, decoded = engine._decode, []
+    engine._decode = lambda x: (decoded.append(x), decode(x))[1]  # type: ignore[func-returns-value]
+    engine.reconstruct(windows)
+    targets = make_targets(windows, engine._layer_weights, engine._units)
+    with torch.no_grad():
+        return decoded[-1], structure_loss(engine._view(decoded[-1], targets.blocks), targets)
+
+
+def test_the_draw_nearest_to_the_decoded_structure_is_kept(desk: Models, windows: list[Features]) -> None:
+    """Of four noises each window gets the latent of least structure loss; the first is that of a single draw."""
+    (first, one), (kept, four) = (
+        finished(Reconstructor(spec(finish=0.7, draws=draws), desk), windows) for draws in (1, 4)
+    )
+    same = (first == kept).flatten(1).all(dim=1)
+    assert not same.all()
+    assert (four < one)[~same].all()
+
+
+def test_another_round_pulls_back_what_the_finish_lost(desk: Models, windows: list[Features]) -> None:
+    """With a strong finish, two rounds end nearer to the decoded structure, summed over windows, than one."""
+    (_, one), (_, two) = (
+        finished(Reconstructor(spec(finish=0.6, rounds=rounds, iterations=8), desk), windows) for rounds in (1, 2)
+    )
+    assert two.sum() < one.sum()
 
 
 def test_fast_never_differentiates_the_unet(desk: Models, windows: list[Features]) -> None:
