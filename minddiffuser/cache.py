@@ -48,7 +48,8 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def remove_older(newest: Path, name: str) -> None:
-    """Remove what earlier settings or code left beside `newest` under the same name."""
-    for folder in newest.parent.glob(f"{name}-*"):
+    """Remove what earlier settings or code left beside `newest` under the same name and another key."""
+    key = newest.name.removeprefix(f"{name}-")
+    for folder in newest.parent.glob(f"{name}-{'?' * len(key)}"):
         if folder != newest and folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)

@@ -26,17 +26,18 @@ def run_all(setups: list[Setup], out: Path, jobs: int) -> list[str]:
     """Run setups, `jobs` at a time; give the names of those that failed."""
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    can_run = [setup for setup in setups if not setup.missing()]
     for setup in setups:
         if lacking := setup.missing():
             print(f"{setup.name:<22} skipped: {lacking}", flush=True)
+    # Ablations and the setup they start from share decoders; those who only wait for them come last.
+    shared = next((setup for setup in setups if setup.protocol == "ablations" and not setup.missing()), None)
+    waits = {setup.name: shared is not None and setup.config == shared.config for setup in setups}
+    can_run = sorted((setup for setup in setups if not setup.missing()), key=lambda setup: waits[setup.name])
     with ThreadPoolExecutor(jobs) as pool:
-        # Ablations share a decoder, which the first of them would make while the second makes it too.
-        shared = next((setup.name for setup in can_run if setup.protocol == "ablations"), None)
-        made = pool.submit(_in_a_process, "preparing ablations", [shared, "--prepare"], jobs) if shared else None
+        made = shared and pool.submit(_in_a_process, "shared decoders", [shared.name, "--prepare"], jobs)
 
         def run(setup: Setup) -> bool:
-            if made is not None and setup.protocol == "ablations":
+            if made and waits[setup.name]:
                 made.result()
             return _in_a_process(setup.name, [setup.name, "--here", "--out", str(out)], jobs)
 
@@ -101,9 +102,9 @@ def main() -> int:
             print(f"{setup.name:<22} {setup.missing() or 'can run'}")
         return 0
     if given.prepare:
-        from minddiffuser.demo import prepare
+        from benchmarks.results.ablations import Lab
 
-        prepare(ROOT / "configs" / f"{setups[0].config}.yaml")
+        Lab.of(setups[0]).plain()
         return 0
     if given.here:
         run_here(setups[0], given.out or COMMITTED)

@@ -1,5 +1,6 @@
 """What each part is worth: the demo's setup with one thing changed, beside the full setup on the same pictures."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.results.setups import ROOT, Setup
 from decoder import metrics
 from decoder.bundle import Bundle
 from decoder.features import Features
@@ -17,6 +19,7 @@ from engine.desk.pack import load_pack
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
+from minddiffuser.cache import cache_dir, code_hash, remove_older, written_whole
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
 from minddiffuser.data import CALIBRATION_SEED, load_dataset
@@ -36,6 +39,7 @@ SEED = 20261125
 FULL = "the demo as it is"
 PLAIN = "the demo without its prior of structure"
 """What variants that are trained anew are held against: the prior takes minutes to train, for each of them."""
+UNPRIORED = {"decoder.s_prior": None, "data.bank": None}
 SCORES = {
     "pixcorr": "PixCorr",
     "ssim": "SSIM",
@@ -95,6 +99,12 @@ class Lab:
         pack, named = load_pack(), {stimulus.name: stimulus for stimulus in load_test_stimuli()}
         self.true = [pose_of_mask(alpha_of(pack, named[label])) for label in self.labels]
 
+    @classmethod
+    def of(cls, setup: Setup) -> "Lab":
+        """Open the lab of a setup of ablations."""
+        assert setup.limit is not None
+        return cls(ROOT / "configs" / f"{setup.config}.yaml", setup.limit)
+
     def cut(self, config: Config, recording: Recording | None = None) -> list[Window]:
         """Cut the test run as a config says."""
         cut = windows_of(recording or self.live, config.window, config.filters, config.source, config.extra)
@@ -114,9 +124,21 @@ class Lab:
         """Make the pictures of the setup as it is."""
         return self.make(self.bundle.decode(self.windows), self.windows, self.config.engine, self.bundle)
 
+    def plain(self) -> Made:
+        """Make the pictures of the decoder without the prior of structure, trained once for all groups."""
+        config = changed(self.config, UNPRIORED)
+        key = hashlib.sha256(f"{code_hash()} {config.model_dump_json()}".encode()).hexdigest()[:16]
+        folder = cache_dir() / "prepared" / f"{self.config.name}-plain-{key}"
+        if not folder.exists():
+            with written_whole(folder) as scratch:
+                train(config, self.dataset, self.models).save(scratch / "bundle")
+            remove_older(folder, f"{self.config.name}-plain")
+        bundle = Bundle.load(folder / "bundle")
+        return self.make(bundle.decode(self.windows), self.windows, config.engine, bundle)
+
     def retrained(self, changes: Mapping[str, Any], n_training: int | None = None) -> Made:
         """Train anew without the prior of structure and with parts of the config changed; the same windows."""
-        config = changed(self.config, {"decoder.s_prior": None, "data.bank": None, **changes})
+        config = changed(self.config, {**UNPRIORED, **changes})
         trained_on = tuple(first_events(run, n_training) for run in self.dataset.train)
         bundle = train(config, replace(self.dataset, train=trained_on), self.models)
         windows = self.cut(config)
@@ -161,7 +183,7 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     once |= {"rounds": 1, "draws": 1}
     spec = changed(lab.config, {f"engine.structure.{key}": value for key, value in once.items()}).engine
     yield "in one round, of one draw", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
-    yield "without the prior of structure", lab.retrained({})
+    yield "without the prior of structure", lab.plain()
 
 
 def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
@@ -179,14 +201,14 @@ def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
 def blocks(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode s from fewer CLIP blocks."""
     own = lab.config.decoder.blocks
-    yield f"{PLAIN}: s of blocks {_listed(own)}", lab.retrained({})
+    yield f"{PLAIN}: s of blocks {_listed(own)}", lab.plain()
     for n in range(1, len(own)):
         yield f"s of blocks {_listed(own[:n])}", lab.retrained({"decoder.blocks": list(own[:n])})
 
 
 def text(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode c token by token, or from the embedding through a prior."""
-    yield f"{PLAIN}: c by {lab.config.decoder.c_from}", lab.retrained({})
+    yield f"{PLAIN}: c by {lab.config.decoder.c_from}", lab.plain()
     prior = {
         "decoder.features": [*lab.config.decoder.features, "e"],
         "decoder.c_from": "embedding",
@@ -238,21 +260,21 @@ def _repeated(lab: Lab) -> Recording:
 
 def channels(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Keep fewer channels, for training too."""
-    yield f"{PLAIN}: {len(lab.windows[0].channels)} channels", lab.retrained({})
+    yield f"{PLAIN}: {len(lab.windows[0].channels)} channels", lab.plain()
     for n, names in FEW_CHANNELS.items():
         yield f"{n} channels", lab.retrained({"filters.channels": names.split()})
 
 
 def windows(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Cut windows shorter: the picture comes as much sooner."""
-    yield f"{PLAIN}: {1000 * lab.config.window.tmax:.0f} ms", lab.retrained({})
+    yield f"{PLAIN}: {1000 * lab.config.window.tmax:.0f} ms", lab.plain()
     for tmax in WINDOWS:
         yield f"{1000 * tmax:.0f} ms", lab.retrained({"window.tmax": tmax})
 
 
 def pictures(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Train on fewer pictures: a second each, so 225 are a calibration of four minutes."""
-    yield f"{PLAIN}: {lab.config.data.pictures} training pictures", lab.retrained({})
+    yield f"{PLAIN}: {lab.config.data.pictures} training pictures", lab.plain()
     for n in TRAINING:
         yield f"{n} training pictures", lab.retrained({}, n)
 
