@@ -72,7 +72,7 @@ def prepare(config_file: Path | None = None, port: int | None = None) -> Prepare
         )
     if port is not None:
         config = config.model_copy(update={"display": config.display.model_copy(update={"port": port})})
-    folder = cache_dir() / "prepared" / f"{config.name}-{_key(config)}"
+    folder = cache_dir() / "prepared" / f"{config.name}-{training_key(config)}"
     if not folder.exists():
         console.print("Preparing the demo, once: a simulated participant and a decoder trained on it.")
         with written_whole(folder) as scratch:
@@ -85,7 +85,8 @@ def prepare(config_file: Path | None = None, port: int | None = None) -> Prepare
     )
 
 
-def _key(config: Config) -> str:
+def training_key(config: Config) -> str:
+    """Name what a trained decoder depends on: data, windows, models and the code that makes them."""
     parts = config.model_dump(mode="json", include={"data", "window", "filters", "decoder"})
     parts |= {"models": config.engine.models.model_dump(mode="json"), "code": code_hash()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

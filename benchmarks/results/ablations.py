@@ -1,6 +1,5 @@
 """What each part is worth: the demo's setup with one thing changed, beside the full setup on the same pictures."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +18,11 @@ from engine.desk.pack import load_pack
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
-from minddiffuser.cache import cache_dir, code_hash, remove_older, written_whole
+from minddiffuser.cache import cache_dir, remove_older, written_whole
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
 from minddiffuser.data import CALIBRATION_SEED, load_dataset
-from minddiffuser.demo import prepare
+from minddiffuser.demo import prepare, training_key
 from minddiffuser.evaluate import first_events
 from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
@@ -127,8 +126,7 @@ class Lab:
     def plain(self) -> Made:
         """Make the pictures of the decoder without the prior of structure, trained once for all groups."""
         config = changed(self.config, UNPRIORED)
-        key = hashlib.sha256(f"{code_hash()} {config.model_dump_json()}".encode()).hexdigest()[:16]
-        folder = cache_dir() / "prepared" / f"{self.config.name}-plain-{key}"
+        folder = cache_dir() / "prepared" / f"{self.config.name}-plain-{training_key(config)}"
         if not folder.exists():
             with written_whole(folder) as scratch:
                 train(config, self.dataset, self.models).save(scratch / "bundle")
