@@ -1,8 +1,9 @@
 """Where the figure of a picture is, how large it is and how it is turned.
 
 The background is told from the picture's rim: a colour that changes evenly across the picture, or two colours with a
-straight edge between them, whichever fits the rim better. What differs from it is the figure, and its moments are its
-pose. Meant for one figure on a simple background; on photographs of scenes the answer means nothing.
+straight edge between them, whichever fits the rim better. Close to such an edge every mixture of the two is background:
+a reconstruction may have the edge a little elsewhere, or wavy. What differs from all that is the figure, and its
+moments are its pose. Meant for one figure on a simple background; on photographs of scenes the answer means nothing.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ ANGLES, OFFSETS = 24, 13
 """Edges that are tried for a background of two colours: so many directions, and so many places for each."""
 BETTER = 0.7
 """An edge is believed if the rim then differs from the background by less than this share of what it did."""
+BAND = 0.09
+"""So far from an edge (in shares of the side) mixtures of its two colours are background."""
 FAR = 0.3
 """Differences of a rim's pixel (RGB in [0, 1], summed) beyond this count as this: figures may hang over the rim."""
 LEVEL, LEAST_LEVEL = 0.3, 0.06
@@ -105,7 +108,7 @@ def figure(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     from scipy import ndimage
 
     colours = image.astype(np.float64) / 255
-    away = ndimage.gaussian_filter(np.linalg.norm(colours - background(colours), axis=2), 1.0)
+    away = ndimage.gaussian_filter(difference(colours), 1.0)
     mask = ndimage.binary_fill_holes(away > max(LEVEL * float(np.percentile(away, 97)), LEAST_LEVEL))
     parts, n_parts = ndimage.label(mask)
     if n_parts < 2:
@@ -114,8 +117,14 @@ def figure(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.isin(parts, 1 + np.flatnonzero(areas >= LEAST_PART * areas.max()))
 
 
-def background(colours: Floats) -> Floats:
-    """Guess the background behind a picture (height, width, 3) in [0, 1] from its rim; of the same shape."""
+def difference(colours: Floats) -> Floats:
+    """Say how far each pixel of a picture (height, width, 3) in [0, 1] is from its background (told from its rim).
+
+    Returns
+    -------
+    ndarray, shape (height, width)
+        Distances in RGB.
+    """
     x, y = (axis - 0.5 for axis in _places(*colours.shape[:2]))
     rows, columns = np.indices(x.shape)
     rim = (np.maximum(abs(x), abs(y)) > 0.5 - RIM) & ((rows + columns) % SPARSE == 0)
@@ -123,15 +132,26 @@ def background(colours: Floats) -> Floats:
     plane = np.stack([np.ones_like(x), x, y], axis=2)
     guess = plane @ _fit_plane(plane[rim], told)
     cost = BETTER * _cost(told, guess[rim])
+    edge = None
     for angle in np.pi / ANGLES * np.arange(ANGLES):
         along = np.cos(angle) * x + np.sin(angle) * y
         for offset in np.linspace(-0.3, 0.3, OFFSETS):
-            beyond = along > offset
-            first, second = np.median(told[beyond[rim]], axis=0), np.median(told[~beyond[rim]], axis=0)
-            found = _cost(told, np.where(beyond[rim][:, None], first, second))
+            beyond = along[rim] > offset
+            here, there = np.median(told[beyond], axis=0), np.median(told[~beyond], axis=0)
+            found = _cost(told, np.where(beyond[:, None], here, there))
             if found < cost:
-                guess, cost = np.where(beyond[..., None], first, second), found
-    return np.asarray(guess)
+                edge, cost = (along - offset, here, there), found
+    if edge is None:
+        return np.asarray(np.linalg.norm(colours - guess, axis=2))
+    return _from_edge(colours, *edge)
+
+
+def _from_edge(colours: Floats, past: Floats, here: Floats, there: Floats) -> Floats:
+    """Distances to a background that is `here` past an edge (by `past`, signed) and `there` before it."""
+    between = there - here
+    share = np.clip((colours - here) @ between / max(float(between @ between), 1e-9), 0, 1)
+    share = np.where(abs(past) < BAND, share, past <= 0)
+    return np.asarray(np.linalg.norm(colours - here - share[..., None] * between, axis=2))
 
 
 def _places(height: int, width: int) -> tuple[Floats, Floats]:

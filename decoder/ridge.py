@@ -304,6 +304,10 @@ def column_correlations(a: Array, b: Array) -> Array:
 
 
 def undo_shrinkage(Y: Array, predictions: Array, strength: float) -> float:
-    """Undo shrinkage in part: the ratio of true to held-out decoded spread, to the power `strength`."""
+    """Undo shrinkage in part: the ratio of true to held-out decoded spread, to the power `strength`.
+
+    Predictions that correlate by r with the truth have r times its spread, and follow it with slope r**2: power 1 makes
+    the spread right, power 2 the slope.
+    """
     spread = float(np.sqrt(predictions.var(axis=0).mean()))
     return float(np.sqrt(Y.var(axis=0).mean()) / spread) ** strength if spread > 0 else 1.0

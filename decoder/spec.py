@@ -66,7 +66,7 @@ class StructurePriorSpec(BaseModel):
     """Of the network's hidden maps."""
     dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     """Share of hidden maps left out in training; twice that where all places of a picture speak to all others."""
-    epochs: Annotated[int, Field(ge=1)] = 12
+    epochs: Annotated[int, Field(ge=1)] = 8
     """Through the pictures, each time with other errors."""
     batch: Annotated[int, Field(ge=2)] = 64
     """Pictures a step."""
@@ -111,11 +111,12 @@ class DecoderSpec(BaseModel):
     random, which is refused where a picture is shown more than once."""
     hold_out: Literal["none", "groups"] | Annotated[int, Field(ge=2)] = "none"
     """Also fit models that never saw some pictures, and decode those by them: one a group, or so many folds."""
-    c_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Ridge shrinks toward the mean. 0 leaves c so; 1 scales its deviations to the true spread."""
-    z_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
+    c_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Ridge shrinks toward the mean. 0 leaves c so, which is nearest to the truth on average; 1 scales its deviations
+    to the true spread; 2 does so twice, after which the decoded features of one picture are right on average."""
+    z_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
     """The same for z."""
-    s_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
+    s_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
     """The same for each block of s."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the splits."""

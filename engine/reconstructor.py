@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -44,6 +45,8 @@ from engine.structure import (
 )
 
 _log = logging.getLogger(__name__)
+
+_SMALL = 4  # windows whose pull takes longer on several threads than on one (two cores, OMP_WAIT_POLICY=passive)
 
 MaskedPredict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """UNet with the mask of its caption's tokens: x, timesteps, c, mask (n, tokens) -> prediction."""
@@ -332,7 +335,7 @@ class Reconstructor:
                 x,
                 group.c,
                 list(group.noise[1:]),
-                refine=lambda _, x0: pull(x0, self._view, targets, structure, group.z),
+                refine=lambda _, x0: self._pull(x0, targets, group.z),
             )
             if self._last is None:
                 return pulled
@@ -364,14 +367,18 @@ class Reconstructor:
         x = pulled
         for number, noises in enumerate(torch.split(drawn.to(self.models.device), structure.draws)):
             if number:
-                x = pull(x, self._view, targets, structure, group.z)
+                x = self._pull(x, targets, group.z)
             tried = [sample(predict, self._last, begin(self._last, x, noise), group.c, []) for noise in noises]
             x = tried[0] if len(tried) == 1 else self._nearest(tried, targets)
         return x
 
+    def _pull(self, x0: Tensor, targets: Targets, z: Tensor | None) -> Tensor:
+        with _threads_for(x0):
+            return pull(x0, self._view, targets, self.spec.structure, z)
+
     def _nearest(self, tried: Sequence[Tensor], targets: Targets) -> Tensor:
         """Of several latents of each sample, the one whose structure is nearest to the decoded."""
-        with torch.no_grad():
+        with torch.no_grad(), _threads_for(tried[0]):
             losses = torch.stack([structure_loss(self._view(x, targets.blocks), targets) for x in tried])
         nearest = torch.nan_to_num(losses, nan=torch.inf).argmin(dim=0)
         return torch.stack(list(tried))[nearest, torch.arange(len(nearest), device=nearest.device)]
@@ -410,6 +417,20 @@ class Reconstructor:
             if note:
                 _log.warning("window %s: stage 1 stands: %s", picture.window_id, note)
         group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
+
+
+@contextmanager
+def _threads_for(latents: Tensor) -> Iterator[None]:
+    """Run on one thread what is too small to be shared out: waking another costs more than it does."""
+    threads = torch.get_num_threads()
+    if latents.device.type != "cpu" or len(latents) > _SMALL or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_order(groups: Sequence[_Group]) -> list[Picture]:

@@ -64,6 +64,25 @@ def test_a_figure_is_told_from_its_background(ground: str) -> None:
     assert (found != mask).mean() < 0.03
 
 
+def test_a_wavy_edge_between_two_colours_is_no_figure() -> None:
+    """Where a reconstruction has the edge a little elsewhere, the figure alone has size and turn."""
+    down, right = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE
+    wavy = (right > 0.72 + 0.05 * np.sin(9 * down)).astype(float)[..., None]
+    mask = bar(0.32, 0.5, 0.2, 0.08, 30)
+    found = figure(paint(mask, 40 + wavy * np.array([60.0, 90, 150])))
+    assert (found != mask).mean() < 0.01
+    assert pose_of_mask(found).orientation == pytest.approx(30, abs=3)
+
+
+def test_a_figure_on_the_edge_is_kept_whole() -> None:
+    """What no mixture of the two colours explains is figure on the edge too."""
+    right = (np.mgrid[:SIDE, :SIDE][1] + 0.5) / SIDE
+    share = (right > 0.6).astype(float)[..., None]
+    mask = bar(0.6, 0.5, 0.2, 0.1, 60)
+    found = figure(paint(mask, 40 + share * np.array([150.0, 20, 90])))
+    assert (found != mask).mean() < 0.02
+
+
 def test_nothing_but_background_is_nowhere() -> None:
     """A picture of one colour has no figure: a point in the middle, all of its size missing."""
     assert pose(np.full((SIDE, SIDE, 3), 90, np.uint8)) == NOWHERE

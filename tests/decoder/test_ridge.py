@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 
 from decoder.errors import TrainingError
-from decoder.ridge import cross_validate, decompose, fit_ridge, make_fold
+from decoder.ridge import cross_validate, decompose, fit_ridge, make_fold, undo_shrinkage
 from decoder.splits import group_folds
 
 ALPHAS = np.logspace(-2, 4, 13)
@@ -84,3 +84,15 @@ def test_no_group_is_on_both_sides(groups: list[str], n: int) -> None:
     for train, test in folds:
         assert not {groups[i] for i in train} & {groups[i] for i in test}
         assert len(train) + len(test) == len(groups)
+
+
+def test_shrinkage_undone_once_has_the_true_spread_and_undone_twice_the_true_slope() -> None:
+    """Of least-squares predictions: 0 leaves them, 1 scales them to the truth's spread, 2 to slope 1 on the truth."""
+    rng = np.random.default_rng(4)
+    found = rng.normal(size=(20_000, 3)).astype(np.float32)
+    truth = found + rng.normal(size=found.shape).astype(np.float32) * 1.5
+    assert undo_shrinkage(truth, found, 0.0) == 1
+    assert undo_shrinkage(truth, found, 1.0) * found.std() == pytest.approx(truth.std(), rel=0.01)
+    slope = float(np.vdot(truth, found) / np.vdot(truth, truth))
+    assert undo_shrinkage(truth, found, 2.0) * slope == pytest.approx(1, rel=0.03)
+    assert undo_shrinkage(truth, 0 * found, 2.0) == 1

@@ -48,6 +48,32 @@ def engine(desk: Models) -> Reconstructor:
     return Reconstructor(spec(), desk)
 
 
+def test_a_small_pull_takes_one_thread_and_gives_the_others_back(
+    desk: Models, windows: list[Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One window is pulled on one thread, eight on all; afterwards, and after an error, torch has as many as before."""
+    seen: list[int] = []
+    reconstructor = Reconstructor(spec(iterations=1), desk)
+    view = reconstructor._view
+    monkeypatch.setattr(
+        reconstructor, "_view", lambda x, blocks: (seen.append(torch.get_num_threads()), view(x, blocks))[1]
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        reconstructor.reconstruct(windows[:1])
+        assert set(seen) == {1}
+        seen.clear()
+        reconstructor.reconstruct(windows * 2)
+        assert set(seen) == {2}
+        monkeypatch.setattr(reconstructor, "_view", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            reconstructor.reconstruct(windows[:1])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_preview_comes_before_the_picture(engine: Reconstructor, windows: list[Features]) -> None:
     """Stage-1 pictures of all windows go out once, before stage 2 begins; ids, seeds and confidences are carried."""
     previews: list[list[Picture]] = []
