@@ -298,6 +298,9 @@ def evaluate(
     ] = True,
     pictures: Annotated[Path | None, typer.Option(help="Folder for the reconstructed pictures")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many windows")] = None,
+    live_limit: Annotated[
+        int | None, typer.Option(min=2, help="Of those, only the first so many live, which takes as long as they last")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page: figures, and pictures from best to worst")] = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -314,16 +317,16 @@ def evaluate(
     if bundle.suffix in {".yaml", ".yml"}:
         from minddiffuser.crossval import evaluate_config
 
-        if pictures or limit or report:
-            raise AppError(f"{bundle} is a config: --pictures, --limit and --report go with what it trains, a bundle")
+        if pictures or limit or live_limit or report:
+            options = "--pictures, --limit, --live-limit and --report"
+            raise AppError(f"{bundle} is a config: {options} go with what it trains, a bundle")
         _answer(evaluate_config(bundle, data), as_json=as_json)
         return
     if is_session(bundle):
         _answer(evaluate_session(bundle, report), as_json=as_json)
         return
-    answer = _run(
-        lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, limit=limit, page=report)
-    )
+    limits = {"limit": limit, "live_limit": live_limit}
+    answer = _run(lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, page=report, **limits))
     _answer(answer, as_json=as_json)
 
 

@@ -54,6 +54,7 @@ async def run_evaluate(
     live: bool = True,
     folder: Path | None = None,
     limit: int | None = None,
+    live_limit: int | None = None,
     page: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a bundle offline and, on request, live through LSL and MQTT on the same recording.
@@ -70,6 +71,8 @@ async def run_evaluate(
         Where reconstructions are kept.
     limit : int, optional
         Only the first so many windows.
+    live_limit : int, optional
+        Of those, only the first so many live.
     page : Path, optional
         Where an HTML report goes.
     """
@@ -81,8 +84,7 @@ async def run_evaluate(
         dataset = load_dataset(config, data_dir, models, report)
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
-        cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
-        windows = [window for window in cut if not window.quality.rejected]
+        windows = _usable_windows(recording, config)
         features = [bundle.decode([window])[0] for window in windows]
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
@@ -96,9 +98,12 @@ async def run_evaluate(
     if not _of_categories(offline):
         answer["checks"] = spurious_checks(offline, features, dataset, models)
     if live:
-        received, account = await _live(recording, config, bundle, reconstructor, dataset, stop, folder)
+        shown = first_events(recording, live_limit)
+        received, account = await _live(shown, config, bundle, reconstructor, dataset, stop, folder)
         answer["live"] = figures(received, dataset, judges) | {"account": account}
-        answer["live_equals_offline"] = agreement(offline, received, config.publish).to_dict()
+        ids = {window.id for window in (windows if shown is recording else _usable_windows(shown, config))}
+        both = [one for one in offline if one.meta["window_id"] in ids]
+        answer["live_equals_offline"] = agreement(both, received, config.publish).to_dict()
     answer["versions"] = versions()
     if page is not None:
         write_report(
@@ -113,7 +118,8 @@ async def run_evaluate(
             versions=answer["versions"],
             command=f"minddiffuser evaluate {bundle_folder}"
             + " --offline" * (not live)
-            + (f" --limit {limit}" if limit is not None else ""),
+            + (f" --limit {limit}" if limit is not None else "")
+            + (f" --live-limit {live_limit}" if live_limit is not None else ""),
         )
     return answer
 
@@ -151,6 +157,11 @@ def evaluate_session(folder: Path, page: Path | None = None) -> dict[str, Any]:
         command = f"minddiffuser evaluate {folder}"
         write_report(page, title, data, {"live": found}, received, stimuli, versions=versions(), command=command)
     return answer | found
+
+
+def _usable_windows(recording: Recording, config: Config) -> list[Window]:
+    cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
+    return [window for window in cut if not window.quality.rejected]
 
 
 async def _live(

@@ -55,6 +55,8 @@ class Setup:
         Only the first so many test windows.
     live : bool
         Also replayed over LSL and received over MQTT.
+    live_limit : int or None
+        Of the test windows, only the first so many so.
     reported : tuple of (str, float)
         Figures that came with the data, by key, besides those that its reader knows.
     note : str
@@ -72,6 +74,7 @@ class Setup:
     folder: str = ""
     limit: int | None = None
     live: bool = False
+    live_limit: int | None = None
     reported: tuple[tuple[str, float], ...] = ()
     note: str = ""
 
@@ -96,7 +99,8 @@ PICTURES = (
     Figure("orientation", "orientation error, degrees (lower is better)", optional=True),
 )
 SIMULATED = "simulated: no published figure is comparable"
-UNSEEN = "60 pictures never seen in training, single presentations"
+UNSEEN = "300 pictures never seen in training, single presentations"
+SOME_UNSEEN = "60 pictures never seen in training, single presentations"
 REPORTED = "by whoever put the data together, same recordings"
 MUSE_RUN = "run 6, trained on runs 1-5; single trials"
 MUSE_RUNS = "one of 6 runs left out at a time, single trials"
@@ -108,18 +112,16 @@ MIYAWAKI = "Miyawaki et al. 2008 trained on random pictures, which this copy lac
 SETUPS = (
     Setup(
         *("demo", "demo", "test", "simulated", "EEG", "63 channels", UNSEEN, PICTURES),
-        limit=60,
         live=True,
+        live_limit=60,
         note=SIMULATED,
     ),
     Setup(
         *("demo-meg", "demo-meg", "test", "simulated", "MEG", "102 magnetometers", UNSEEN, PICTURES),
-        limit=60,
         note=SIMULATED,
     ),
     Setup(
         *("demo-fmri", "demo-fmri", "test", "simulated", "fMRI", "V1, V4 and IT", UNSEEN, PICTURES),
-        limit=60,
         note=SIMULATED,
     ),
     Setup(
@@ -192,7 +194,7 @@ SETUPS = (
         note=REPORTED + "; " + MIYAWAKI,
     ),
     *(
-        Setup(f"{ABLATIONS}{group}", "demo", "ablations", "simulated", "EEG", "63 channels", UNSEEN, limit=60)
+        Setup(f"{ABLATIONS}{group}", "demo", "ablations", "simulated", "EEG", "63 channels", SOME_UNSEEN, limit=60)
         for group in ("stages", "modes", "blocks", "text", "repeats", "channels", "windows", "pictures")
     ),
 )

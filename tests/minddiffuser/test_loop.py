@@ -98,6 +98,17 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     assert f"{answer['offline']['stage2']['pixcorr']:.3f}" in text
 
 
+def test_fewer_windows_live_than_offline(cli: Cli, small_bundle: Path) -> None:
+    """`--live-limit` replays the first windows only; those are compared, and none of the others counts as missing."""
+    run = cli("evaluate", str(small_bundle), "--limit", "7", "--live-limit", "4", "--json")
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert (answer["offline"]["n"], answer["live"]["n"]) == (7, 4)
+    assert answer["live_equals_offline"]["windows"] == 4
+    assert answer["live_equals_offline"]["missing"] == []
+    assert answer["live_equals_offline"]["equal"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_the_demo_stops_cleanly_and_leaves_no_child(
     cli: Cli, small_config: Path, small_bundle: Path, number: int
