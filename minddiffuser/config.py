@@ -200,6 +200,10 @@ class Config(Strict):
         changes = [each.model_dump(exclude_unset=True) for each in self.candidates]
         return tuple(Config.model_validate(_overlaid(own, change)) for change in ({}, *changes))
 
+    def own(self) -> dict[str, Any]:
+        """Give what it sets itself, as a config file would say it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     @model_validator(mode="after")
     def _bank_for_structure(self) -> Config:
         if self.decoder.s_prior is not None and self.data.bank is None:

@@ -80,9 +80,9 @@ def prepare(config_file: Path | None = None, port: int | None = None) -> Prepare
         remove_older(folder, config.name)
     with Image.open(folder / "mean.png") as mean:
         mean_image = np.asarray(mean.convert("RGB"))
-    return Prepared(
-        config, Bundle.load(folder / "bundle"), folder / "test.npz", read_stimuli(folder / "stimuli"), mean_image
-    )
+    bundle = Bundle.load(folder / "bundle")
+    bundle.meta["config"] = config.own()  # trained, it may be, before the engine's settings became what they are
+    return Prepared(config, bundle, folder / "test.npz", read_stimuli(folder / "stimuli"), mean_image)
 
 
 def training_key(config: Config) -> str:

@@ -39,7 +39,7 @@ async def archiving(config: Config, data: str) -> AsyncIterator[Archive | None]:
         return
     about = {
         "data": data,
-        "config": config.model_dump(mode="json", exclude_defaults=True),
+        "config": config.own(),
         "versions": {"minddiffuser": version("minddiffuser")},
     }
     archive = Archive(config.archive, config.publish.session, about)

@@ -62,7 +62,7 @@ def train(config: Config, dataset: Dataset, models: Models) -> Bundle:
 
     meta: dict[str, Any] = {
         "data": dataset.description,
-        "config": config.model_dump(mode="json", exclude_defaults=True),
+        "config": config.own(),
     }
     with progress() as report:
         by_run = by_recording(dataset.train, config, report)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from decoder.bundle import Bundle
 from minddiffuser import latency
+from minddiffuser.demo import prepare
 from tests.conftest import Cli
 
 STEPS = set(latency.STEPS)
@@ -135,6 +137,21 @@ def changed(config: Path, folder: Path, **sections: object) -> Path:
     path = folder / "changed.yaml"
     path.write_text(yaml.safe_dump(raw), "utf-8")
     return path
+
+
+def test_what_was_prepared_before_has_the_engine_of_now(
+    small_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder stays trained when only the engine's settings change, and its bundle goes by the new ones."""
+    monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "cache"))
+    quick = {"decoder": {"features": ["z"], "s_prior": None}}
+    made = []
+    for strength in (0.5, 0.7):
+        engine = {"strength": strength, "structure": {"mode": "none"}}
+        prepared = prepare(changed(small_config, tmp_path, engine=engine, **quick))
+        prepared.bundle.save(tmp_path / f"{strength}")
+        made.append((prepared.recording, Bundle.load(tmp_path / f"{strength}").meta["config"]["engine"]["strength"]))
+    assert made == [(made[0][0], 0.5), (made[0][0], 0.7)]
 
 
 def one_line(run: subprocess.CompletedProcess[str]) -> str:
