@@ -325,8 +325,11 @@ def evaluate(
     if is_session(bundle):
         _answer(evaluate_session(bundle, report), as_json=as_json)
         return
-    limits = {"limit": limit, "live_limit": live_limit}
-    answer = _run(lambda stop: run_evaluate(bundle, data, stop, live=live_too, folder=pictures, page=report, **limits))
+    answer = _run(
+        lambda stop: run_evaluate(
+            bundle, data, stop, live=live_too, folder=pictures, limit=limit, live_limit=live_limit, page=report
+        )
+    )
     _answer(answer, as_json=as_json)
 
 

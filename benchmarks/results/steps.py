@@ -86,10 +86,14 @@ def _test(setup: Setup, out: Path) -> dict[str, Any]:
         prepare(config).bundle.save(bundle)  # what `train` makes; the ablations start from it too
     else:
         train_from_file(config, _data(setup), bundle)
-    limits = {"limit": setup.limit, "live_limit": setup.live_limit}
-    answer = asyncio.run(run_evaluate(bundle, _data(setup), asyncio.Event(), live=setup.live, page=page, **limits))
-    options = " --offline" * (not setup.live)
-    options += "".join(f" --{name.replace('_', '-')} {n}" for name, n in limits.items() if n is not None)
+    limit, live_limit = setup.limit, setup.live_limit
+    answer = asyncio.run(
+        run_evaluate(
+            bundle, _data(setup), asyncio.Event(), live=setup.live, limit=limit, live_limit=live_limit, page=page
+        )
+    )
+    given = {" --offline": not setup.live, f" --limit {limit}": limit, f" --live-limit {live_limit}": live_limit}
+    options = "".join(text for text, said in given.items() if said)
     if "stage2" in answer["offline"]:
         write_sheet(page, page.with_suffix(".webp"))
     return {
