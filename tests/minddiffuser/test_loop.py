@@ -146,12 +146,12 @@ def test_what_was_prepared_before_has_the_engine_of_now(
     monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "cache"))
     quick = {"decoder": {"features": ["z"], "s_prior": None}}
     made = []
-    for strength in (0.3, 0.7):
+    for strength in (0.3, 0.5):
         engine = {"strength": strength, "structure": {"mode": "none"}}
         prepared = prepare(changed(small_config, tmp_path, engine=engine, **quick))
         prepared.bundle.save(tmp_path / f"{strength}")
         made.append((prepared.recording, Bundle.load(tmp_path / f"{strength}").meta["config"]["engine"]["strength"]))
-    assert made == [(made[0][0], 0.3), (made[0][0], 0.7)]
+    assert made == [(made[0][0], 0.3), (made[0][0], 0.5)]
 
 
 def one_line(run: subprocess.CompletedProcess[str]) -> str:
