@@ -42,6 +42,8 @@ class Features:
         (what accumulated over earlier windows is in `c` and `z`).
     e : ndarray, shape (d,), float32, or None
         Pooled CLIP embedding of the picture; not of unit length, as what is decoded shrinks toward the mean picture's.
+    layout : ndarray, shape of z, float32, or None
+        The latent that goes with `s`, as the prior of structure tells it: where stage 2 begins.
     """
 
     window_id: str
@@ -51,3 +53,4 @@ class Features:
     confidence: float = 0.0
     categories: dict[str, float] = field(default_factory=dict)
     e: NDArray[np.float32] | None = None
+    layout: NDArray[np.float32] | None = None

@@ -1,7 +1,7 @@
 """The linear decoder: one product to inputs, one product to all features."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -101,8 +101,7 @@ class LinearModel:
         ]
         if self.structure is None or not found:
             return found
-        s = self.structure([one.s for one in found])
-        return [replace(one, s=own) for one, own in zip(found, s, strict=True)]
+        return self.structure(found)
 
     def values(self, data: Array) -> dict[str, Array]:
         """Decode windows (n, n_channels, n_times) to all numbers of each feature, by name: (n, *shape)."""

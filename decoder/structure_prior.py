@@ -8,7 +8,7 @@ NeuroImage 254).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decoder.features import LayerTarget
+from decoder.features import Features, LayerTarget
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -139,6 +139,52 @@ class Maps:
         return out
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """A linear map from maps of structure to the latent that goes with them, the same at every patch.
+
+    As it is linear, the mean of what a window may mean goes to the mean of the latents that it may mean.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (9 * channels, latent_channels * cells**2), float32
+        Of a patch and its eight neighbours onto the latent's cells within it.
+    mean : ndarray, shape (latent_channels, height, width), float32
+        Over the pictures shown.
+    """
+
+    weights: Array
+    mean: Array
+
+    def __call__(self, maps: Array) -> Array:
+        """Give latents (n, latent_channels, height, width) of maps (n, channels, grid, grid)."""
+        cells = cells_of(self.mean, maps.shape[-1])
+        patches = torch.from_numpy(neighbourhoods(maps) @ self.weights).transpose(1, 2)
+        latents = functional.fold(patches, (cells * maps.shape[-1],) * 2, cells, stride=cells)
+        found: Array = self.mean + resized(latents, self.mean.shape[1:]).numpy()
+        return found
+
+
+def neighbourhoods(maps: Array) -> Array:
+    """Give each patch with its eight neighbours, (n, grid**2, 9 * channels), of maps (n, channels, grid, grid)."""
+    padded = functional.pad(torch.from_numpy(maps), (1, 1, 1, 1), mode="replicate")
+    around: Array = functional.unfold(padded, 3).transpose(1, 2).numpy()
+    return around
+
+
+def cells_of(latent: Array, grid: int) -> int:
+    """How many of a latent's cells, shape (channels, height, width), a patch counts along a side."""
+    height: int = latent.shape[1]
+    return max(1, round(height / grid))
+
+
+def resized(latents: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Latents (n, channels, height, width) of another height and width."""
+    if latents.shape[2:] == shape:
+        return latents
+    return functional.interpolate(latents, shape, mode="bilinear", antialias=True)
+
+
 class StructurePrior:
     """A trained network with what it needs to read and to write units.
 
@@ -152,6 +198,8 @@ class StructurePrior:
         By block: the units that are handed on.
     gains : dict of int to float
         By block: factor on their deviations from the mean.
+    layout : Layout, optional
+        Tells the latent that goes with the structure.
     """
 
     def __init__(
@@ -162,31 +210,40 @@ class StructurePrior:
         write: Array,
         masks: Mapping[int, Mask],
         gains: Mapping[int, float],
+        layout: Layout | None = None,
     ) -> None:
         self.maps = maps
         self.network = network.eval()
         self.read, self.write = read, write
         self.masks = {block: _frozen(mask) for block, mask in masks.items()}
         self.gains = dict(gains)
+        self.layout = layout
 
-    def deviations(self, decoded: Array) -> dict[int, Array]:
-        """Give likelier units' deviations from their means, without gain, of decoded maps (n, channels, grid, grid)."""
+    def likelier(self, decoded: Array) -> Array:
+        """Give likelier maps, without gain, of decoded ones, both (n, channels, grid, grid)."""
         with torch.inference_mode():
             x = torch.from_numpy(decoded / self.read[:, None, None])
-            found = torch.cat([self.network(part) for part in torch.split(x, AT_ONCE)]).numpy()
-        return self.maps.deviations(found * self.write[:, None, None])
+            found: Array = torch.cat([self.network(part) for part in torch.split(x, AT_ONCE)]).numpy()
+        return found * self.write[:, None, None]
 
-    def __call__(self, s: Sequence[Mapping[int, LayerTarget]]) -> list[dict[int, LayerTarget]]:
-        """Give likelier structure of windows, one dict by block each."""
+    def __call__(self, features: Sequence[Features]) -> list[Features]:
+        """Give features of windows with likelier `s`, and with `layout` if there is what tells it."""
+        s = [one.s for one in features]
         masks = {block: s[0][block].mask for block in self.maps.means}
         units = {block: np.stack([one[block].values for one in s]) for block in self.maps.means}
+        maps = self.likelier(self.maps.of(units, masks))
         found = {
             block: np.where(self.masks[block], self.maps.means[block] + self.gains[block] * own, np.float32(0))
-            for block, own in self.deviations(self.maps.of(units, masks)).items()
+            for block, own in self.maps.deviations(maps).items()
         }
+        layouts = [None] * len(s) if self.layout is None else self.layout(maps)
         return [
-            {block: LayerTarget(values[row], self.masks[block]) for block, values in found.items()}
-            for row in range(len(s))
+            replace(
+                one,
+                s={block: LayerTarget(values[row], self.masks[block]) for block, values in found.items()},
+                layout=layouts[row],
+            )
+            for row, one in enumerate(features)
         ]
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -195,6 +252,8 @@ class StructurePrior:
         for block, mean in self.maps.means.items():
             out |= {f"{block}.mean": mean, f"{block}.axes": self.maps.axes[block], f"{block}.mask": self.masks[block]}
             out[f"{block}.gain"] = np.array([self.gains[block]], np.float32)
+        if self.layout is not None:
+            out |= {"layout.weights": self.layout.weights, "layout.mean": self.layout.mean}
         return out | {f"network.{name}": tensor.numpy() for name, tensor in self.network.state_dict().items()}
 
     def settings(self) -> dict[str, Any]:
@@ -218,7 +277,8 @@ class StructurePrior:
         network = Network(maps.channels, maps.grid, state["enter.bias"].shape[0], 0.0)
         network.load_state_dict(state)
         gains = {block: float(gain[0]) for block, gain in of_each("gain").items()}
-        return cls(maps, network, tensors["read"], tensors["write"], of_each("mask"), gains)
+        layout = Layout(tensors["layout.weights"], tensors["layout.mean"]) if "layout.mean" in tensors else None
+        return cls(maps, network, tensors["read"], tensors["write"], of_each("mask"), gains, layout)
 
 
 def _frozen(mask: Mask) -> Mask:

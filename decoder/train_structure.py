@@ -20,7 +20,15 @@ from decoder.preprocess import Preprocessor, without_kernel
 from decoder.ridge import Part, RidgeRegression, column_correlations, decompose, undo_shrinkage
 from decoder.samples import Samples
 from decoder.spec import DecoderSpec, StructurePriorSpec
-from decoder.structure_prior import Maps, Network, StructurePrior
+from decoder.structure_prior import (
+    Layout,
+    Maps,
+    Network,
+    StructurePrior,
+    cells_of,
+    neighbourhoods,
+    resized,
+)
 from decoder.targets import Progress, Targets, no_progress
 
 Array = NDArray[np.float32]
@@ -31,6 +39,8 @@ FEATURES_FROM = 3000
 """So many pictures settle the axes of a picture's structure."""
 ALPHAS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 """Candidate penalties of the encoding model, in units of the features' mean eigenvalue."""
+LAYOUT_ALPHA = 0.01
+"""Penalty of the map to latents, in units of the mean variance of what it takes in; a hundredth of it does as well."""
 AT_ONCE = 500
 """Pictures decoded together: bounds memory."""
 LEAST_SPREAD = 1e-6
@@ -84,12 +94,13 @@ def fit_structure_prior(
     heads = decoder[1]
     maps = _maps(targets, samples, bank, blocks, settings.components)
     true = maps.of(bank.s)
-    draw = _imagine(samples, maps, (targets, true), decoder, spec, rng)
+    shown = maps.of({block: targets.s[block][samples.rows] for block in blocks})
+    draw = _imagine(samples, maps, (shown, true), decoder, spec, rng)
     network, read, write = _train(draw, true, settings, np.random.default_rng([spec.seed, 6]), progress)
     masks = {block: mask_of(heads[block]) for block in blocks}
     prior = StructurePrior(maps, network, read, write, masks, dict.fromkeys(blocks, 1.0))
     units = {block: _whole(heads[block], held_out[block]) for block in blocks}
-    found = prior.deviations(maps.of(units, masks))
+    found = maps.deviations(prior.likelier(maps.of(units, masks)))
     scores: dict[str, Any] = {}
     for block in blocks:
         truth = targets.s[block][samples.rows].astype(np.float32)
@@ -100,7 +111,8 @@ def fit_structure_prior(
         masks[block] = kept
         prior.gains[block] = undo_shrinkage(truth[:, kept], found[block][:, kept], spec.s_gain)
         scores[f"s{block}"] = rounded_mean(r[kept])
-    return StructurePrior(maps, network, read, write, masks, prior.gains), scores
+    layout = None if targets.z is None else fit_layout(shown, targets.z[samples.rows])
+    return StructurePrior(maps, network, read, write, masks, prior.gains, layout), scores
 
 
 def _maps(targets: Targets, samples: Samples, bank: Targets, blocks: tuple[int, ...], n_components: int) -> Maps:
@@ -122,21 +134,21 @@ def _maps(targets: Targets, samples: Samples, bank: Targets, blocks: tuple[int, 
 def _imagine(
     samples: Samples,
     maps: Maps,
-    known: tuple[Targets, Array],
+    known: tuple[Array, Array],
     decoder: tuple[Preprocessor, Mapping[int, Head]],
     spec: DecoderSpec,
     rng: np.random.Generator,
 ) -> Callable[[], Array]:
     """Fit an encoding model, and give what draws what the decoder would say of the bank's pictures.
 
-    Each draw has other errors; it is maps of the shape of the true ones, `known[1]`.
+    `known` are true maps of the pictures shown, sample by sample, and of the bank. Each draw has other errors; it is
+    maps of the shape of the bank's.
     """
-    targets, true = known
+    shown, true = known
     preprocess, heads = decoder
     assert spec.s_prior is not None
     flat = true.reshape(len(true), -1)
     centre, axes = _picture_axes(flat[:FEATURES_FROM], spec.s_prior.features)
-    shown = maps.of({block: units[samples.rows] for block, units in targets.s.items() if block in maps.means})
     features = np.asarray((shown.reshape(len(shown), -1) - centre) @ axes, np.float32)
     inputs = without_kernel(preprocess)(samples.data)
     splits = samples.folds(spec.cv_folds, np.random.default_rng(spec.seed))
@@ -160,6 +172,24 @@ def _imagine(
         return out
 
     return draw
+
+
+def fit_layout(maps: Array, z: Array) -> Layout:
+    """Fit ridge from maps (n, channels, grid, grid) to latents of the same pictures (n, channels, height, width)."""
+    grid = maps.shape[-1]
+    mean = z.mean(axis=0, dtype=np.float64).astype(np.float32)
+    cells = cells_of(mean, grid)
+    n_inputs = 9 * maps.shape[1]
+    second, mixed = np.zeros((n_inputs, n_inputs)), np.zeros((n_inputs, len(mean) * cells**2))
+    for start in range(0, len(maps), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        around = neighbourhoods(maps[part]).reshape(-1, n_inputs)
+        latents = resized(torch.from_numpy(z[part].astype(np.float32) - mean), (cells * grid,) * 2)
+        wanted = torch.nn.functional.unfold(latents, cells, stride=cells).transpose(1, 2)
+        second += around.T @ around
+        mixed += around.T @ wanted.reshape(-1, mixed.shape[1]).numpy()
+    penalty = LAYOUT_ALPHA * np.trace(second) / n_inputs
+    return Layout(np.linalg.solve(second + penalty * np.eye(n_inputs), mixed).astype(np.float32), mean)
 
 
 def _picture_axes(flat: Array, n_axes: int) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class _Group:
     c: Tensor
     mask: Tensor
     noise: Tensor
+    layout: Tensor | None = None
     first: Tensor | None = None
     pixels: Tensor | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -229,9 +231,9 @@ class Reconstructor:
 
     def _groups(self, features: Sequence[Features]) -> list[_Group]:
         usable = [self._check(f) for f in features]
-        keys: dict[bool, list[int]] = {}
+        keys: dict[tuple[bool, bool], list[int]] = {}
         for place, f in enumerate(usable):
-            keys.setdefault(f.z is None, []).append(place)
+            keys.setdefault((f.z is None, f.layout is None), []).append(place)
         batches = []
         for places in keys.values():
             left = iter(places)
@@ -245,13 +247,15 @@ class Reconstructor:
         seeds = [window_seed(self.spec.seed, f.window_id) for f in features]
         noise = window_noise(seeds, len(schedule.steps), self.models.latent_shape).to(device)
         z = torch.from_numpy(np.stack(with_z)).to(device) if with_z else None
+        layouts = [f.layout for f in features if f.layout is not None]
+        layout = torch.from_numpy(np.stack(layouts)).to(device) if layouts else None
         # all captions of one length, so that windows share a batch and nothing is compiled anew for a shorter one
         c = torch.zeros(len(features), self.models.tokens, self.models.context_dim)
         mask = torch.zeros(c.shape[:2], dtype=torch.bool)
         for i, f in enumerate(features):
             c[i, : len(f.c)] = torch.from_numpy(f.c)
             mask[i, : len(f.c)] = True
-        return _Group(places, features, schedule, seeds, z, c.to(device), mask.to(device), noise)
+        return _Group(places, features, schedule, seeds, z, c.to(device), mask.to(device), noise, layout)
 
     def _check(self, f: Features) -> Features:
         dim, shape = self.models.context_dim, self.models.latent_shape
@@ -261,29 +265,37 @@ class Reconstructor:
                 f"(1 to {self.models.tokens} tokens, {dim})"
             )
             raise FeatureError(msg)
-        if f.z is not None and f.z.shape != shape:
-            msg = f"window {f.window_id!r}: z has shape {f.z.shape} and the UNet takes {shape}"
-            raise FeatureError(msg)
+        for name, latent in (("z", f.z), ("layout", f.layout)):
+            if latent is not None and latent.shape != shape:
+                msg = f"window {f.window_id!r}: {name} has shape {latent.shape} and the UNet takes {shape}"
+                raise FeatureError(msg)
         if f.z is not None and not np.isfinite(f.z).all():
             _log.warning("window %s: z is not finite; sampling from pure noise", f.window_id)
             f = replace(f, z=None)
+        if f.layout is not None and not np.isfinite(f.layout).all():
+            _log.warning("window %s: layout is not finite; stage 2 begins at stage 1's picture", f.window_id)
+            f = replace(f, layout=None)
         if not np.isfinite(f.c).all():
             _log.warning("window %s: c is not finite; the empty caption takes its place", f.window_id)
             f = replace(f, c=self.models.encode_text([""])[0])
         return f
 
-    def _predict(self, group: _Group, unet: MaskedPredict) -> Predict:
+    def _predict(self, group: _Group, unet: MaskedPredict, guidance: float) -> Predict:
         """UNet of a group's own caption masks, with guidance where it is wanted."""
-        if self.spec.guidance == 1:
+        if guidance == 1:
             return lambda x, t, c: unet(x, t, c, group.mask)
-        null = torch.from_numpy(self.models.encode_text([""])).to(self.models.device)
         both = torch.cat([torch.ones_like(group.mask), group.mask])
-        return guided(lambda x, t, c: unet(x, t, c, both), self.spec.guidance, null)
+        return guided(lambda x, t, c: unet(x, t, c, both), guidance, self._null)
+
+    @cached_property
+    def _null(self) -> Tensor:
+        """The empty caption, (1, tokens, dims)."""
+        return torch.from_numpy(self.models.encode_text([""])).to(self.models.device)
 
     def _stage1(self, group: _Group) -> None:
         began = time.perf_counter()
         outputs: list[Tensor] = []
-        predict = self._predict(group, self._unet)
+        predict = self._predict(group, self._unet, self.spec.guidance)
 
         def remembered(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
             outputs.append(predict(x, t, c))
@@ -320,10 +332,12 @@ class Reconstructor:
     def _pulled(self, group: _Group, targets: Targets) -> Tensor:
         structure = self.spec.structure
         if structure.mode == "fast":
+            if self._last is not None and group.layout is not None:
+                return self._finished(group.layout, group, targets)
             numbers = count()
             assert group.first is not None
             first = group.first
-            later = self._predict(group, self._unet)
+            later = self._predict(group, self._unet, self.spec.guidance)
 
             def resumed(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
                 return first if next(numbers) == 0 else later(x, t, c)
@@ -339,7 +353,7 @@ class Reconstructor:
             )
             if self._last is None:
                 return pulled
-            return self._finished(pulled, group, later, targets)
+            return self._finished(pulled, group, targets)
         schedule = self._exact if self._exact is not None and group.z is not None else group.schedule
         if structure.mode == "onestep":
             strength = 1.0 if group.z is None else self.spec.strength
@@ -351,10 +365,10 @@ class Reconstructor:
             out: Tensor = unet(x.to(dtype), t, c.to(dtype), encoder_attention_mask=mask, return_dict=False)[0]
             return out.float()
 
-        predict = self._predict(group, differentiable)
+        predict = self._predict(group, differentiable, self.spec.guidance)
         return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
 
-    def _finished(self, pulled: Tensor, group: _Group, predict: Predict, targets: Targets) -> Tensor:
+    def _finished(self, pulled: Tensor, group: _Group, targets: Targets) -> Tensor:
         """Take away by more UNet calls what gradients leave and no picture has (`structure.finish`).
 
         Noise decides what a picture becomes, and no gradient goes through it, so several are tried, and the latent
@@ -362,6 +376,8 @@ class Reconstructor:
         """
         assert self._last is not None
         structure = self.spec.structure
+        guidance = self.spec.guidance if structure.guidance is None else structure.guidance
+        predict = self._predict(group, self._unet, guidance)
         seeds = [(seed + 1) % 2**63 for seed in group.seeds]
         drawn = window_noise(seeds, structure.rounds * structure.draws, self.models.latent_shape)
         x = pulled

@@ -61,10 +61,14 @@ class StructureSpec(_Spec):
     values keep more of the structure, large ones give back more of the meaning that the pull cost."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
     """How often a picture is pulled and finished (fast, with finish): what a finish lost of the structure, the next
-    round pulls back."""
+    round pulls back. Where the decoder tells a latent that goes with the structure (`Features.layout`), the first round
+    takes that in place of the pull."""
     draws: Annotated[int, Field(ge=1, le=100)] = 1
     """Noises that each finish tries (fast, with finish), a UNet call each; what fits the decoded structure best is
     kept."""
+    guidance: Annotated[float, Field(ge=0, le=50)] | None = None
+    """Classifier-free guidance of the finishes (fast); None: as in stage 1. It gives back meaning that the pull cost,
+    at twice the UNet's price."""
     layer_weights: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 1.2, 1.0)
     """Weight of each CLIP block from the first, times 1 / ||target||.
 

@@ -175,12 +175,17 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     without = lab.make(decoded, lab.windows, lab.config.engine, lab.bundle)
     yield "without z", without
     yield "without z and stage 2", Made(without.own, without.first, without.first)
-    spec = changed(lab.config, {"engine.structure.finish": 0.0}).engine
-    yield "without the last UNet calls", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
-    once = {"iterations": lab.config.engine.structure.iterations * lab.config.engine.structure.rounds}
-    once |= {"rounds": 1, "draws": 1}
-    spec = changed(lab.config, {f"engine.structure.{key}": value for key, value in once.items()}).engine
-    yield "in one round, of one draw", lab.make(lab.bundle.decode(lab.windows), lab.windows, spec, lab.bundle)
+    decoded = lab.bundle.decode(lab.windows)
+    begun = [replace(one, layout=None) for one in decoded]
+    yield "stage 2 from stage 1's picture", lab.make(begun, lab.windows, lab.config.engine, lab.bundle)
+    for name, settings in (
+        ("without the last UNet calls", {"finish": 0.0}),
+        ("in one round", {"rounds": 1}),
+        ("of one draw", {"draws": 1}),
+        ("without guidance", {"guidance": 1.0}),
+    ):
+        spec = changed(lab.config, {f"engine.structure.{key}": value for key, value in settings.items()}).engine
+        yield name, lab.make(decoded, lab.windows, spec, lab.bundle)
     yield "without the prior of structure", lab.plain()
 
 

@@ -16,6 +16,7 @@ from decoder.stimuli import StimulusTable
 from decoder.structure_prior import Maps, Network
 from decoder.targets import Targets
 from decoder.train import fit_linear, fit_targets
+from decoder.train_structure import fit_layout
 from stream.events import Event
 from stream.windows import Channels, Window
 
@@ -23,7 +24,7 @@ GRID, WIDTH = 5, 4
 N_CHANNELS = 40
 PRIOR = StructurePriorSpec(components=4, features=60, width=16, epochs=15, batch=32, learning_rate=5e-3)
 SPEC = DecoderSpec(
-    features=("s",), blocks=(1, 2), unit_fraction=1.0, s_gain=1.0, s_prior=PRIOR, preprocess=PreprocessSpec()
+    features=("z", "s"), blocks=(1, 2), unit_fraction=1.0, s_gain=1.0, s_prior=PRIOR, preprocess=PreprocessSpec()
 )
 CHANNELS = Channels(tuple(f"V{i}" for i in range(N_CHANNELS)), ("misc",) * N_CHANNELS, ("%",) * N_CHANNELS)
 
@@ -35,12 +36,14 @@ def spots(n: int, seed: int) -> Targets:
     centre, size = rng.uniform(0, GRID - 1, (2, n, 1)), rng.uniform(0.5, 1.2, (n, 1))
     near = np.exp(-0.5 * ((row - centre[0]) ** 2 + (column - centre[1]) ** 2) / size**2)
     mixing = np.random.default_rng(99).normal(size=(2, WIDTH))
+    latent = np.repeat(np.repeat(near.reshape(n, 1, GRID, GRID), 2, axis=2), 2, axis=3)
+    z = np.concatenate([latent, 1 - 2 * latent], axis=1).astype(np.float32)
     s = {}
     for block, seen in ((1, near), (2, np.sqrt(near))):
         units = np.zeros((n, 1 + GRID**2, WIDTH))
         units[:, 1:] = seen[:, :, None] * mixing[block - 1]
         s[block] = units.reshape(n, -1).astype(np.float16)
-    return Targets(s=s, grid=GRID)
+    return Targets(z=z, s=s, grid=GRID)
 
 
 def shown(targets: Targets, seed: int, noise: float = 0.25) -> tuple[list[Window], StimulusTable]:
@@ -96,6 +99,30 @@ def test_half_of_the_units_are_handed_on(trained: Bundle) -> None:
         assert (layer.values[~layer.mask] == 0).all()
 
 
+def test_the_latent_that_goes_with_the_structure_is_told(trained: Bundle) -> None:
+    """Of windows never seen, the layout is nearer to the true latent than what ridge decodes by itself."""
+    truth = spots(150, 3)
+    windows, _ = shown(truth, 3)
+    decoded = trained.decode(windows)
+    layout, z = (np.stack([getattr(one, name) for one in decoded]) for name in ("layout", "z"))
+    assert np.square(layout - truth.z).sum() < 0.8 * np.square(z - truth.z).sum()
+
+
+@pytest.mark.parametrize("side", [3, 10, 11])
+def test_layouts_are_of_any_size(side: int) -> None:
+    """Latents that are not a whole number of cells a patch are resized; smooth ones are told all the same."""
+    rng = np.random.default_rng(0)
+    row, column = np.mgrid[:GRID, :GRID] / (GRID - 1)
+    slope = rng.normal(size=(200, 2, 1, 1))
+    maps = (slope[:, :1] * row + slope[:, 1:] * column).astype(np.float32)
+    row, column = np.mgrid[:side, :side] / (side - 1)
+    z = (slope[:, :1] * row + slope[:, 1:] * column).astype(np.float32)
+    layout = fit_layout(maps[:150], z[:150])
+    left = np.square(layout(maps[150:]) - z[150:]).sum() / np.square(z[150:]).sum()
+    assert layout(maps).shape == (200, 1, side, side)
+    assert left < 0.05
+
+
 def test_a_window_alone_equals_its_batch_and_survives_the_disk(trained: Bundle, tmp_path: Path) -> None:
     """Decoding one by one, and by the bundle read back, gives what decoding all at once gives."""
     windows, _ = shown(spots(20, 4), 4)
@@ -107,6 +134,7 @@ def test_a_window_alone_equals_its_batch_and_survives_the_disk(trained: Bundle, 
             for block, layer in together[row].s.items():
                 np.testing.assert_allclose(other.s[block].values, layer.values, atol=5e-4)
                 np.testing.assert_array_equal(other.s[block].mask, layer.mask)
+            np.testing.assert_allclose(other.layout, together[row].layout, atol=5e-4)
 
 
 def test_training_is_seeded_and_leaves_the_global_generator_alone() -> None:

@@ -186,6 +186,55 @@ def test_another_round_pulls_back_what_the_finish_lost(desk: Models, windows: li
     assert two.sum() < one.sum()
 
 
+@pytest.fixture(scope="module")
+def told(windows: list[Features]) -> list[Features]:
+    """Windows whose structure tells a latent: here another's, so that it is seen where a picture comes from."""
+    return [replace(f, layout=other.z) for f, other in zip(windows, windows[1:] + windows[:1], strict=True)]
+
+
+def test_stage_2_begins_at_the_latent_that_structure_tells(desk: Models, told: list[Features]) -> None:
+    """Its first round finishes that latent unpulled, the second pulls; without a finish it is not used."""
+    pulls: list[torch.Tensor] = []
+    for rounds in (1, 2):
+        engine = Reconstructor(spec(finish=0.3, rounds=rounds), desk)
+        pull = engine._pull
+        engine._pull = lambda x, *rest, pull=pull: (pulls.append(x), pull(x, *rest))[1]  # type: ignore[method-assign]
+        (latents, _) = finished(engine, told)
+        assert len(pulls) == rounds - 1
+    layouts, z = (torch.from_numpy(np.stack([getattr(f, name) for f in told])) for name in ("layout", "z"))
+    assert (latents - layouts).square().mean() < (latents - z).square().mean()
+    plain = [replace(f, layout=None) for f in told]
+    (with_it, _), (without, _) = (finished(Reconstructor(spec(), desk), each) for each in (told, plain))
+    assert torch.equal(with_it, without)
+
+
+def test_windows_with_and_without_such_a_latent_share_a_call(desk: Models, told: list[Features]) -> None:
+    """Each becomes what it becomes alone, in its own place; one that is not finite is left out, with a warning."""
+    engine = Reconstructor(spec(finish=0.3), desk)
+    broken = replace(told[2], layout=np.full_like(told[2].z, np.nan))
+    mixed = [told[0], replace(told[1], layout=None), broken, told[3]]
+    alone = [told[0], replace(told[1], layout=None), replace(told[2], layout=None), told[3]]
+    for f, found in zip(alone, engine.reconstruct(mixed), strict=True):
+        expected = engine.reconstruct([f])[0]
+        assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+    with pytest.raises(FeatureError, match="layout has shape"):
+        engine.reconstruct([replace(told[0], layout=np.zeros((1, 2, 2), np.float32))])
+
+
+def test_the_finish_has_a_guidance_of_its_own(desk: Models, windows: list[Features]) -> None:
+    """By default it is stage 1's; another one changes the picture, and takes each window twice through the UNet."""
+    seen: dict[float | None, tuple[torch.Tensor, list[int]]] = {}
+    for guidance in (None, 1.0, 2.0):
+        engine, batches = Reconstructor(spec(finish=0.5, guidance=guidance), desk), []
+        predict = engine.backend.unet
+        engine._unet = lambda x, *rest, predict=predict, batches=batches: (batches.append(len(x)), predict(x, *rest))[1]
+        seen[guidance] = finished(engine, windows[:2])[0], batches
+    assert torch.equal(seen[None][0], seen[1.0][0])
+    assert not torch.equal(seen[1.0][0], seen[2.0][0])
+    assert seen[1.0][1] == [2, 2, 2, 2]
+    assert seen[2.0][1] == [2, 2, 2, 4]
+
+
 def test_fast_never_differentiates_the_unet(desk: Models, windows: list[Features]) -> None:
     """With a UNet that cannot be differentiated stage 2 still moves the picture."""
 
