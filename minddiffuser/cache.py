@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,9 +47,19 @@ def written_whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def remove_older(newest: Path, name: str) -> None:
+def _remove_older(newest: Path, name: str) -> None:
     """Remove what earlier settings or code left beside `newest` under the same name and another key."""
     key = newest.name.removeprefix(f"{name}-")
     for folder in newest.parent.glob(f"{name}-{'?' * len(key)}"):
         if folder != newest and folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def made_once(name: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Give a prepared folder; if it is not there, `make` fills a new one, and those of other keys are removed."""
+    folder = cache_dir() / "prepared" / f"{name}-{key}"
+    if not folder.exists():
+        with written_whole(folder) as scratch:
+            make(scratch)
+        _remove_older(folder, name)
+    return folder

@@ -8,6 +8,7 @@ import json
 import tempfile
 import webbrowser
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image
 from decoder.bundle import Bundle
 from decoder.stimuli import StimulusTable, read_stimuli, write_stimuli
 from engine.models import load_models
-from minddiffuser.cache import cache_dir, code_hash, remove_older, written_whole
+from minddiffuser.cache import code_hash, made_once
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import console, progress
 from minddiffuser.data import load_dataset, originals
@@ -72,12 +73,7 @@ def prepare(config_file: Path | None = None, port: int | None = None) -> Prepare
         )
     if port is not None:
         config = config.model_copy(update={"display": config.display.model_copy(update={"port": port})})
-    folder = cache_dir() / "prepared" / f"{config.name}-{training_key(config)}"
-    if not folder.exists():
-        console.print("Preparing the demo, once: a simulated participant and a decoder trained on it.")
-        with written_whole(folder) as scratch:
-            _make(config, scratch)
-        remove_older(folder, config.name)
+    folder = made_once(config.name, training_key(config), partial(_make, config))
     with Image.open(folder / "mean.png") as mean:
         mean_image = np.asarray(mean.convert("RGB"))
     bundle = Bundle.load(folder / "bundle")
@@ -93,6 +89,7 @@ def training_key(config: Config) -> str:
 
 
 def _make(config: Config, folder: Path) -> None:
+    console.print("Preparing the demo, once: a simulated participant and a decoder trained on it.")
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, None, models, report)

@@ -18,7 +18,7 @@ from engine.desk.pack import load_pack
 from engine.models import load_models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
-from minddiffuser.cache import cache_dir, remove_older, written_whole
+from minddiffuser.cache import made_once
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
 from minddiffuser.data import CALIBRATION_SEED, load_dataset
@@ -126,12 +126,11 @@ class Lab:
     def plain(self) -> Made:
         """Make the pictures of the decoder without the prior of structure, trained once for all groups."""
         config = changed(self.config, UNPRIORED)
-        folder = cache_dir() / "prepared" / f"{self.config.name}-plain-{training_key(config)}"
-        if not folder.exists():
-            with written_whole(folder) as scratch:
-                train(config, self.dataset, self.models).save(scratch / "bundle")
-            remove_older(folder, f"{self.config.name}-plain")
-        bundle = Bundle.load(folder / "bundle")
+
+        def make(folder: Path) -> None:
+            train(config, self.dataset, self.models).save(folder / "bundle")
+
+        bundle = Bundle.load(made_once(f"{self.config.name}-plain", training_key(config), make) / "bundle")
         return self.make(bundle.decode(self.windows), self.windows, config.engine, bundle)
 
     def retrained(self, changes: Mapping[str, Any], n_training: int | None = None) -> Made:

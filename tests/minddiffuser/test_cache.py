@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from minddiffuser.cache import remove_older, written_whole
+from minddiffuser.cache import made_once, written_whole
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -24,12 +24,13 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_only_what_has_the_same_name_and_another_key_is_removed(tmp_path: Path) -> None:
-    """A config whose name begins alike keeps what was prepared for it."""
-    for name in ("demo-0123456789abcdef", "demo-fedcba9876543210", "demo-meg-0123456789abcdef"):
-        (tmp_path / name).mkdir()
-    remove_older(tmp_path / "demo-0123456789abcdef", "demo")
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == [
-        "demo-0123456789abcdef",
-        "demo-meg-0123456789abcdef",
-    ]
+def test_what_is_made_once_is_found_again_and_older_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another key makes it anew; a config whose name begins alike keeps what was prepared for it."""
+    monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path))
+    made: list[Path] = []
+    kept = made_once("demo-meg", "0123456789abcdef", made.append)
+    older = made_once("demo", "fedcba9876543210", made.append)
+    assert made_once("demo", "fedcba9876543210", made.append) == older
+    newest = made_once("demo", "0123456789abcdef", made.append)
+    assert len(made) == 3
+    assert set((tmp_path / "prepared").iterdir()) == {newest, kept}
