@@ -37,7 +37,7 @@ from engine.spec import EngineSpec
 from minddiffuser.cache import cache_dir
 from minddiffuser.data import CALIBRATION_SEED, record
 from minddiffuser.demo import Prepared, prepare
-from stream.ingest import windows_of
+from minddiffuser.evaluate import usable_windows
 from stream.recordings import read
 
 SEED = 9_100_000
@@ -67,11 +67,7 @@ def show(prepared: Prepared, models: Models, pictures: int, seed: int) -> Shown:
         folder = Path(scratch)
         record(modality, spec, models, (calibration, list(stimuli.values())), folder, lambda *_: None)
         recording = read(folder / ("test_raw.nii.gz" if modality == "fmri" else "test_raw.fif"))
-        windows = [
-            window
-            for window in windows_of(recording, config.window, config.filters, config.source, config.extra)
-            if not window.quality.rejected
-        ]
+        windows = usable_windows(recording, config)
     own = [stimuli[window.event.label] for window in windows if window.event is not None]
     return Shown(
         [prepared.bundle.decode([window])[0] for window in windows],

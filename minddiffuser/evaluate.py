@@ -84,7 +84,7 @@ async def run_evaluate(
         dataset = load_dataset(config, data_dir, models, report)
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
-        windows = _usable_windows(recording, config)
+        windows = usable_windows(recording, config)
         features = [bundle.decode([window])[0] for window in windows]
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
@@ -101,7 +101,7 @@ async def run_evaluate(
         shown = first_events(recording, live_limit)
         received, account = await _live(shown, config, bundle, reconstructor, dataset, stop, folder)
         answer["live"] = figures(received, dataset, judges) | {"account": account}
-        ids = {window.id for window in (windows if shown is recording else _usable_windows(shown, config))}
+        ids = {window.id for window in (windows if shown is recording else usable_windows(shown, config))}
         both = [one for one in offline if one.meta["window_id"] in ids]
         answer["live_equals_offline"] = agreement(both, received, config.publish).to_dict()
     answer["versions"] = versions()
@@ -159,7 +159,8 @@ def evaluate_session(folder: Path, page: Path | None = None) -> dict[str, Any]:
     return answer | found
 
 
-def _usable_windows(recording: Recording, config: Config) -> list[Window]:
+def usable_windows(recording: Recording, config: Config) -> list[Window]:
+    """Cut a recording as a config says, and leave out windows that are rejected."""
     cut = windows_of(recording, config.window, config.filters, config.source, config.extra)
     return [window for window in cut if not window.quality.rejected]
 

@@ -23,11 +23,10 @@ from minddiffuser.config import Config, load_config
 from minddiffuser.console import progress
 from minddiffuser.data import CALIBRATION_SEED, load_dataset
 from minddiffuser.demo import prepare, training_key
-from minddiffuser.evaluate import first_events
+from minddiffuser.evaluate import first_events, usable_windows
 from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
 from minddiffuser.training import train
-from stream.ingest import windows_of
 from stream.recordings import Recording
 from stream.windows import Window
 
@@ -106,8 +105,7 @@ class Lab:
 
     def cut(self, config: Config, recording: Recording | None = None) -> list[Window]:
         """Cut the test run as a config says."""
-        cut = windows_of(recording or self.live, config.window, config.filters, config.source, config.extra)
-        return [window for window in cut if not window.quality.rejected]
+        return usable_windows(recording or self.live, config)
 
     def make(self, features: Sequence[Features], windows: Sequence[Window], spec: EngineSpec, bundle: Bundle) -> Made:
         """Reconstruct decoded windows."""
@@ -150,7 +148,7 @@ class Lab:
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
     """Give a config with some keys changed, by their paths ('decoder.blocks')."""
-    raw = config.model_dump(mode="json", exclude_defaults=True)
+    raw = config.own()
     for path, value in changes.items():
         *sections, key = path.split(".")
         part = raw
