@@ -1,6 +1,9 @@
-"""An event on the time line of a stream."""
+"""An event on the time line of a stream, and the one rule by which every source names it."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +18,60 @@ class Event:
         The marker's text; a numeric marker's decimal digits.
     code : int or None
         The marker's number, where it has one (64-bit: codes exceed int16).
+    stream : str
+        Name of the marker stream or trigger channel that it came from; empty where there is only one, or none is known.
+        Left out of comparisons.
     """
 
     time: float
     label: str
     code: int | None = None
+    stream: str = field(default="", compare=False)
+
+
+def event_of(time: float, value: str | bytes | float, stream: str = "") -> Event | None:
+    """Make an event of what a marker stream, trigger channel or table carries.
+
+    Whole numbers become their decimal digits, other numbers the shortest text that gives the same number in the
+    stream's own precision. Bytes that are not UTF-8 are read as Latin-1.
+
+    Parameters
+    ----------
+    time : float
+        Seconds.
+    value : str, bytes or float
+    stream : str
+        Where it came from.
+
+    Returns
+    -------
+    Event or None
+        None where the time or the number is not finite: there is nothing to cut, or no label.
+    """
+    if not math.isfinite(time):
+        return None
+    if isinstance(value, bytes):
+        label = _text(value)
+    elif isinstance(value, str):
+        label = value
+    elif math.isfinite(value):
+        label = _digits(value)
+    else:
+        return None
+    digits = label.strip().removeprefix("-")
+    code = int(label.strip()) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else None
+    return Event(float(time), label, code, stream)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _digits(value: float) -> str:
+    if value == int(value):
+        return str(int(value))
+    single = np.float32(value)
+    return str(single) if float(single) == float(value) else repr(float(value))

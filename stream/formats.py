@@ -3,7 +3,7 @@
 import csv
 import gzip
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import RecordingError, StreamError
-from stream.events import Event
+from stream.events import Event, event_of
 from stream.montage import montage_of, montage_of_raw
 from stream.recordings import RecordedStream, Recording
-from stream.tables import named
+from stream.triggers import Triggers
 from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
 from stream.windows import Channels
 
@@ -97,21 +97,20 @@ def _annotations(raw: Any, sfreq: float) -> tuple[Event, ...]:
     numbers = {text: i + 1 for i, text in enumerate(sorted(wanted))}
     rows, used = mne.events_from_annotations(raw, event_id=numbers, verbose="error")
     labels = {number: str(text) for text, number in used.items()}
-    return tuple(named((row[0] - raw.first_samp) / sfreq, labels[row[2]]) for row in rows)
+    return _made(((row[0] - raw.first_samp) / sfreq, labels[row[2]]) for row in rows)
 
 
 def _stim_steps(raw: Any, sfreq: float) -> tuple[Event, ...]:
     kinds = raw.get_channel_types()
     if "stim" not in kinds:
         return ()
-    return tuple(named(at / sfreq, str(code)) for at, code in _onsets(raw.get_data(picks=kinds.index("stim"))[0]))
+    steps = Triggers().feed(raw.get_data(picks=kinds.index("stim"))[0])
+    return _made((at / sfreq, code) for at, code in steps)
 
 
-def _onsets(values: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Find where a marker channel takes a new value other than 0, with the value."""
-    codes = np.rint(np.nan_to_num(values)).astype(np.int64)
-    before = np.concatenate([[0], codes[:-1]])
-    return [(int(at), int(codes[at])) for at in np.flatnonzero((codes != before) & (codes != 0))]
+def _made(pairs: Iterable[tuple[float, Any]]) -> tuple[Event, ...]:
+    """Make events of times and labels or numbers."""
+    return tuple(event for time, value in pairs if (event := event_of(time, value)))
 
 
 def read_csv(path: Path) -> Recording:
@@ -137,7 +136,8 @@ def read_csv(path: Path) -> Recording:
         prefix = f"{header[column]}=" if order else ""
         # muse-lsl writes one row a marker, so two rows with the same code are two markers.
         rows = np.flatnonzero(table[:, column])
-        events += [named(times[row], f"{prefix}{table[row, column]:g}") for row in rows]
+        labels = _made((times[row], table[row, column]) for row in rows)
+        events += [replace(event, label=prefix + event.label) if prefix else event for event in labels]
     names = tuple(header[i] for i in data)
     kinds = tuple("misc" if "aux" in name.lower() else "eeg" for name in names)
     channels = Channels(names, kinds, ("V",) * len(names))
@@ -175,7 +175,7 @@ def read_xdf(path: Path) -> Recording:
         if entry["info"]["channel_format"][0] == "string" or (
             marker and np.asarray(entry["time_series"]).shape[1] == 1
         ):
-            events += [named(time, _label(row)) for time, row in zip(times, entry["time_series"], strict=True)]
+            events += _made((time, row[0]) for time, row in zip(times, entry["time_series"], strict=True))
         else:
             streams.append(_xdf_stream(entry, times))
     events.sort(key=lambda event: event.time)
@@ -189,11 +189,6 @@ def _xdf_date(header: Any) -> float | None:
         return datetime.fromisoformat(header["info"]["datetime"][0]).timestamp()
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-
-
-def _label(row: Any) -> str:
-    value = row[0]
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, np.floating) else str(int(value))
 
 
 def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedStream:

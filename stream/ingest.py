@@ -51,6 +51,8 @@ class IngestStats:
         Windows lost because a ring had gone on.
     channel_rms : dict of str to float
         Of the newest second, after the filters.
+    problems : list of str
+        What is wrong at present, a line each, in plain words and with the way out; shown on the page and in the log.
     """
 
     samples: int = 0
@@ -70,6 +72,7 @@ class IngestStats:
     state: str = "waiting"
     channel_rms: dict[str, float] = field(default_factory=dict)
     streams: dict[str, StreamStats] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
 
 class Ingest:

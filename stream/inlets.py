@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Event
+from stream.events import Event, event_of
 from stream.offset import ClockOffset
-from stream.sources import marker_event
 
 if TYPE_CHECKING:
     import pylsl
@@ -82,5 +81,6 @@ class Inlets:
         for inlet, offset in zip(self._markers, self._marker_offsets, strict=True):
             rows, stamps = inlet.pull_chunk(timeout=0.0)
             pairs = zip(rows or (), stamps, strict=True)
-            events += [marker_event(row[0], stamp + offset.seconds) for row, stamp in pairs]
+            made = (event_of(stamp + offset.seconds, row[0]) for row, stamp in pairs)
+            events += [event for event in made if event]
         return events

@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class BadStretch:
+    """A stretch of a recording that is not to be trusted: marked by whoever recorded it, or a joint of two parts.
+
+    Attributes
+    ----------
+    start : float
+        Seconds from the recording's start.
+    length : float
+        Seconds; 0 for a joint, after which the signal begins anew.
+    label : str
+        As the file has it ('BAD_blink', 'boundary', 'New Segment').
+    """
+
+    start: float
+    length: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedStream:
     """One stream of a recording.
 
@@ -35,6 +54,10 @@ class RecordedStream:
         Seconds from the recording's start.
     data : ndarray, shape (n_samples, n_channels), float32
         In the channels' units.
+    bad : tuple of BadStretch
+        In order; see `sent`.
+    units_given : tuple of str
+        Each channel's unit as the file writes it; empty where the file does not say of any.
     """
 
     name: str
@@ -44,6 +67,8 @@ class RecordedStream:
     sfreq: float
     times: NDArray[np.float64]
     data: NDArray[np.float32]
+    bad: tuple[BadStretch, ...] = ()
+    units_given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape != (len(self.times), len(self.channels)):
@@ -51,6 +76,22 @@ class RecordedStream:
                 f"stream {self.name!r}: data of shape {self.data.shape} do not fit {len(self.times)} times "
                 f"and {len(self.channels)} channels"
             )
+
+    @property
+    def sent(self) -> NDArray[np.float32]:
+        """The samples as a replay sends them and a window is cut from them: NaN in all channels where a stretch is bad.
+
+        A joint takes its first sample. Whoever reads a row without any number takes it for lost: filters begin anew
+        after it, windows over it are flagged.
+        """
+        if not self.bad:
+            return self.data
+        out = self.data.copy()
+        for stretch in self.bad:
+            after = self.times >= stretch.start  # timestamps may step back
+            inside = after & (self.times < stretch.start + stretch.length)
+            out[inside if inside.any() else np.flatnonzero(after)[:1]] = np.nan
+        return out
 
     def until(self, start: int, time: float) -> int:
         """Place of the first sample from `start` on that is later than `time`; real timestamps may step back."""
@@ -74,6 +115,8 @@ class Recording:
         When its time 0 was: POSIX time, where the file says.
     lsl_begun : float or None
         The same in the LSL clock of the machine that recorded (XDF).
+    warnings : tuple of str
+        What whoever uses it should know of how it was read, in plain words; `read` logs them, `inspect` shows them.
     """
 
     name: str
@@ -82,6 +125,7 @@ class Recording:
     events: tuple[Event, ...]
     begun: float | None = None
     lsl_begun: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def chosen(

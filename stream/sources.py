@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.errors import SourceError, StreamError
-from stream.events import Event
 from stream.montage import montage_of
 from stream.units import channel_kind, number_name, si_unit
 from stream.windows import Channels
@@ -292,10 +291,3 @@ def _unit(text: str, stated: str | None, kind: str) -> tuple[str, float]:
         if stated is None and kind in {"misc", "stim"}:
             return "count", 1.0
         return si_unit(stated or text, kind)
-
-
-def marker_event(value: str | float, time_: float) -> Event:
-    """Make an event of what a marker stream carries: text, or a number."""
-    label = value if isinstance(value, str) else f"{value:.17g}"
-    digits = label.strip().removeprefix("-")
-    return Event(time_, label, int(label) if digits.isascii() and digits.isdecimal() else None)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path, PurePosixPath
 
 from stream.errors import RecordingError
-from stream.events import Event
+from stream.events import Event, event_of
 
 LOG = logging.getLogger(__name__)
 EMPTY = {"", "n/a", "nan", "NaN"}
@@ -35,7 +35,8 @@ def read_events(path: Path, label: str | None = None) -> tuple[Event, ...]:
         text = _label(row, (label,) if label else LABELS)
         if row["onset"] in EMPTY or (label and not text):
             continue
-        events.append(named(_seconds(row["onset"], path), text or "event"))
+        if event := event_of(_seconds(row["onset"], path), text or "event"):
+            events.append(event)
     if left := len(rows) - len(events):
         LOG.warning("%s: %d of %d rows have no onset or name and are left out", path.name, left, len(rows))
     return tuple(sorted(events, key=lambda event: event.time))
@@ -66,12 +67,6 @@ def read_rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
         if column not in columns:
             raise RecordingError(f"{path}: no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}")
     return rows
-
-
-def named(time: float, label: str) -> Event:
-    """Make an event; a label of digits is its code too."""
-    number = label.strip().removeprefix("-")
-    return Event(float(time), label, int(label) if number.isdecimal() and number.isascii() else None)
 
 
 def _seconds(onset: str, path: Path) -> float:

@@ -18,7 +18,7 @@ from stream.ingest import FilterSpec, WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec, StreamSelector
 from stream.recordings import RecordedStream, Recording
 from stream.replay import replay
-from stream.sources import describe, find, load_lsl, marker_event
+from stream.sources import describe, find, load_lsl
 from stream.windows import Channels, Window
 from tests.stream.conftest import wait_for
 
@@ -253,15 +253,6 @@ def test_a_receiver_that_throws_ends_the_ingest_openly(play: Callable[..., Any])
     wait_for(lambda: ingest.error)
     ingest.stop()
     assert "no room for 00000-sliding" in str(ingest.error)
-
-
-@pytest.mark.parametrize(
-    ("value", "label", "code"),
-    [("face", "face", None), ("12", "12", 12), (3.0, "3", 3), (123456789, "123456789", 123456789), (0.5, "0.5", None)],
-)
-def test_marker_event(value: str | float, label: str, code: int | None) -> None:
-    """Text and numbers become labels, with a code where they are whole numbers."""
-    assert marker_event(value, 1.0) == Event(1.0, label, code)
 
 
 def test_replay_refuses_what_it_cannot_play() -> None:
