@@ -21,12 +21,16 @@ class Event:
     stream : str
         Name of the marker stream or trigger channel that it came from; empty where there is only one, or none is known.
         Left out of comparisons.
+    columns : tuple of (str, str)
+        Name and text of each column, where the marker stream has several: the label is made of them, see
+        `stream.markers`. Left out of comparisons.
     """
 
     time: float
     label: str
     code: int | None = None
     stream: str = field(default="", compare=False)
+    columns: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 def event_of(time: float, value: str | bytes | float, stream: str = "") -> Event | None:

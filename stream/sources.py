@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 1.0  # how long every look-around collects answers; shorter ones miss streams
+
+_MARKER_TYPE = re.compile(r"(string|text)?(marker|event|trigger|trg|stim|stimulus|stimuli|annotation)s?(stream)?")
 
 _configured = threading.Lock()
 _peers: tuple[str, ...] | None = None
@@ -217,6 +220,14 @@ def matches(selector: StreamSelector, info: Any) -> bool:
     return all(wanted is None or wanted == had for wanted, had in pairs) and not (
         wants_data and info.type() == "Markers"
     )
+
+
+def is_marker_type(type_text: str) -> bool:
+    """Return whether a stream type names markers: 'Markers', 'marker', 'Events', 'StringMarker', 'Trigger', 'Stim' ...
+
+    Live and in files. A stream of texts is a marker stream whatever its type.
+    """
+    return _MARKER_TYPE.fullmatch(re.sub(r"[^a-z]", "", type_text.casefold())) is not None
 
 
 def _quoted(value: str) -> str:
