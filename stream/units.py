@@ -1,5 +1,7 @@
 """Channel kinds and units: from what devices write to SI and MNE's names."""
 
+from collections.abc import Sequence
+
 from stream.errors import StreamError
 
 _SI_PREFIX = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
@@ -68,3 +70,17 @@ def channel_kind(text: str) -> str:
 def number_name(stream_type: str, i: int) -> str:
     """Name channel i of a stream that does not name it, the same live and in a file."""
     return f"{stream_type or 'channel'}{i + 1:03d}"
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return the names, those that occur more than once numbered: 'Cz', 'Cz' become 'Cz-0', 'Cz-1'."""
+    distinct: list[str] = []
+    for i, name in enumerate(names):
+        if names.count(name) > 1:
+            number = names[:i].count(name)
+            while f"{name}-{number}" in names or f"{name}-{number}" in distinct:
+                number += 1
+            distinct.append(f"{name}-{number}")
+        else:
+            distinct.append(name)
+    return distinct
