@@ -1,6 +1,5 @@
 """The channels of a live stream, as its metadata have them: names, kinds, units in SI."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,21 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.channel_names import is_auxiliary, named
 from stream.errors import SourceError, StreamError
 from stream.montage import montage_of
-from stream.units import UNIT_OF_KIND, channel_kind, distinct_names, number_name, si_unit
+from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
 from stream.windows import Channels
-
-_TRIGGER = re.compile(r"(trig\w*|trg\w*|status|sti(m\w*)?|ttl|din|markers?|events?)[ _-]*\d*", re.IGNORECASE)
-_AUXILIARY = re.compile(
-    r"time|timestamps?|stamps?|unix\w*|counter|packets?|package|sequence|seq|frame|battery\w*|charging|rssi|cq|rawcq"
-    r"|quality|impedances?|valid|validation|checksum|interpolated|saturation|dropped|flags?|errors?|accel\w*|acc[xyz]"
-    r"|gyr|gyro\w*|magnet\w*|imu|quaternion|rotation|orientation|marker\w*"
-)
-_DOUBTFUL = {"acc", "contact", "power", "voltage", "count", "cnt", "sample", "samples", "light", "index", "temp", "ppg"}
-"""Words that name an electrode or a signal too: such a column is auxiliary without a unit, or with an axis beside."""
-_AXES = {"x", "y", "z"}
-_OVERRULED = {*UNIT_OF_KIND, "misc"}  # temperature, respiration and the like are what they say
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +70,15 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
         nodes.append(node)
         node = node.next_sibling("channel")
     labels = [str(node.child_value("label")) or number_name(info.type(), i) for i, node in enumerate(nodes)]
-    names = distinct_names(labels)
     units_given = tuple(str(node.child_value("unit")) for node in nodes)
+    stated = [channel_kind(str(node.child_value("type"))) if node.child_value("type") else usual for node in nodes]
+    described = named(labels, stated, units_given)
+    names = described.names
     kinds, units, factors, unknown = [], [], [], []
-    for name, label, node, text in zip(names, labels, nodes, units_given, strict=True):
-        stated = channel_kind(str(node.child_value("type"))) if node.child_value("type") else usual
-        one = kind_by_label(label, stated, text)
-        si, factor = "count", 1.0
+    for name, label, one, text in zip(names, labels, described.kinds, units_given, strict=True):
+        kind_read, si, factor = one, "count", 1.0
         # A code is no quantity, nor is a counter, whatever unit the whole stream states.
-        plain = one == "stim" or (one == "misc" and _auxiliary(label, text))
+        plain = one == "stim" or (one == "misc" and is_auxiliary(label, text))
         if not plain:
             try:
                 si, factor = _unit(text, unit, one)
@@ -97,16 +86,11 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
                 if needed is None or name in needed or label in needed or one in needed:
                     raise SourceError(f"stream {info.name()!r}, channel {name}: {error} as source.unit") from None
                 unknown.append(name)
-                one = "misc"
-        kinds.append(one)
+                kind_read = "misc"
+        kinds.append(kind_read)
         units.append(si)
         factors.append(factor)
-    warnings = []
-    if names != labels:
-        doubled = dict.fromkeys(label for label in labels if labels.count(label) > 1)
-        warnings.append(
-            f"stream {info.name()!r} has channels of the same name ({', '.join(doubled)}): they are numbered from 0"
-        )
+    warnings = [f"stream {info.name()!r}: {warning}" for warning in described.warnings]
     if unknown:
         warnings.append(
             f"stream {info.name()!r}: no known unit is stated for {', '.join(unknown)}: taken as plain numbers"
@@ -119,28 +103,6 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
     )
     channels = Channels(tuple(names), tuple(kinds), tuple(units), montage)
     return ChannelTable(channels, np.array(factors), units_given, tuple(warnings))
-
-
-def kind_by_label(label: str, stated: str, unit: str = "") -> str:
-    """Return a column's kind: 'stim' or 'misc' where its label says that it is no signal, else the stated one.
-
-    Parameters
-    ----------
-    label : str
-    stated : str
-        The kind by the column's own type, or the stream's.
-    unit : str
-        As the stream writes it.
-    """
-    if stated == "stim" or _TRIGGER.fullmatch(label.strip()):
-        return "stim"
-    return "misc" if stated in _OVERRULED and _auxiliary(label, unit) else stated
-
-
-def _auxiliary(label: str, unit: str) -> bool:
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", label)]
-    doubtful = not _DOUBTFUL.isdisjoint(words) and (not unit.strip() or not _AXES.isdisjoint(words))
-    return doubtful or any(_AUXILIARY.fullmatch(word) for word in words)
 
 
 def trigger_channel(channels: Channels) -> str | None:
