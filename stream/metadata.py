@@ -72,7 +72,10 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
         node = node.next_sibling("channel")
     labels = [str(node.child_value("label")) or number_name(info.type(), i) for i, node in enumerate(nodes)]
     units_given = tuple(str(node.child_value("unit")) for node in nodes)
-    stated = [_stated(str(node.child_value("type")), info.type(), kind, text) for node, text in zip(nodes, units_given)]
+    stated = [
+        _stated(str(node.child_value("type")), info.type(), kind, text)
+        for node, text in zip(nodes, units_given, strict=True)
+    ]
     table = named(labels, stated)
     names, kinds = table.names, list(table.kinds)
     units, factors, unknown = [], [], []
