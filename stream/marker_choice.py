@@ -105,7 +105,7 @@ def _onsets(source: "RecordedStream", channel: str) -> list[Event]:
     """Make events of the onsets in a channel of a recorded stream."""
     place = channel_place(source.channels, channel, source.name)
     onsets = triggers_of(channel).feed(source.data[:, place])
-    return [event for at, code in onsets if (event := event_of(float(source.times[at]), code, channel))]
+    return [event for at, code in onsets if at and (event := event_of(float(source.times[at]), code, channel))]
 
 
 def find_markers(

@@ -185,7 +185,8 @@ class TriggerColumn:
         """Take the next samples, shape (n, n_columns), and their times, shape (n,); one without a time is left out."""
         known = np.isfinite(times)
         onsets = self._triggers.feed(data[known, self._place])
-        self._waiting.extend((self._fed + at, code) for at, code in onsets)
+        # A level that was there before the first sample began at no time that is known.
+        self._waiting.extend((self._fed + at, code) for at, code in onsets if self._fed + at)
         self._fed += int(known.sum())
         placed = self._clock.feed(times[known]).times
         events: list[Event] = []
