@@ -356,16 +356,17 @@ def windows_of(
     ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
     for event in sorted(recording.events, key=lambda event: event.time):
         ingest.event(event)
+    sent, others_sent = own.sent, [other.sent for other in others]
     fed = [0] * len(others)
     chunk = max(1, round(own.sfreq)) if own.sfreq else 64
     for start in range(0, len(own.times), chunk):
         part = slice(start, start + chunk)
-        for k, other in enumerate(others):
+        for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
             upto = other.until(fed[k], float(own.times[part][-1]))
-            yield from ingest.samples(other.data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
+            yield from ingest.samples(data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
             fed[k] = upto
-        yield from ingest.samples(own.data[part], own.times[part])
-    for k, other in enumerate(others):
-        yield from ingest.samples(other.data[fed[k] :], other.times[fed[k] :], k + 1)
+        yield from ingest.samples(sent[part], own.times[part])
+    for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
+        yield from ingest.samples(data[fed[k] :], other.times[fed[k] :], k + 1)
     for k in reversed(range(len(streams))):
         yield from ingest.release(k)
