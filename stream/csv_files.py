@@ -179,9 +179,9 @@ def _rate(path: Path, times: NDArray[np.float64], *, muse: bool) -> float:
     """Nominal rate of a table: Muse's where it is near that, else the measured one, rounded."""
     steps = np.diff(times)
     middle = float(np.median(steps))
-    # Stamps of whole chunks are no measure of the period, and holes none of the mean.
-    even = middle > 0 and float(np.median(np.abs(steps - middle))) < 0.1 * middle
-    measured = 1 / middle if even else len(steps) / (times[-1] - times[0]) if times[-1] > times[0] else 0.0
+    # Holes are no part of the period. Stamps are often rounded, or of whole chunks: their middle step is not it either.
+    inside = steps[steps < 5 * middle] if middle > 0 else steps
+    measured = len(inside) / inside.sum() if inside.sum() > 0 else 0.0
     if not np.isfinite(measured) or measured <= 0:
         raise RecordingError(f"{path}: the timestamps do not increase")
     if muse and abs(measured / MUSE_SFREQ - 1) < 0.02:

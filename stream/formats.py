@@ -16,6 +16,7 @@ from stream.edf import EdfFile, read_edf
 from stream.errors import StreamError
 from stream.events import Event, event_of
 from stream.levels import unlikely
+from stream.markers import STATUS_BITS, triggers_of
 from stream.marks import sort_marks, with_triggers
 from stream.montage import montage_of_raw
 from stream.recordings import TYPE_OF_KIND, BadStretch, RecordedStream, Recording
@@ -31,8 +32,6 @@ _MNE_SCALES = {
 }
 """What mne 1.13 multiplies by, by a header's unit; by 1 where it is not listed."""
 _FIFF_UNITS = {107: "V", 112: "T", 201: "T/m"}
-TRIGGER_BITS = 0xFFFF
-"""The bits of a BDF's Status word, or of an EDF's trigger signal, that are trigger; the others are flags."""
 _FEW = 4
 """A channel that is a trigger channel by its name alone changes at fewer than one sample of so many."""
 
@@ -272,8 +271,8 @@ def _triggers(
     problems = []
     for i in told:
         name = channels.names[i]
-        mask = TRIGGER_BITS if file.form == "EDF" or name.casefold() == "status" else None
-        steps = Triggers(mask).feed(values[i])
+        # In EDF and BDF every trigger signal is 16 bits wide; what is above in a word of 24 are flags.
+        steps = (Triggers(STATUS_BITS) if file.form == "EDF" else triggers_of(name)).feed(values[i])
         if raw.get_channel_types()[i] != "stim" and len(steps) * _FEW > len(times):
             problems.append(f"{name} changes at {len(steps)} of {len(times)} samples: no trigger channel, left out")
             continue

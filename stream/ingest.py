@@ -17,8 +17,9 @@ from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.intake import StreamStats
 from stream.joint import Extra, Joint, distinct
+from stream.marker_choice import selected
 from stream.recordings import Recording, chosen
-from stream.sources import StreamSelector
+from stream.sources import SourceSpec, StreamSelector
 from stream.window_spec import SLACK, WindowSpec, line, trend
 from stream.windows import Channels, Quality, Window
 
@@ -45,6 +46,8 @@ class IngestStats:
     events, doubled, ignored, unmade, pending : int
         Markers received that match; of these the same marker again; markers that do not match; markers whose window
         lies (partly) outside what the streams still hold; markers whose window is not complete yet.
+    bad_events : int
+        Markers left out: without a finite time or value, or without a text.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -65,6 +68,7 @@ class IngestStats:
     ignored: int = 0
     unmade: int = 0
     pending: int = 0
+    bad_events: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0
@@ -336,7 +340,8 @@ def windows_of(
     window : WindowSpec
     filters : FilterSpec
     source : StreamSelector, optional
-        Which stream decides the windows, by name, type and source id; where there is only one, that one.
+        Which stream decides the windows, by name, type and source id; where there is only one, that one. A
+        `SourceSpec` says also which markers count, see `stream.marker_choice.selected`.
     extra : sequence of FollowerSpec
         Streams that join it.
 
@@ -354,8 +359,12 @@ def windows_of(
     name, *names = distinct([(each.name, each.source_id) for each in streams])
     extras = [Extra(of, each.channels, each.sfreq, spec) for of, each, spec in zip(names, others, extra, strict=True)]
     ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
-    for event in sorted(recording.events, key=lambda event: event.time):
-        ingest.event(event)
+    if window.mode != "sliding":
+        selectors = source.marker_selectors if isinstance(source, SourceSpec) else ()
+        # Trigger channels that were not chosen in reading count where the config names them.
+        events = (*recording.events, *recording.other_events) if selectors else recording.events
+        for event in selected(events, selectors, own):
+            ingest.event(event)
     sent, others_sent = own.sent, [other.sent for other in others]
     fed = [0] * len(others)
     chunk = max(1, round(own.sfreq)) if own.sfreq else 64

@@ -1,20 +1,26 @@
-"""Marker streams of any shape, live and in files: which rows are events, what their columns say, whose they are."""
+"""Markers of any shape, live and in files: rows of a marker stream, steps of a trigger column."""
 
+import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.clock import SampleClock
 from stream.errors import StreamError
 from stream.events import Event, event_of
 from stream.triggers import Triggers
+from stream.windows import Channels
 
 JOINT = "/"
 """Between the texts of a row's columns: what comes before it is a type, as in BrainVision's 'Stimulus/S  7'."""
+STATUS_BITS = 0xFFFF
+"""The trigger in BioSemi's Status word; the bits above are flags of the device."""
 _TIME = re.compile(
     r"[a-z _-]*(time|timestamp|onset|latency|duration)s?([ _]?\(?(ms|us|s|sec|seconds)\)?)?", re.IGNORECASE
 )
@@ -155,33 +161,59 @@ def column_place(names: Sequence[str], column: int | str, stream: str) -> int:
     return matching[0]
 
 
-def own_markers(names: Iterable[str], source: str) -> str | None:
-    """Choose the marker stream of a source where the config names none.
+class TriggerColumn:
+    """Make events of the onsets in a column of a live data stream, at the times that its samples get.
 
     Parameters
     ----------
-    names : iterable of str
-        Of all marker streams there are.
-    source : str
-        Name of the stream that decides the windows.
+    stream : str
+        Name of the column.
+    place : int
+        Which column.
+    sfreq, speed : float
+        As for `stream.clock.SampleClock`: the samples' own clock, so that an onset lies on its sample.
+    """
 
-    Returns
-    -------
-    str or None
-        '<source>-markers' in any case of its letters, else the only one; None where there is none.
+    def __init__(self, stream: str, place: int, sfreq: float, speed: float) -> None:
+        self._stream, self._place = stream, place
+        self._triggers = triggers_of(stream)
+        self._clock = SampleClock(sfreq, speed)
+        self._waiting: deque[tuple[int, int]] = deque()  # (number of the sample, code)
+        self._fed = self._placed = 0
+
+    def feed(self, data: NDArray[np.float64], times: NDArray[np.float64]) -> list[Event]:
+        """Take the next samples, shape (n, n_columns), and their times, shape (n,); one without a time is left out."""
+        known = np.isfinite(times)
+        onsets = self._triggers.feed(data[known, self._place])
+        self._waiting.extend((self._fed + at, code) for at, code in onsets)
+        self._fed += int(known.sum())
+        placed = self._clock.feed(times[known]).times
+        events: list[Event] = []
+        while self._waiting and self._waiting[0][0] < self._placed + len(placed):
+            number, code = self._waiting.popleft()
+            if event := event_of(float(placed[number - self._placed]), code, self._stream):
+                events.append(event)
+        self._placed += len(placed)
+        return events
+
+
+def triggers_of(channel: str) -> Triggers:
+    """Return what finds the onsets in a trigger channel: of BioSemi's Status word the low 16 bits, else all."""
+    return Triggers(STATUS_BITS if channel.strip().casefold() == "status" else None)
+
+
+def channel_place(channels: Channels, channel: str, stream: str) -> int:
+    """Find a trigger channel by its name.
 
     Raises
     ------
     StreamError
-        There are several; lists them.
+        There is no such channel.
     """
-    known = sorted(set(names))
-    own = [name for name in known if name.casefold() == f"{source}-markers".casefold()]
-    if own:
-        return own[0]
-    if len(known) > 1:
+    if channel not in channels.names:
+        near = difflib.get_close_matches(channel, channels.names, 1)
         raise StreamError(
-            f"{len(known)} marker streams ({', '.join(known)}): say which is meant, or that all are, as source.markers "
-            f"({{name: {known[0]}}}, or a list of such)"
+            f"source.markers: stream {stream!r} has no channel {channel!r}"
+            + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(channels.names[:40])}")
         )
-    return known[0] if known else None
+    return channels.names.index(channel)

@@ -19,11 +19,10 @@ from stream.channel_names import named
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.levels import unlikely
-from stream.markers import MarkerColumns
+from stream.markers import MarkerColumns, triggers_of
 from stream.montage import montage_of
 from stream.recordings import RecordedStream, Recording
 from stream.sources import is_marker_type
-from stream.triggers import Triggers
 from stream.units import channel_kind, listed, number_name, si_units
 from stream.windows import Channels
 from stream.xdf_writer import BOUNDARY_UUID, CLOCK_OFFSET, FILE_HEADER, SAMPLES, STREAM_FOOTER, STREAM_HEADER
@@ -110,7 +109,7 @@ def _columns(stream: RecordedStream, warnings: list[str]) -> list[Event]:
     """Find the triggers that come as columns of a data stream."""
     events = []
     for i, (name, kind) in enumerate(zip(stream.channels.names, stream.channels.kinds, strict=True)):
-        steps = Triggers().feed(stream.data[:, i].astype(np.float64)) if kind == "stim" else []
+        steps = triggers_of(name).feed(stream.data[:, i].astype(np.float64)) if kind == "stim" else []
         if len(steps) * 4 > len(stream.times):
             warnings.append(f"{name} of {stream.name} changes at {len(steps)} samples: no trigger channel")
         else:

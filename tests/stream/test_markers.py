@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import StreamError
-from stream.events import Event
-from stream.markers import MarkerColumns, in_column, own_markers
+from stream.events import Event, event_of
+from stream.marker_choice import own_markers
+from stream.markers import MarkerColumns, in_column
 from stream.sources import is_marker_type
 
 WORDS = [
@@ -41,8 +42,7 @@ def test_every_column_counts(rows: list[tuple[str, str]]) -> None:
     events = stream.feed(rows, np.arange(len(rows), dtype=float))
     assert [event.label for event in events] == [f"{kind}/{picture}" for kind, picture in rows]
     assert [in_column(event, "Picture") for event in events] == [
-        Event(float(i), picture, code=int(picture) if picture.isdecimal() else None)
-        for i, (_, picture) in enumerate(rows)
+        event_of(float(i), picture) for i, (_, picture) in enumerate(rows)
     ]
     assert [event and event.label for event in (in_column(each, 1) for each in events)] == [kind for kind, _ in rows]
 
