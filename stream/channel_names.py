@@ -31,6 +31,7 @@ _BY_NAME = (
     ),
 )  # fmt: skip
 """What the letters of a label tell, after 'EEG ' and the reference are off; the first that fits."""
+_CTF = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
 _OPEN = {"", "eeg", "misc"}
 """Kinds that say little: many formats and devices call every channel so."""
 
@@ -54,8 +55,10 @@ class Named:
 
 def kind_of(label: str) -> str:
     """Return the kind that a channel's label tells ('HEOG', 'EKG1-REF', 'STI 014', 'Battery'); '' where it does not."""
+    if _CTF.fullmatch(label.strip()):
+        return "mag"
     letters = re.sub(r"[^a-z]", "", _short(label).casefold())
-    prefix = channel_kind(label.split()[0]) if len(label.split()) > 1 else "misc"
+    prefix = channel_kind(label.split(maxsplit=1)[0]) if len(label.split()) > 1 else "misc"
     by_name = next((kind for kind, pattern in _BY_NAME if pattern.fullmatch(letters)), "")
     return by_name or ("" if prefix == "misc" else prefix)
 
