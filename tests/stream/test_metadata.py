@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from stream.errors import SourceError
 from stream.follow import FollowerSpec
-from stream.sources import MarkerSelector, SourceSpec, StreamSelector, describe
+from stream.sources import MarkerSelector, SourceSpec, StreamSelector, describe, load_lsl
 from tests.stream.amp import outlet
 
 HEADSET = ("Timestamp", "Counter", "Interpolated", "AF3", "O1", "RawCq", "Battery", "Accelerometer X", "MarkerHardware")
@@ -59,6 +59,18 @@ def test_doubled_names_are_numbered() -> None:
     source = describe(outlet(name(), labels=("Cz", "Cz", "Pz")).get_info())
     assert source.channels.names == ("Cz-0", "Cz-1", "Pz")
     assert any("same name" in text for text in source.warnings)
+
+
+def test_a_description_of_other_channels_is_not_believed() -> None:
+    """Of metadata that describe another number of channels than are sent, no label is given to a channel."""
+    lsl = load_lsl()
+    info = lsl.StreamInfo(name(), "EEG", 3, 250.0, "float32", "x")
+    channels = info.desc().append_child("channels")
+    for label in ("Cz", "Pz"):
+        channels.append_child("channel").append_child_value("label", label)
+    source = describe(lsl.StreamOutlet(info).get_info(), "uV")
+    assert source.channels.names == ("EEG001", "EEG002", "EEG003")
+    assert any("describes 2 channels and sends 3" in text for text in source.warnings)
 
 
 @pytest.mark.parametrize("spec", [SourceSpec, FollowerSpec])
