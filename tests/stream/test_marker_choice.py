@@ -7,8 +7,9 @@ from stream.errors import StreamError
 from stream.events import Event
 from stream.filters import FilterSpec
 from stream.ingest import WindowSpec, windows_of
+from stream.marker_choice import selected
 from stream.recordings import RecordedStream, Recording
-from stream.sources import SourceSpec
+from stream.sources import MarkerSelector, SourceSpec
 from stream.windows import Channels
 
 EVENTS = (
@@ -55,6 +56,18 @@ def test_the_trigger_channel_of_a_recording() -> None:
     assert labels(EVENTS, {"channel": "TRG"}) == ["7", "anybody", "9"]
     with pytest.raises(StreamError, match=r"no channel 'TRIG'; did you mean 'TRG'"):
         labels((), {"channel": "TRIG"})
+
+
+def test_trigger_channels_beside_each_other() -> None:
+    """A marker stream counts before a trigger channel, and of several channels STI101, as MNE chooses."""
+    n = 500
+    channels = Channels(("Cz", "STI001", "STI101"), ("eeg", "stim", "stim"), ("V", "count", "count"))
+    stream = RecordedStream("amp", "EEG", "amp", channels, 250.0, np.arange(n) / 250, np.zeros((n, 3), np.float32))
+    triggers = [Event(0.2, "1", 1, "STI001"), Event(0.4, "5", 5, "STI101")]
+    assert selected(triggers, (), stream) == triggers[1:]
+    assert selected(triggers, [MarkerSelector(channel="STI001")], stream) == triggers[:1]
+    marks = Event(0.6, "cat", stream="psychopy")
+    assert selected([*triggers, marks], (), stream) == [marks]
 
 
 def test_columns_of_a_recordings_markers() -> None:
