@@ -209,11 +209,15 @@ def _read_raw(path: Path, root: Path) -> Recording:
     import mne_bids
 
     place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error").update(root=root)
-    raw = mne_bids.read_raw_bids(place, verbose="error").load_data(verbose="error")
+    options = {"encoding": "latin1"} if path.suffix.lower() in {".edf", ".bdf"} else {}  # see `formats.read_mne`
+    raw = mne_bids.read_raw_bids(place, extra_params=options, verbose="error").load_data(verbose="error")
     tables = _sidecars(path, root, "channels", ".tsv")
     sidecar = _sidecar(path, root)
     reference = str(sidecar.get("EEGReference") or sidecar.get("iEEGReference") or "")
-    return from_raw(raw, path.name, read_units(tables[-1]) if tables else None, reference.replace("n/a", ""))
+    return from_raw(
+        raw, path,
+        units=read_units(tables[-1]) if tables else None, reference=reference.replace("n/a", ""), typed=bool(tables),
+    )  # fmt: skip
 
 
 def _read_bold(path: Path, root: Path, mask: Path | None) -> Recording:

@@ -30,14 +30,7 @@ _BY_NAME = (
     ),
 )  # fmt: skip
 """What the letters of a label tell, after 'EEG ' and the reference are off; the first that fits."""
-_AUXILIARY = re.compile(
-    r"time|timestamps?|stamps?|unix\w*|counter|packets?|package|sequence|seq|frame|battery\w*|charging|rssi|cq|rawcq"
-    r"|quality|impedances?|valid|validation|checksum|interpolated|saturation|dropped|flags?|errors?|accel\w*|acc[xyz]"
-    r"|gyr|gyro\w*|magnet\w*|imu|quaternion|rotation|orientation"
-)
-_DOUBTFUL = {"acc", "contact", "power", "voltage", "count", "cnt", "sample", "samples", "number", "index", "temp"}
-"""Words that name an electrode or a signal too: such a column is auxiliary without a unit, or with an axis beside."""
-_AXES = {"x", "y", "z"}
+_CTF = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
 _OPEN = {"", "eeg", "misc"}
 """Kinds that say little: many formats and devices call every channel so."""
 _OVERRULED = {*_OPEN, *UNIT_OF_KIND}
@@ -77,6 +70,8 @@ def is_auxiliary(label: str, unit: str = "") -> bool:
 
 def kind_of(label: str, unit: str = "") -> str:
     """Return the kind that a channel's label tells ('HEOG', 'EKG1-REF', 'STI 014', 'Battery'); '' where it does not."""
+    if _CTF.fullmatch(label.strip()):
+        return "mag"
     letters = re.sub(r"[^a-z]", "", _short(label).casefold())
     prefix = channel_kind(label.split(maxsplit=1)[0]) if len(label.split()) > 1 else "misc"
     by_name = next((kind for kind, pattern in _BY_NAME if pattern.fullmatch(letters)), "")

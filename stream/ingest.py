@@ -360,18 +360,22 @@ def windows_of(
     extras = [Extra(of, each.channels, each.sfreq, spec) for of, each, spec in zip(names, others, extra, strict=True)]
     ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
     if window.mode != "sliding":
-        for event in selected(recording.events, source.marker_selectors if isinstance(source, SourceSpec) else (), own):
+        selectors = source.marker_selectors if isinstance(source, SourceSpec) else ()
+        # Trigger channels that were not chosen in reading count where the config names them.
+        events = (*recording.events, *recording.other_events) if selectors else recording.events
+        for event in selected(events, selectors, own):
             ingest.event(event)
+    sent, others_sent = own.sent, [other.sent for other in others]
     fed = [0] * len(others)
     chunk = max(1, round(own.sfreq)) if own.sfreq else 64
     for start in range(0, len(own.times), chunk):
         part = slice(start, start + chunk)
-        for k, other in enumerate(others):
+        for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
             upto = other.until(fed[k], float(own.times[part][-1]))
-            yield from ingest.samples(other.data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
+            yield from ingest.samples(data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
             fed[k] = upto
-        yield from ingest.samples(own.data[part], own.times[part])
-    for k, other in enumerate(others):
-        yield from ingest.samples(other.data[fed[k] :], other.times[fed[k] :], k + 1)
+        yield from ingest.samples(sent[part], own.times[part])
+    for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
+        yield from ingest.samples(data[fed[k] :], other.times[fed[k] :], k + 1)
     for k in reversed(range(len(streams))):
         yield from ingest.release(k)

@@ -1,11 +1,11 @@
 """Which levels a channel of a kind can have: what shows that numbers were taken for another unit than they are in."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.units import listed
 from stream.windows import Channels
 
 BLOCK_S = 1.0
@@ -90,7 +90,7 @@ def implausible(kind: str, unit: str, level: float) -> str | None:
     names = _NAMED[unit]
     nearest = min((p for p in names if p), key=lambda p: abs(abs(power) + p))
     taken, written = (names[0], names[nearest]) if power < 0 else (names[nearest], names[0])
-    return f"{level:.2g} {unit} rms, which no {kind} has: taken for {taken}, written in {written}?"
+    return f"{level:.2g} {unit} rms, which no {kind.upper()} has: taken for {taken}, written in {written}?"
 
 
 def unlikely(channels: Channels, data: NDArray[np.floating], sfreq: float) -> tuple[str, ...]:
@@ -115,9 +115,3 @@ def unlikely(channels: Channels, data: NDArray[np.floating], sfreq: float) -> tu
         middle = float(np.median([each for _, each in members]))
         lines.append(f"{listed([name for name, _ in members])}: {implausible(kind, unit, middle)}")
     return tuple(lines)
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Join names for a message; of many, the first ones and how many more."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.channel_names import is_auxiliary, named
+from stream.channel_names import kind_of, named
 from stream.errors import SourceError, StreamError
 from stream.montage import montage_of
 from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
 from stream.windows import Channels
+
+NO_TYPE = {"", "signal", "signals", "data", "raw", "timeseries", "unknown"}
+"""Stream types that say nothing of what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,9 @@ class ChannelTable:
 def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequence[str] | None) -> ChannelTable:
     """Read names, kinds and units of a stream's channels.
 
-    Columns that are no signal by their label (time stamps, counters, battery, contact quality, accelerometers) are
-    plain numbers of kind 'misc', whatever type they state; trigger columns likewise of kind 'stim'.
+    Kinds and names are those of `stream.channel_names.named`, as in a file. Columns that are no signal by their label
+    (time stamps, counters, battery, contact quality, accelerometers) may have no unit: they are plain numbers then, as
+    trigger columns always are.
 
     Parameters
     ----------
@@ -61,36 +65,31 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
             si_unit(unit, "eeg")
         except StreamError as error:
             raise SourceError(f"source.unit: {error}") from None
-    usual = channel_kind(info.type())
-    if usual == "misc" and kind:
-        usual = channel_kind(kind)
-    nodes = []
-    node = info.desc().child("channels").child("channel")
-    for _ in range(info.channel_count()):
-        nodes.append(node)
-        node = node.next_sibling("channel")
+    nodes, entries = _nodes(info)
     labels = [str(node.child_value("label")) or number_name(info.type(), i) for i, node in enumerate(nodes)]
     units_given = tuple(str(node.child_value("unit")) for node in nodes)
-    stated = [channel_kind(str(node.child_value("type"))) if node.child_value("type") else usual for node in nodes]
-    described = named(labels, stated, units_given)
-    names = described.names
-    kinds, units, factors, unknown = [], [], [], []
-    for name, label, one, text in zip(names, labels, described.kinds, units_given, strict=True):
-        kind_read, si, factor = one, "count", 1.0
-        # A code is no quantity, nor is a counter, whatever unit the whole stream states.
-        plain = one == "stim" or (one == "misc" and is_auxiliary(label, text))
-        if not plain:
-            try:
-                si, factor = _unit(text, unit, one)
-            except StreamError as error:
-                if needed is None or name in needed or label in needed or one in needed:
-                    raise SourceError(f"stream {info.name()!r}, channel {name}: {error} as source.unit") from None
-                unknown.append(name)
-                kind_read = "misc"
-        kinds.append(kind_read)
+    stated = [
+        _stated(str(node.child_value("type")), info.type(), kind, text)
+        for node, text in zip(nodes, units_given, strict=True)
+    ]
+    table = named(labels, stated)
+    names, kinds = table.names, list(table.kinds)
+    units, factors, unknown = [], [], []
+    for i, (name, label, text) in enumerate(zip(names, labels, units_given, strict=True)):
+        try:
+            si, factor = _unit(text, unit, kinds[i], by_label=kind_of(label) == "misc")
+        except StreamError as error:
+            if needed is None or not {name, label, kinds[i]}.isdisjoint(needed):
+                raise SourceError(f"stream {info.name()!r}, channel {name}: {error} as source.unit") from None
+            unknown.append(name)
+            kinds[i], si, factor = "misc", "count", 1.0
         units.append(si)
         factors.append(factor)
-    warnings = [f"stream {info.name()!r}: {warning}" for warning in described.warnings]
+    warnings = [f"stream {info.name()!r}: {text}" for text in table.warnings]
+    if entries not in {0, len(nodes)}:
+        warnings.append(
+            f"stream {info.name()!r} describes {entries} channels and sends {len(nodes)}: they are numbered instead"
+        )
     if unknown:
         warnings.append(
             f"stream {info.name()!r}: no known unit is stated for {', '.join(unknown)}: taken as plain numbers"
@@ -101,8 +100,33 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
         lambda i, axis: str(nodes[i].child("location").child_value(axis)),
         str(info.desc().child("reference").child_value("label")),
     )
-    channels = Channels(tuple(names), tuple(kinds), tuple(units), montage)
+    channels = Channels(names, tuple(kinds), tuple(units), montage)
     return ChannelTable(channels, np.array(factors), units_given, tuple(warnings))
+
+
+def _nodes(info: Any) -> tuple[list[Any], int]:
+    """Return each channel's metadata, empty ones where they are of another number, and how many are described."""
+    nodes, node = [], info.desc().child("channels").child("channel")
+    while not node.empty():
+        nodes.append(node)
+        node = node.next_sibling("channel")
+    count = info.channel_count()
+    return (nodes if len(nodes) == count else [node] * count), len(nodes)
+
+
+def _stated(of_channel: str, of_stream: str, wanted: str | None, unit: str) -> str:
+    """Return the kind that the metadata state; '' where nothing is stated of a column that has a unit of the body's."""
+    if of_channel.strip():
+        return channel_kind(of_channel)
+    usual = channel_kind(of_stream)
+    if usual == "misc" and wanted:
+        usual = channel_kind(wanted)
+    if usual == "misc" and of_stream.strip().casefold() in NO_TYPE:
+        try:
+            return "" if si_unit(unit)[0] == "V" else usual
+        except StreamError:
+            return usual
+    return usual
 
 
 def trigger_channel(channels: Channels) -> str | None:
@@ -124,11 +148,14 @@ def trigger_channel(channels: Channels) -> str | None:
     return names[0] if names else None
 
 
-def _unit(text: str, stated: str | None, kind: str) -> tuple[str, float]:
+def _unit(text: str, stated: str | None, kind: str, *, by_label: bool) -> tuple[str, float]:
     """Take the stream's own unit if it is known, else the config's; other things than electrodes may have none."""
+    if kind == "stim":
+        return "count", 1.0  # a code is no quantity, whatever unit the whole stream states
     try:
         return si_unit(text, kind)
     except StreamError:
-        if kind not in UNIT_OF_KIND and kind not in {"unit", "voxel"} and (stated is None or text.strip()):
+        may = kind not in UNIT_OF_KIND and kind not in {"unit", "voxel"}
+        if may and (by_label or stated is None or text.strip()):
             return "count", 1.0
         return si_unit(stated or text, kind)

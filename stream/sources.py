@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream.errors import SourceError, StreamError
-from stream.metadata import read_channels
+from stream.metadata import NO_TYPE, read_channels
 from stream.units import si_unit
 from stream.windows import Channels
 
@@ -25,7 +25,6 @@ LOOK_S = 1.0  # how long every look-around collects answers; shorter ones miss s
 
 TEXT = 3  # pylsl.cf_string, known here without liblsl
 SAMPLED = {"eeg", "mag", "grad", "ref_meg", "seeg", "ecog", "dbs"}  # kinds that are nothing without a rate
-_NO_TYPE = {"", "signal", "signals", "data", "raw", "timeseries", "unknown"}
 _MARKER_TYPE = re.compile(r"(string|text)?(marker|event|trigger|trg|stim|stimulus|stimuli|annotation)s?(stream)?")
 
 _configured = threading.Lock()
@@ -285,7 +284,7 @@ def _typeless(found: list[Any], selector: StreamSelector) -> Any | None:
     data = [info for info in found if not is_markers(info)]
     if selector.name or selector.source_id or selector.properties or not selector.type or len(data) != 1:
         return None
-    if is_marker_type(selector.type) or data[0].type().strip().casefold() not in _NO_TYPE:
+    if is_marker_type(selector.type) or data[0].type().strip().casefold() not in NO_TYPE:
         return None
     LOG.warning("no stream of type %r; the only data stream is taken for it: %s", selector.type, listed(data))
     return data[0]

@@ -5,6 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stream.errors import StreamError
 
 _PREFIX = {
@@ -22,6 +25,11 @@ _CYRILLIC = str.maketrans("мквнп", "mkvnp")
 _PURE = dict.fromkeys(("count", "counts", "spikes", "adccounts", "bits", "boolean"), "count") | {
     "z": "z", "percent": "percent", "%": "percent",
 }  # fmt: skip
+_OTHER = {
+    "c", "degc", "celsius", "f", "degf", "k", "s", "sec", "seconds", "ms", "us", "ns", "siemens", "usiemens",
+    "microsiemens", "ohm", "ohms", "kohm", "kohms", "ω", "kω", "a", "ma", "ua", "bpm", "mmhg", "db", "g", "mg", "m/s2",
+    "m/s/s", "rad/s", "deg/s", "deg", "lux", "pa", "kpa", "hpa", "hz", "l/min", "l/s", "n", "aru", "m", "mm", "cm",
+}  # fmt: skip
 _KINDS = {
     "eeg", "mag", "grad", "ref_meg", "eog", "ecg", "emg", "resp", "stim", "misc", "voxel", "unit", "seeg", "ecog",
     "dbs", "bio", "hbo", "hbr", "temperature", "gsr",
@@ -32,6 +40,8 @@ _ALIASES = {
     "temp": "temperature", "trig": "stim", "trigger": "stim", "triggers": "stim", "status": "stim", "stimulus": "stim",
     "marker": "stim", "markers": "stim", "event": "stim", "events": "stim", "ieeg": "seeg",
 }  # fmt: skip
+UNKNOWN = "no known unit is stated for"
+"""Begins the warning about units that are not known."""
 UNIT_OF_KIND = {"mag": "T", "grad": "T/m", "ref_meg": "T"} | dict.fromkeys(
     ("eeg", "eog", "ecg", "emg", "seeg", "ecog", "dbs"), "V"
 )
@@ -78,6 +88,52 @@ def si_unit(unit: str, kind: str = "") -> tuple[str, float]:
     )
 
 
+def si_units(
+    names: Sequence[str], kinds: Sequence[str], given: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.float64], list[str]]:
+    """Name the SI units of a file's channels; one that is not known makes plain numbers ('count'), and is said.
+
+    Parameters
+    ----------
+    names, kinds, given : sequence of str
+        One a channel; units as the file writes them. Trigger channels are numbers whatever it writes.
+
+    Returns
+    -------
+    units : tuple of str
+    factors : ndarray, shape (n_channels,)
+        Multiply by these.
+    warnings : list of str
+    """
+    units, factors, unknown = [], [], []
+    for name, kind, text in zip(names, kinds, given, strict=True):
+        try:
+            unit, factor = ("count", 1.0) if kind == "stim" else si_unit(text, kind)
+        except StreamError:
+            unit, factor = "count", 1.0
+            unknown += (
+                [f"{name} ({text!r})" if text else name]
+                if kind in UNIT_OF_KIND or text.strip().casefold() not in {"", "n/a"}
+                else []
+            )
+        units.append(unit)
+        factors.append(factor)
+    said = f"{UNKNOWN} {listed(unknown)}: taken as plain numbers ('count'); state it as source.unit"
+    return tuple(units), np.array(factors), [said] if unknown else []
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Join names for a message; of many, the first ones and how many more."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_no_voltage(unit: str) -> bool:
+    """Return whether a unit is a known one of something else: temperature, conductance, time, pressure, sound ..."""
+    text = re.sub(r"[\s_\[\]().^°]", "", _MICRO.sub("u", unit)).casefold()
+    return bool(text) and (text in _OTHER or _PURE.get(text) == "percent")
+
+
 def channel_kind(text: str) -> str:
     """MNE's name of a channel kind as a device writes it ('EEG', 'MEG', 'EOG', ...); 'misc' where there is none."""
     name = text.strip().lower()
@@ -86,7 +142,7 @@ def channel_kind(text: str) -> str:
 
 
 def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Append numbers to names that occur more than once, as MNE does: 'Cz-0', 'Cz-1'; live and in files.
+    """Give numbers to the names that occur more than once, as MNE does: 'Cz-0', 'Cz-1'; live and in files.
 
     A number that another channel bears already is passed over.
     """
