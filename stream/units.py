@@ -88,6 +88,15 @@ def si_unit(unit: str, kind: str = "") -> tuple[str, float]:
     )
 
 
+def is_known(unit: str, kind: str = "") -> bool:
+    """Return whether `si_unit` knows a unit."""
+    try:
+        si_unit(unit, kind)
+    except StreamError:
+        return False
+    return True
+
+
 def si_units(
     names: Sequence[str], kinds: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.float64], list[str]]:
