@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stream.units import UNIT_OF_KIND, channel_kind, distinct_names
+from stream.units import channel_kind, distinct_names
 
 _PREFIX = re.compile(r"(?:EEG|SEEG|ECOG)[ _:-]+(?=.*[a-z])", re.IGNORECASE)
 """Of EDF's labels ('EEG Fp1-REF'); 'EEG 001', where only a number would be left, keeps it."""
@@ -25,16 +25,15 @@ _BY_NAME = (
     ),
     (
         "misc",
-        re.compile(r"(right|left)?aux.*|audio.*|mic(rophone)?|photo(diode|sensor|cell)?|light.*|ppg.*|plet(h.*)?|s[ap]o|"
-                   r"heartrate|erg"),
+        re.compile(r"(time|sample)?(stamp|count|counter|index|number)s?|time|samples?|packet.*|sequence.*|battery.*|"
+                   r"cq.*|rawcq|(contact|signal)?quality.*|impedance.*|interpolated|acc[xyz]?|accel.*|gyro.*|(right|left)?aux.*|"
+                   r"audio.*|mic(rophone)?|photo(diode|sensor|cell)?|light.*|ppg.*|plet(h.*)?|s[ap]o|heartrate|erg"),
     ),
 )  # fmt: skip
 """What the letters of a label tell, after 'EEG ' and the reference are off; the first that fits."""
 _CTF = re.compile(r"M[LRZ][CFOPT]\d\d(-\d+)?")
 _OPEN = {"", "eeg", "misc"}
 """Kinds that say little: many formats and devices call every channel so."""
-_OVERRULED = {*_OPEN, *UNIT_OF_KIND}
-"""Kinds that a column which is no signal cannot have, whatever the device calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +53,17 @@ class Named:
     warnings: tuple[str, ...] = ()
 
 
-def is_auxiliary(label: str, unit: str = "") -> bool:
-    """Return whether a label names a column that is no signal: time stamps, counters, battery, contact quality, motion.
-
-    Parameters
-    ----------
-    label : str
-    unit : str
-        As the file or stream writes it; 'ACC1' in microvolts is an electrode.
-    """
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", label)]
-    doubtful = not _DOUBTFUL.isdisjoint(words) and (not unit.strip() or not _AXES.isdisjoint(words))
-    return doubtful or any(_AUXILIARY.fullmatch(word) for word in words)
-
-
-def kind_of(label: str, unit: str = "") -> str:
+def kind_of(label: str) -> str:
     """Return the kind that a channel's label tells ('HEOG', 'EKG1-REF', 'STI 014', 'Battery'); '' where it does not."""
     if _CTF.fullmatch(label.strip()):
         return "mag"
     letters = re.sub(r"[^a-z]", "", _short(label).casefold())
     prefix = channel_kind(label.split(maxsplit=1)[0]) if len(label.split()) > 1 else "misc"
     by_name = next((kind for kind, pattern in _BY_NAME if pattern.fullmatch(letters)), "")
-    return by_name or ("misc" if is_auxiliary(label, unit) else "" if prefix == "misc" else prefix)
+    return by_name or ("" if prefix == "misc" else prefix)
 
 
-def named(labels: Sequence[str], stated: Sequence[str], units: Sequence[str] = ()) -> Named:
+def named(labels: Sequence[str], stated: Sequence[str]) -> Named:
     """Name channels and find their kinds.
 
     'EEG Fp1-REF' and 'Fp1.' become 'Fp1'; a name that occurs several times is numbered, see `distinct_names`. A label
@@ -91,10 +76,7 @@ def named(labels: Sequence[str], stated: Sequence[str], units: Sequence[str] = (
     stated : sequence of str
         Kind of each channel as the file or the stream states it; '' where it does not: then it is 'eeg' unless its
         label tells another.
-    units : sequence of str
-        Unit of each channel as the file or the stream writes it; see `is_auxiliary`.
     """
-    units = units or [""] * len(labels)
     labels = [" ".join(label.split()) for label in labels]
     short = [_short(label) for label in labels]
     of_label, of_short = Counter(labels), Counter(short)
@@ -105,10 +87,8 @@ def named(labels: Sequence[str], stated: Sequence[str], units: Sequence[str] = (
     if doubled := sorted(name for name, n in Counter(chosen).items() if n > 1):
         warnings.append(f"channels of the same name are numbered: {', '.join(doubled)}")
     kinds, renamed = [], []
-    for name, label, kind, unit in zip(names, labels, stated, units, strict=True):
-        by_label = kind_of(label, unit) if kind in _OPEN else ""
-        if kind in _OVERRULED and is_auxiliary(label, unit):
-            by_label = kind_of(label, unit) if kind in _OPEN else "misc"
+    for name, label, kind in zip(names, labels, stated, strict=True):
+        by_label = kind_of(label) if kind in _OPEN else ""
         kinds.append(by_label or kind or "eeg")
         renamed += [f"{name} ({by_label})"] if kind == "eeg" and kinds[-1] != "eeg" else []
     if renamed:
