@@ -1,7 +1,7 @@
 """Names and kinds of channels by their labels."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.channel_names import kind_of, named
@@ -9,6 +9,7 @@ from stream.channel_names import kind_of, named
 ELECTRODES = ("Fp1", "AFz", "T7", "C3", "Cz", "M1", "A2", "O2", "POz", "FCC1h", "E17", "LA1")
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(ELECTRODES),
     st.sampled_from(["", "EEG ", "eeg ", "EEG  ", "EEG_", "EEG-", "EEG:"]),
@@ -56,6 +57,7 @@ def test_channels_that_differ_by_their_reference_alone() -> None:
     assert named(["EEG Fp1-REF", "EEG Fp1-LE", "EEG Cz-REF"], [""] * 3).names == ("EEG Fp1-REF", "EEG Fp1-LE", "Cz")
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["Cz", "Cz.", "EEG Cz-REF", "Pz", "Cz-0", "Cz-1", "", "EEG"]), max_size=12))
 def test_no_two_channels_bear_one_name(labels: list[str]) -> None:
     """Names are distinct, whatever a file calls its channels, and doubled ones are said."""
@@ -64,6 +66,7 @@ def test_no_two_channels_bear_one_name(labels: list[str]) -> None:
     assert bool(found.warnings) == (len(set(labels)) < len(labels))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_label(label: str) -> None:
     """No label is too strange."""

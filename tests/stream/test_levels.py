@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.levels import PLAUSIBLE, implausible, levels, unlikely
@@ -11,6 +11,7 @@ from stream.windows import Channels
 RNG = np.random.default_rng(0)
 
 
+@settings(deadline=None)
 @given(st.floats(-1.0, 1.0), st.floats(1e-6, 1e-3), st.integers(0, 4), st.sampled_from([0.0, 100.0, 250.0]))
 def test_an_offset_and_an_artefact_are_no_level(offset: float, spread: float, artefacts: int, sfreq: float) -> None:
     """Whatever the offset of an amplifier's input, and whatever a few seconds hold, the level is the signal's."""

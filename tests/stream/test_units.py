@@ -1,7 +1,7 @@
 """Units and kinds as devices write them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import StreamError
@@ -58,6 +58,7 @@ SPELLED = {
 }
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(list(SPELLED)),
     st.data(),
