@@ -40,6 +40,14 @@ def test_meg_is_no_muse(tmp_path: Path) -> None:
     assert any("rms" in line for line in in_unit(recording, "fT").warnings)
 
 
+def test_a_table_of_something_else(tmp_path: Path) -> None:
+    """Columns that are no electrodes and in no volts are not called EEG; numbered channels are."""
+    recording = written(tmp_path, "time,x,pupil (mm),ch1", NOISE, NOISE, NOISE)
+    assert recording.streams[0].channels.kinds == ("misc", "misc", "eeg")
+    recording = written(tmp_path, "time,x,pupil (mm)", NOISE, NOISE)
+    assert (recording.streams[0].type, recording.description) == ("misc", "misc recording")
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["timestamps", "Timestamp", "time", "Time (s)", "time [sec]"]),
