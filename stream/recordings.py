@@ -208,7 +208,9 @@ def read(where: "Path | BidsRun") -> Recording:
         raise
     except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecordingError(f"{path}: cannot be read ({reason})") from error
+        raise RecordingError(
+            f"{path}: cannot be read; it may be cut short, still being written, or damaged ({reason})"
+        ) from error
     for line in recording.warnings:
         logger.warning("%s: %s", path, line)
     return recording
@@ -313,11 +315,12 @@ def _stored_event(event: Event) -> list[Any]:
 
 def _events(rows: Sequence[Sequence[Any]]) -> tuple[Event, ...]:
     """Make events of the rows of a header; older files hold time, label and code alone."""
-    return tuple(
-        Event(float(time), str(label), code, *map(str, rest[:1]), *(tuple((str(a), str(b)) for a, b in columns)
-        for columns in rest[1:2]))
-        for time, label, code, *rest in rows
-    )  # fmt: skip
+    events = []
+    for row in rows:
+        time, label, code, stream, columns = row if len(row) > 3 else (*row, "", ())
+        pairs = tuple((str(name), str(text)) for name, text in columns)
+        events.append(Event(float(time), str(label), code, str(stream), pairs))
+    return tuple(events)
 
 
 def _channels(stream: dict[str, Any]) -> Channels:

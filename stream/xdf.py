@@ -74,13 +74,22 @@ def read_xdf(path: Path) -> Recording:
     )  # fmt: skip
 
 
+class _Collector(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @contextmanager
 def _said_by_pyxdf(warnings: list[str]) -> Iterator[None]:
     """Take what pyxdf says in its log of broken chunks as warnings."""
     log = logging.getLogger("pyxdf.pyxdf")
-    handler = logging.Handler(logging.WARNING)
-    records: list[logging.LogRecord] = []
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler = _Collector(logging.WARNING)
     log.addHandler(handler)
     propagated, log.propagate = log.propagate, False
     try:
@@ -88,7 +97,7 @@ def _said_by_pyxdf(warnings: list[str]) -> Iterator[None]:
     finally:
         log.propagate = propagated
         log.removeHandler(handler)
-        lines = dict.fromkeys(" ".join(record.getMessage().split()) for record in records)
+        lines = dict.fromkeys(" ".join(record.getMessage().split()) for record in handler.records)
         # It says so of every file whose stamps it is not asked to smooth.
         warnings += [f"pyxdf: {line}" for line in lines if "Segments and clock-segments differ" not in line]
 
@@ -282,7 +291,7 @@ def _completed(text: bytes, number: int, warnings: list[str]) -> bytes | None:
         node = info.find(key)
         node = ET.SubElement(info, key) if node is None else node
         node.text = value
-    return ET.tostring(info, encoding="utf-8")
+    return bytes(ET.tostring(info, encoding="utf-8"))
 
 
 def _xml(text: bytes) -> ET.Element | None:
