@@ -360,7 +360,7 @@ def windows_of(
     extras = [Extra(of, each.channels, each.sfreq, spec) for of, each, spec in zip(names, others, extra, strict=True)]
     ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
     if window.mode != "sliding":
-        selectors = source.marker_selectors if isinstance(source, SourceSpec) else ()
+        selectors = source.markers if isinstance(source, SourceSpec) else ()
         # Trigger channels that were not chosen in reading count where the config names them.
         events = (*recording.events, *recording.other_events) if selectors else recording.events
         for event in selected(events, selectors, own):

@@ -71,6 +71,9 @@ class MarkerReader(StreamReader):
                 raise SourceError(str(error)) from None
         self._counted, self._columns = self.bad, columns
 
+    def _ended(self) -> bool:
+        return self._receiver.ended()
+
     def _pump(self) -> None:
         assert isinstance(self._inlet, MarkerInlet)
         rows, times = self._inlet.pull()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from stream.sources import load_lsl
 from stream.windows import Window
 from tests.stream.amp import Amp, markers, outlet
 from tests.stream.conftest import wait_for
+from tests.stream.test_lsl import made
 
 WINDOW = WindowSpec(tmin=0.0, tmax=0.1)
 SLIDING = WindowSpec(mode="sliding", tmin=0.0, tmax=0.1, step=0.1)
@@ -329,3 +330,33 @@ def test_the_true_rate_of_the_config_rules(name: str) -> None:
             assert ingest.stats().lost == 0
         assert ingest.sfreq == 200.0
         assert all(window.data.shape[1] == 20 for window in got)
+
+
+def test_streams_of_one_device_are_no_twins(name: str) -> None:
+    """A headset whose EEG, ACC and PPG streams bear one source id is read; it has one stream of each type."""
+    got: list[Window] = []
+    others = [outlet(name, kind, source_id=name) for kind in ("ACC", "PPG")]
+    with Amp(outlet(name)), reading(SourceSpec(name=name, type="EEG"), got, SLIDING) as ingest:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 2.5:  # as long as a twin takes to be named
+            assert ingest.stats().problems == []
+            time.sleep(0.1)
+        assert got
+    del others
+
+
+def test_the_end_of_a_replay_is_no_loss_of_its_markers(
+    play: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When a replay has sent all it announced, its markers may go too, without a warning or a problem."""
+    caplog.set_level(logging.INFO)
+    stream_name = f"t-{uuid.uuid4().hex}"
+    got: list[Window] = []
+    process = play(made(stream_name, seconds=3.0))
+    with reading(SourceSpec(name=stream_name, timeout_s=30), got) as ingest:
+        wait_for(lambda: process.poll() is not None, 40)
+        wait_for(lambda: logged(caplog, f"marker stream {stream_name}-markers has ended"))
+        wait_for(lambda: logged(caplog, f"stream {stream_name} has ended"))
+        assert ingest.stats().problems == []
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert got
