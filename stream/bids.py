@@ -16,10 +16,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from stream.errors import RecordingError
+from stream.events import Event
 from stream.formats import from_raw
+from stream.marks import is_mark
 from stream.nifti import read_volumes
-from stream.recordings import Recording
-from stream.tables import read_events, read_rows, read_units
+from stream.recordings import BadStretch, Recording
+from stream.tables import EMPTY, read_events, read_rows, read_units
 
 LOG = logging.getLogger(__name__)
 FORMATS = {
@@ -104,11 +106,26 @@ def read_run(wanted: BidsRun) -> Recording:
     events = read_events(tables[-1], wanted.label) if tables else ()
     if not tables:
         LOG.warning("%s has no events.tsv: it is read without events", path.name)
-    bold = _name(path).suffix == "bold"
-    recording = _read_bold(path, root, wanted.mask) if bold else _read_raw(path, root)
+    marks = tuple(event for event in events if is_mark(event.label))
+    events = tuple(event for event in events if event not in marks)
+    if _name(path).suffix == "bold":
+        recording = _marked(_read_bold(path, root, wanted.mask), marks, tables[-1:])
+    else:
+        recording = _read_raw(path, root, events)
     stated = str(_json(root / "dataset_description.json").get("Name", ""))
     data_set = root.name if stated.strip("[] ").lower() in {"", "unspecified"} else stated  # as mne-bids leaves it
     return replace(recording, events=events, description=f"{recording.streams[0].type} of {data_set}")
+
+
+def _marked(recording: Recording, marks: tuple[Event, ...], tables: list[Path]) -> Recording:
+    """Make bad stretches of a run's marks, as long as its table says."""
+    rows = [row for table in tables for row in read_rows(table, ("onset",))]
+    lengths = {row["onset"]: row.get("duration", "n/a") for row in rows}
+    bad = []
+    for mark in marks:
+        length = next((text for onset, text in lengths.items() if onset not in EMPTY and float(onset) == mark.time), "")
+        bad.append(BadStretch(mark.time, 0.0 if length in EMPTY else float(length), mark.label))
+    return replace(recording, streams=tuple(replace(stream, bad=tuple(bad)) for stream in recording.streams))
 
 
 def root_of(path: Path) -> Path | None:
@@ -205,7 +222,7 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_raw(path: Path, root: Path) -> Recording:
+def _read_raw(path: Path, root: Path, events: tuple[Event, ...]) -> Recording:
     import mne_bids
 
     place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error").update(root=root)
@@ -216,7 +233,8 @@ def _read_raw(path: Path, root: Path) -> Recording:
     reference = str(sidecar.get("EEGReference") or sidecar.get("iEEGReference") or "")
     return from_raw(
         raw, path,
-        units=read_units(tables[-1]) if tables else None, reference=reference.replace("n/a", ""), typed=bool(tables),
+        units=read_units(tables[-1]) if tables else None, reference=reference.replace("n/a", ""),
+        typed=bool(tables), events=events,
     )  # fmt: skip
 
 

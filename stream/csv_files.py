@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.channel_names import Named, kind_of, named
+from stream.channel_names import Named, is_electrode, kind_of, named
 from stream.errors import RecordingError
 from stream.events import Event, event_of
 from stream.levels import unlikely
 from stream.recordings import TYPE_OF_KIND, RecordedStream, Recording
 from stream.triggers import Triggers
-from stream.units import si_units
+from stream.units import is_known, si_unit, si_units
 from stream.windows import Channels
 
 MUSE_SFREQ = 256.0
@@ -156,11 +156,18 @@ def _channels(
     parted = [_UNIT.fullmatch(header[i]) for i in data]
     labels = [match[1] if match else header[i] for i, match in zip(data, parted, strict=True)]
     given = [(match[2] or match[3] or "") if match else "" for match in parted]
-    said = named(labels, ["mag" if text.strip().endswith("T") else "" for text in given])
+    said = named(labels, [_stated(label, text) for label, text in zip(labels, given, strict=True)])
     problems += said.warnings
     units, factors, unknown = si_units(said.names, said.kinds, given)
     problems += [f"{line}, or behind the name in the header ('Fz (uV)')" for line in unknown]
     return said, units, factors, tuple(given) if any(given) else ()
+
+
+def _stated(label: str, unit: str) -> str:
+    """Return the kind of a column that its unit tells; one that is in no volts and no electrode is 'misc'."""
+    if is_known(unit) and si_unit(unit)[0] in {"V", "T"}:
+        return "mag" if si_unit(unit)[0] == "T" else ""
+    return "" if is_electrode(label) else "misc"
 
 
 def _events(table: _Table, columns: Sequence[int], times: NDArray[np.float64], *, muse: bool) -> tuple[Event, ...]:

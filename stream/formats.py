@@ -1,7 +1,6 @@
 """Recordings that mne reads (FIF, EDF, BDF, BrainVision, EEGLAB): kinds, units and times as the files mean them."""
 
 import logging
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,47 +10,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.channel_names import Named, named
-from stream.edf import EdfFile, read_edf
-from stream.errors import StreamError
+from stream.edf import EdfFile
 from stream.events import Event, event_of
 from stream.levels import unlikely
 from stream.markers import STATUS_BITS, triggers_of
-from stream.marks import sort_marks, with_triggers
-from stream.montage import montage_of_raw
+from stream.marks import Marks, sort_marks, with_triggers
+from stream.mne_channels import RawFile, raw_channels, raw_file
 from stream.recordings import TYPE_OF_KIND, BadStretch, RecordedStream, Recording
 from stream.triggers import Triggers
-from stream.units import UNIT_OF_KIND, UNKNOWN, is_no_voltage, listed, si_unit, si_units
+from stream.units import UNIT_OF_KIND, UNKNOWN, is_known, listed, si_unit
 from stream.windows import Channels
 
 logger = logging.getLogger(__name__)
-_MNE_SCALES = {
-    "EDF": {"\u03bcV": 1e-6, "\u00b5V": 1e-6, "\x83\xcaV": 1e-6, "uV": 1e-6, "mV": 1e-3},
-    "BrainVision": {"µV": 1e-6, "uV": 1e-6, "mV": 1e-3, "nV": 1e-9, "µS": 1e-6, "uS": 1e-6},
-    "EEGLAB": {"µV": 1e-6},
-}
-"""What mne 1.13 multiplies by, by a header's unit; by 1 where it is not listed."""
-_FIFF_UNITS = {107: "V", 112: "T", 201: "T/m"}
 _FEW = 4
 """A channel that is a trigger channel by its name alone changes at fewer than one sample of so many."""
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """What is known of a file beside what mne made of it.
+class _Found:
+    """Events of the trigger channels that were chosen and of the others, and what there is to say of it."""
 
-    Attributes
-    ----------
-    form : str
-        'EDF' (BDF too), 'BrainVision', 'EEGLAB' or ''.
-    units : tuple of str
-        As the header writes them; microvolts for EEGLAB, whose files have none; empty for FIF, which is in SI.
-    edf : EdfFile or None
-    """
-
-    form: str
-    units: tuple[str, ...]
-    edf: EdfFile | None
+    events: tuple[Event, ...]
+    others: tuple[Event, ...]
+    warnings: tuple[str, ...]
 
 
 def read_mne(path: Path) -> Recording:
@@ -73,6 +54,7 @@ def from_raw(
     units: Mapping[str, str] | None = None,
     reference: str = "",
     typed: bool = False,
+    events: tuple[Event, ...] | None = None,
     said: Sequence[str] = (),
 ) -> Recording:
     """Make a recording of what mne has read.
@@ -88,23 +70,20 @@ def from_raw(
         What EEG was recorded against.
     typed : bool
         Channel types were stated beside the file (BIDS), not made up by mne.
+    events : tuple of Event, optional
+        Of a table beside the file (BIDS), which then has made the annotations too: these mark bad stretches only, and
+        triggers are `Recording.other_events`.
     said : sequence of str
         mne's warnings.
     """
     sfreq = float(raw.info["sfreq"])
-    file = _file(raw, path)
-    channels, factors, given, problems = _channels(raw, file, units or {}, typed=typed, reference=reference)
+    file = raw_file(raw, path)
+    channels, factors, given, problems = raw_channels(raw, file, units or {}, typed=typed, reference=reference)
     times = file.edf.times(raw.n_times, sfreq) if file.edf else np.arange(raw.n_times) / sfreq
     values = raw.get_data() * factors[:, None]
-    sorted_marks = sort_marks(_annotations(raw, file, times, sfreq, typed=typed))
+    edf = file.edf if events is None else None
+    marks = sort_marks(_annotations(raw, edf, times, sfreq))
     triggers = _triggers(raw, channels, values, times, file)
-    events = with_triggers(sorted_marks.events, triggers.events, max(1.5 / sfreq, 0.002))
-    if sorted_marks.events and triggers.events:
-        same = len(sorted_marks.events) + len(triggers.events) - len(events)
-        problems.append(
-            f"{len(sorted_marks.events)} annotations and {len(triggers.events)} triggers of "
-            f"{listed(sorted({event.stream for event in triggers.events}))} are read; {same} of them tell the same"
-        )
     keep = [i for i, kind in enumerate(channels.kinds) if kind != "stim"] or list(range(len(channels)))
     kept = channels.subset(keep)
     data = np.ascontiguousarray(values[keep].T, dtype=np.float32)
@@ -112,125 +91,46 @@ def from_raw(
     kind = next((TYPE_OF_KIND[kind] for kind in kept.kinds if kind in TYPE_OF_KIND), "misc")
     stream = RecordedStream(
         path.name, kind, f"replay-{path.name}", kept, sfreq, times, data,
-        bad=tuple(sorted([*sorted_marks.bad, *fill], key=lambda stretch: stretch.start)),
+        bad=tuple(sorted([*marks.bad, *fill], key=lambda stretch: stretch.start)),
         units_given=() if file.form == "EEGLAB" else tuple(given[i] for i in keep),
     )  # fmt: skip
     if fill:
         problems.append(f"the last {fill[0].length:.3g} s hold one value in each channel: the last record's fill, bad")
-    if not events:
-        problems.append("no events: the file holds no annotation of one, and no trigger")
-    holes = np.diff(times) > 1.5 / sfreq
-    if holes.any():
-        problems.append(f"{int(holes.sum())} holes between the records, {np.diff(times)[holes].sum():.6g} s in all")
+    holes = np.diff(times)[np.diff(times) > 1.5 / sfreq]
+    if len(holes):
+        problems.append(f"{len(holes)} holes between the records, {holes.sum() - len(holes) / sfreq:.6g} s in all")
+    if events is None:
+        events, others = _both(marks, triggers, sfreq, problems), triggers.others
+    else:
+        others = (*triggers.events, *triggers.others)
     date = raw.info["meas_date"]
     begun = date and date.timestamp() + raw.first_time + (file.edf.offset if file.edf else 0.0)
-    told = (*_plain(said), *problems, *sorted_marks.warnings, *triggers.warnings, *unlikely(kept, data, sfreq))
-    return Recording(
-        path.name, str(raw.info["description"] or f"{kind} recording"), (stream,), events, begun,
-        warnings=told, other_events=triggers.others,
-    )  # fmt: skip
+    told = (*_plain(said), *problems, *marks.warnings, *unlikely(kept, data, sfreq))
+    description = str(raw.info["description"] or f"{kind} recording")
+    return Recording(path.name, description, (stream,), events, begun, warnings=told, other_events=others)
 
 
-def _file(raw: Any, path: Path) -> _File:
-    name = raw.__class__.__name__
-    if name in {"RawEDF", "RawBDF"}:
-        edf = read_edf(path)
-        return _File("EDF", edf.units if len(edf.units) == len(raw.ch_names) else (), edf)
-    if name == "RawBrainVision":
-        return _File("BrainVision", _brainvision_units(path, len(raw.ch_names)), None)
-    if name == "RawEEGLAB":
-        return _File("EEGLAB", ("µV",) * len(raw.ch_names), None)
-    return _File("", (), None)
-
-
-def _brainvision_units(path: Path, n: int) -> tuple[str, ...]:
-    """Read the units as the header writes them: microvolts where it does not."""
-    content = path.read_bytes()
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    section = re.search(r"^\[Channel Infos\]\s*$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL | re.IGNORECASE)
-    found = re.findall(r"^Ch(\d+)=(.*?)\s*$", section[1] if section else "", re.MULTILINE | re.IGNORECASE)
-    fields = {int(number): entry.split(",") for number, entry in found}
-    return tuple((fields.get(i + 1, []) + [""] * 4)[3].strip() or "µV" for i in range(n))
-
-
-def _channels(
-    raw: Any, file: _File, stated: Mapping[str, str], *, typed: bool, reference: str
-) -> tuple[Channels, NDArray[np.float64], list[str], list[str]]:
-    """Name the channels, and find the factors that take mne's numbers to their units.
-
-    Returns
-    -------
-    channels : Channels
-    factors : ndarray, shape (n_channels,)
-    given : list of str
-        Units as the file writes them.
-    problems : list of str
-    """
-    types = raw.get_channel_types()
-    given = list(file.units) or [_FIFF_UNITS.get(int(one["unit"]), "") for one in raw.info["chs"]]
-    # mne makes up types of these forms: eeg, and misc without a place or with a unit that it does not know.
-    made_up = {"EDF": {"eeg", "misc"}, "BrainVision": {"eeg", "misc"}, "EEGLAB": {"eeg"}}.get(file.form, set())
-    kinds = ["" if kind in made_up and not typed else kind for kind in types]
-    kinds = ["misc" if not kind and is_no_voltage(text) else kind for kind, text in zip(kinds, given, strict=True)]
-    said = named(raw.ch_names, kinds)
-    problems = list(said.warnings)
-    si, factors, unknown = _units(raw, file, types, said, given, stated)
-    problems += unknown
-    slow = [
-        f"{name} ({rate:g} Hz)"
-        for name, rate in zip(said.names, file.edf.rates if file.edf else (), strict=False)
-        if rate < raw.info["sfreq"] - 1e-6
-    ]
-    if slow:
-        problems.append(f"recorded at lower rates, and resampled to {raw.info['sfreq']:g} Hz: {listed(slow)}")
-    montage = montage_of_raw(raw, reference)
-    names = dict(zip(raw.ch_names, said.names, strict=True))
-    montage = replace(montage, bads=tuple(names[name] for name in montage.bads))
-    return Channels(said.names, said.kinds, si, montage), factors, given, problems
-
-
-def _units(
-    raw: Any, file: _File, types: Sequence[str], said: Named, given: Sequence[str], stated: Mapping[str, str]
-) -> tuple[tuple[str, ...], NDArray[np.float64], list[str]]:
-    """Name SI units, and find the factors from mne's numbers; what the header writes decides, then what is stated."""
-    if not file.units:
-        si = tuple(
-            UNIT_OF_KIND.get(kind, "count") if kind == had or text == UNIT_OF_KIND.get(kind) else "count"
-            for kind, had, text in zip(said.kinds, types, given, strict=True)
+def _both(marks: Marks, triggers: _Found, sfreq: float, problems: list[str]) -> tuple[Event, ...]:
+    """Put the events of annotations and of trigger channels together, and say so."""
+    events = with_triggers(marks.events, triggers.events, max(1.5 / sfreq, 0.002))
+    problems += triggers.warnings
+    if marks.events and triggers.events:
+        same = len(marks.events) + len(triggers.events) - len(events)
+        problems.append(
+            f"{len(marks.events)} annotations and {len(triggers.events)} triggers of "
+            f"{listed(sorted({event.stream for event in triggers.events}))} are read; {same} of them tell the same"
         )
-        known = ["" if unit == "count" else unit for unit in si]
-        return si, np.ones(len(si)), si_units(said.names, said.kinds, known)[2]
-    texts = [
-        text if _is_known(text, kind) else stated.get(name, text)
-        for name, text, kind in zip(raw.ch_names, given, said.kinds, strict=True)
-    ]
-    si, factors, unknown = si_units(said.names, said.kinds, texts)
-    # Back to the numbers as the header means them, then to SI by our own rule.
-    scales = _MNE_SCALES[file.form]
-    by_mne = [
-        1.0 if had == "stim" and file.form == "EDF" else scales.get(text, 1.0)
-        for had, text in zip(types, given, strict=True)
-    ]
-    return si, factors / np.array(by_mne), unknown
-
-
-def _is_known(unit: str, kind: str) -> bool:
-    try:
-        si_unit(unit, kind)
-    except StreamError:
-        return False
-    return True
+    if not events:
+        problems.append("no events: the file holds no annotation of one, and no trigger")
+    return events
 
 
 def _annotations(
-    raw: Any, file: _File, times: NDArray[np.float64], sfreq: float, *, typed: bool
+    raw: Any, edf: EdfFile | None, times: NDArray[np.float64], sfreq: float
 ) -> list[tuple[float, float, str | bytes]]:
     """List annotations, each on its sample where it falls on one."""
-    if file.edf and not typed:
-        found = [(mark.onset, mark.duration, mark.text) for mark in file.edf.marks]
+    if edf:
+        found = [(mark.onset, mark.duration, mark.text) for mark in edf.marks]
         labels = {name.encode() for name in raw.ch_names}
         # 'text@@channel' is of one channel alone.
         found = [
@@ -255,15 +155,8 @@ def _on_sample(time: float, times: NDArray[np.float64], sfreq: float) -> float:
     return float(times[near]) if near is not None and abs(times[near] - time) <= 0.5001 / sfreq else time
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    events: tuple[Event, ...]
-    others: tuple[Event, ...]
-    warnings: tuple[str, ...]
-
-
 def _triggers(
-    raw: Any, channels: Channels, values: NDArray[np.float64], times: NDArray[np.float64], file: _File
+    raw: Any, channels: Channels, values: NDArray[np.float64], times: NDArray[np.float64], file: RawFile
 ) -> _Found:
     """Find the steps of the trigger channels, of those that mne would take."""
     told = [i for i, kind in enumerate(channels.kinds) if kind == "stim"]
@@ -304,7 +197,7 @@ def _chosen(by_channel: Mapping[str, tuple[Event, ...]], problems: list[str]) ->
     return _Found(tuple(sorted(events, key=key)), tuple(sorted(others, key=key)), tuple(problems))
 
 
-def _fill(data: NDArray[np.float32], file: _File, sfreq: float, times: NDArray[np.float64]) -> list[BadStretch]:
+def _fill(data: NDArray[np.float32], file: RawFile, sfreq: float, times: NDArray[np.float64]) -> list[BadStretch]:
     """Find the end of the last EDF record where nothing was recorded: every channel keeps one value."""
     if not file.edf or not len(data):
         return []
@@ -338,7 +231,7 @@ def in_unit(recording: Recording, unit: str | None) -> Recording:
     """
     if unit is None:
         return recording
-    if not any(_is_known(unit, kind) for kind in ("eeg", "mag", "grad")):
+    if not any(is_known(unit, kind) for kind in ("eeg", "mag", "grad")):
         si_unit(unit)
     streams = tuple(_in_unit(stream, unit) for stream in recording.streams)
     told = tuple(line for line in recording.warnings if UNKNOWN not in line)

@@ -38,7 +38,7 @@ class Marks:
 
 def is_mark(text: str) -> bool:
     """Return whether an annotation marks a bad stretch or a joint, and so is no event."""
-    text = text.strip()
+    text = _TYPE.sub("", text.strip(), count=1)
     return bool(_BAD.match(text) or _JOINT.fullmatch(text))
 
 
@@ -61,15 +61,17 @@ def sort_marks(annotations: Iterable[tuple[float, float, str | bytes]], begin: f
         event = event_of(time, text.strip())
         if event is None or not event.label:
             continue
-        if _JOINT.fullmatch(event.label) or (_BAD.match(event.label) and not length > 0):
-            bad += [BadStretch(time, 0.0, event.label)] if time > begin else []
-            cut += [length] if length > 0 and event.label.lower() == "boundary" else []
-        elif _BAD.match(event.label):
-            bad.append(BadStretch(time, length, event.label))
+        name = _TYPE.sub("", event.label, count=1)
+        if _JOINT.fullmatch(name) or (_BAD.match(name) and not length > 0):
+            bad += [BadStretch(time, 0.0, name)] if time > begin else []
+            cut += [length] if length > 0 and name.lower() == "boundary" else []
+        elif _BAD.match(name):
+            bad.append(BadStretch(time, length, name))
         elif _ANALYZER.fullmatch(event.label):
             left += 1
         else:
             events.append(event)
+    bad = sorted(dict.fromkeys(bad), key=lambda stretch: stretch.start)  # mne may say one twice
     warnings = []
     if bad:
         labels = sorted({stretch.label for stretch in bad})
@@ -78,7 +80,6 @@ def sort_marks(annotations: Iterable[tuple[float, float, str | bytes]], begin: f
         warnings.append(f"{sum(cut):.3g} s were cut out at {len(cut)} boundaries; times go on as the file counts them")
     if left:
         warnings.append(f"{left} marks of BrainVision itself ('Time 0', 'SyncStatus' ...) are no events")
-    bad.sort(key=lambda stretch: stretch.start)
     return Marks(_without_types(events), tuple(bad), tuple(warnings))
 
 

@@ -7,6 +7,7 @@ import struct
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,6 @@ from stream.units import channel_kind, listed, number_name, si_units
 from stream.windows import Channels
 from stream.xdf_writer import BOUNDARY_UUID, CLOCK_OFFSET, FILE_HEADER, SAMPLES, STREAM_FOOTER, STREAM_HEADER
 
-logger = logging.getLogger(__name__)
 _FORMATS = {"float32", "double64", "string", "int8", "int16", "int32", "int64"}
 _SIZES = {1: "<B", 4: "<I", 8: "<Q"}
 
@@ -37,10 +37,10 @@ def read_xdf(path: Path) -> Recording:
     import pyxdf
 
     whole = _whole(path)
-    # pyxdf tells in its log of what it skips; we tell it as warnings.
-    # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
-    found, header = pyxdf.load_xdf(io.BytesIO(whole.content), dejitter_timestamps=False, verbose=False)
     warnings = whole.warnings
+    with _said_by_pyxdf(warnings):
+        # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
+        found, header = pyxdf.load_xdf(io.BytesIO(whole.content), dejitter_timestamps=False, verbose=False)
     for entry in found:
         _drop_not_finite(entry, warnings)
     empty = [_text(entry["info"], "name") for entry in found if not len(entry["time_stamps"])]
@@ -72,6 +72,25 @@ def read_xdf(path: Path) -> Recording:
         path.name, f"{kind} recording", tuple(streams), _in_order(events or columns), _date(header), start,
         tuple(warnings), _in_order(columns if events else []),
     )  # fmt: skip
+
+
+@contextmanager
+def _said_by_pyxdf(warnings: list[str]) -> Iterator[None]:
+    """Take what pyxdf says in its log of broken chunks as warnings."""
+    log = logging.getLogger("pyxdf.pyxdf")
+    handler = logging.Handler(logging.WARNING)
+    records: list[logging.LogRecord] = []
+    handler.emit = records.append  # type: ignore[method-assign]
+    log.addHandler(handler)
+    propagated, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.propagate = propagated
+        log.removeHandler(handler)
+        lines = dict.fromkeys(" ".join(record.getMessage().split()) for record in records)
+        # It says so of every file whose stamps it is not asked to smooth.
+        warnings += [f"pyxdf: {line}" for line in lines if "Segments and clock-segments differ" not in line]
 
 
 def _in_order(events: list[Event]) -> tuple[Event, ...]:

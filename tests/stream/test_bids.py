@@ -68,6 +68,21 @@ def test_eeg_run(tmp_path: Path, fmt: str) -> None:
     assert recording.events == (Event(0.5, "face1"), Event(2.0, "house2"))
 
 
+@pytest.mark.parametrize("fmt", ["BrainVision", "EDF"])
+def test_marks_of_a_run_are_no_events(tmp_path: Path, fmt: str) -> None:
+    """Bad stretches and joints in events.tsv are marked in the data, as long as the table says, and are no events."""
+    write(tmp_path, "01", "01", made(), fmt=fmt)
+    table = next(tmp_path.rglob("*_events.tsv"))
+    table.write_text(
+        "onset\tduration\ttrial_type\n0.5\t0.1\tface1\n1.0\t0.5\tBAD_blink\n2.0\t0.1\thouse2\n3.0\t0\tboundary\n"
+    )
+    recording = read(BidsRun(bids=tmp_path, subject="01"))
+    assert [event.label for event in recording.events] == ["face1", "house2"]
+    assert [(one.start, one.length, one.label) for one in recording.streams[0].bad] == [
+        (1.0, 0.5, "BAD_blink"), (3.0, 0.0, "boundary"),
+    ]  # fmt: skip
+
+
 def test_meg_run(tmp_path: Path) -> None:
     """A FIF of magnetometers comes in tesla, under its own name."""
     raw = made(kinds=("mag", "mag", "eog"))
