@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import pytest
 
 from stream.errors import SourceError
 from stream.filters import FilterSpec
-from stream.ingest import WindowSpec
+from stream.ingest import WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec, StreamSelector
+from stream.markers import MarkerColumns
 from stream.sources import load_lsl
 from stream.windows import Window
 from tests.stream.amp import Amp, markers, outlet
@@ -175,7 +177,7 @@ STALLED = """
 import logging, sys, time
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 from stream.filters import FilterSpec
-from stream.ingest import WindowSpec
+from stream.ingest import WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec
 spec = WindowSpec(mode="sliding", tmin=0, tmax=0.1, step=0.1)
 ingest = LiveIngest(SourceSpec(name=sys.argv[1]), spec, FilterSpec(), lambda window: None)
@@ -360,3 +362,22 @@ def test_the_end_of_a_replay_is_no_loss_of_its_markers(
         assert ingest.stats().problems == []
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert got
+
+
+@pytest.mark.parametrize("column", [None, "picture"])
+def test_columns_survive_a_replay(play: Callable[..., Any], column: str | None) -> None:
+    """Markers of two columns are replayed as two columns: live, too, the config chooses among them."""
+    stream_name = f"t-{uuid.uuid4().hex}"
+    recording = made(stream_name, seconds=3.0)
+    rows = [("stim", f"p{i}") for i in range(len(recording.events))]
+    times = np.array([event.time for event in recording.events])
+    events = tuple(MarkerColumns("keys", ("type", "picture")).feed(rows, times))
+    recording = replace(recording, events=events)
+    spec = SourceSpec.model_validate({"name": stream_name, "timeout_s": 30, "markers": {"column": column}})
+    want = list(windows_of(recording, WINDOW, FilterSpec(), spec))
+    got: list[Window] = []
+    play(recording)
+    with reading(spec, got):
+        wait_for(lambda: len(got) == len(want), 40)
+    assert [window.id for window in got] == [window.id for window in want]
+    assert label(got[0]) == ("p0" if column else "stim/p0")
