@@ -81,16 +81,20 @@ def selected(events: Sequence[Event], selectors: Sequence[MarkerSelector], sourc
         if selector.channel is not None and selector.channel not in names:
             chosen += _onsets(source, selector.channel)
             continue
-        name = selector.channel or _named(names, selector, source.name, anonymous=bool(chosen))
+        name = selector.channel or _named(names, selector, source, anonymous=bool(chosen))
         of_stream = [event for event in events if name and event.stream == name]
         chosen += [one for event in of_stream if (one := in_column(event, selector.column))]
     return sorted(chosen, key=lambda event: event.time)
 
 
-def _named(names: Sequence[str], selector: MarkerSelector, source: str, *, anonymous: bool) -> str | None:
+def _named(names: Sequence[str], selector: MarkerSelector, source: "RecordedStream", *, anonymous: bool) -> str | None:
     """Name the one marker stream that a selector means; None where the events bear no names."""
     if not selector.names_stream:
-        return own_markers(names, source)
+        # Live, too, a trigger channel counts only where there is no marker stream.
+        streams = [name for name in names if name not in source.channels.names]
+        if not streams and len(names) > 1:
+            return trigger_channel(source.channels)
+        return own_markers(streams or names, source.name)
     # A file keeps the names of its marker streams, not their types and ids.
     matching = [name for name in names if selector.name in {None, name}]
     if len(matching) == 1 or (not matching and anonymous):
@@ -105,7 +109,7 @@ def _onsets(source: "RecordedStream", channel: str) -> list[Event]:
     """Make events of the onsets in a channel of a recorded stream."""
     place = channel_place(source.channels, channel, source.name)
     onsets = triggers_of(channel).feed(source.data[:, place])
-    return [event for at, code in onsets if (event := event_of(float(source.times[at]), code, channel))]
+    return [event for at, code in onsets if at and (event := event_of(float(source.times[at]), code, channel))]
 
 
 def find_markers(

@@ -60,6 +60,7 @@ class MarkerColumns:
         telling = [i for i, name in enumerate(self.names) if not _TIME.fullmatch(name)]
         self._telling = telling or list(range(len(self.names)))
         self._onsets = [Triggers() for _ in self.names] if sfreq else None
+        self._begun = False
 
     def feed(self, rows: Sequence[Sequence[Any]] | NDArray[Any], times: Sequence[float] | NDArray[Any]) -> list[Event]:
         """Make the events of the next rows.
@@ -101,7 +102,10 @@ class MarkerColumns:
         codes: dict[int, dict[int, int]] = {}
         for column, triggers in enumerate(onsets):
             for place, code in triggers.feed(rows[:, column]):
-                codes.setdefault(place, {})[column] = code
+                # A level that was there before the first sample began at no time that is known.
+                if self._begun or place:
+                    codes.setdefault(place, {})[column] = code
+        self._begun = True
         events: list[Event] = []
         for place in sorted(codes):
             row = [codes[place].get(column, "") for column in range(len(self.names))]
@@ -185,7 +189,8 @@ class TriggerColumn:
         """Take the next samples, shape (n, n_columns), and their times, shape (n,); one without a time is left out."""
         known = np.isfinite(times)
         onsets = self._triggers.feed(data[known, self._place])
-        self._waiting.extend((self._fed + at, code) for at, code in onsets)
+        # As in `MarkerColumns`: what was there before the first sample is no onset.
+        self._waiting.extend((self._fed + at, code) for at, code in onsets if self._fed + at)
         self._fed += int(known.sum())
         placed = self._clock.feed(times[known]).times
         events: list[Event] = []

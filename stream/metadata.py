@@ -65,11 +65,7 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
             si_unit(unit, "eeg")
         except StreamError as error:
             raise SourceError(f"source.unit: {error}") from None
-    nodes = []
-    node = info.desc().child("channels").child("channel")
-    for _ in range(info.channel_count()):
-        nodes.append(node)
-        node = node.next_sibling("channel")
+    nodes, entries = _nodes(info)
     labels = [str(node.child_value("label")) or number_name(info.type(), i) for i, node in enumerate(nodes)]
     units_given = tuple(str(node.child_value("unit")) for node in nodes)
     stated = [
@@ -90,6 +86,10 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
         units.append(si)
         factors.append(factor)
     warnings = [f"stream {info.name()!r}: {text}" for text in table.warnings]
+    if entries not in {0, len(nodes)}:
+        warnings.append(
+            f"stream {info.name()!r} describes {entries} channels and sends {len(nodes)}: they are numbered instead"
+        )
     if unknown:
         warnings.append(
             f"stream {info.name()!r}: no known unit is stated for {', '.join(unknown)}: taken as plain numbers"
@@ -102,6 +102,16 @@ def read_channels(info: Any, unit: str | None, kind: str | None, needed: Sequenc
     )
     channels = Channels(names, tuple(kinds), tuple(units), montage)
     return ChannelTable(channels, np.array(factors), units_given, tuple(warnings))
+
+
+def _nodes(info: Any) -> tuple[list[Any], int]:
+    """Return each channel's metadata, empty ones where they are of another number, and how many are described."""
+    nodes, node = [], info.desc().child("channels").child("channel")
+    while not node.empty():
+        nodes.append(node)
+        node = node.next_sibling("channel")
+    count = info.channel_count()
+    return (nodes if len(nodes) == count else [node] * count), len(nodes)
 
 
 def _stated(of_channel: str, of_stream: str, wanted: str | None, unit: str) -> str:
