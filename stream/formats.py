@@ -16,7 +16,7 @@ from stream.edf import EdfFile, read_edf
 from stream.events import Event, event_of
 from stream.levels import unlikely
 from stream.markers import STATUS_BITS, triggers_of
-from stream.marks import Marks, sort_marks, with_triggers
+from stream.annotations import Marks, sort_marks, with_triggers
 from stream.mne_channels import RawFile, raw_channels, raw_file
 from stream.recordings import TYPE_OF_KIND, BadStretch, RecordedStream, Recording
 from stream.triggers import Triggers

@@ -83,6 +83,24 @@ def test_marks_of_a_run_are_no_events(tmp_path: Path, fmt: str) -> None:
     ]  # fmt: skip
 
 
+def test_marks_of_an_fmri_run_are_no_events(tmp_path: Path) -> None:
+    """Volumes in a stretch that the table marks as bad count as lost, and the mark is no event."""
+    func = tmp_path / "sub-01" / "func"
+    func.mkdir(parents=True)
+    (tmp_path / "dataset_description.json").write_text('{"Name": "d", "BIDSVersion": "1.10.0"}')
+    image = nibabel.Nifti1Image(np.random.default_rng(0).normal(100, 5, (2, 2, 1, 10)).astype(np.float32), np.eye(4))
+    image.header.set_zooms((3, 3, 3, 2.0))
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, func / "sub-01_task-x_bold.nii.gz")
+    (func / "sub-01_task-x_events.tsv").write_text(
+        "onset\tduration\ttrial_type\n2.0\t2\tface\n8.0\t4\tBAD_motion\n14.0\tn/a\tboundary\n"
+    )
+    recording = read(BidsRun(bids=tmp_path))
+    assert [event.label for event in recording.events] == ["face"]
+    lost = np.isnan(recording.streams[0].sent).all(axis=1)
+    assert np.flatnonzero(lost).tolist() == [4, 5, 7]
+
+
 def test_meg_run(tmp_path: Path) -> None:
     """A FIF of magnetometers comes in tesla, under its own name."""
     raw = made(kinds=("mag", "mag", "eog"))
