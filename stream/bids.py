@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from stream.annotations import is_mark
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.formats import from_raw
-from stream.annotations import is_mark
 from stream.nifti import read_volumes
 from stream.recordings import BadStretch, Recording
 from stream.tables import read_events, read_rows, read_units

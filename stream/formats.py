@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.annotations import Marks, sort_marks, with_triggers
 from stream.brainvision import read_header, with_distinct_names
 from stream.edf import EdfFile, read_edf
 from stream.events import Event, event_of
 from stream.levels import unlikely
 from stream.markers import STATUS_BITS, triggers_of
-from stream.annotations import Marks, sort_marks, with_triggers
 from stream.mne_channels import RawFile, raw_channels, raw_file
 from stream.recordings import TYPE_OF_KIND, BadStretch, RecordedStream, Recording
 from stream.triggers import Triggers
@@ -64,7 +64,8 @@ def read_mne(path: Path) -> Recording:
     if header and header.samples and header.samples != raw.n_times:
         problems.append(f"the header tells of {header.samples} samples, and the data hold {raw.n_times}: cut short?")
     # What mne leaves out of an EDF file's annotations is read by `read_edf`.
-    said = [str(each.message) for each in caught if not (options and str(each.message).startswith("Omitted"))]
+    said = [str(each.message) for each in caught if issubclass(each.category, RuntimeWarning)]
+    said = [text for text in said if not (options and text.startswith("Omitted"))]
     return from_raw(raw, path, said=(*problems, *_plain(said)))
 
 
@@ -168,13 +169,19 @@ def _annotations(
                 places.tolist(), raw.annotations.duration, raw.annotations.description, strict=True
             )
         ]
-    return [(_on_sample(onset, times, sfreq), length, text) for onset, length, text in found]
+    onsets = _on_samples(np.array([onset for onset, _, _ in found]), times, sfreq)
+    return [(onset, length, text) for onset, (_, length, text) in zip(onsets.tolist(), found, strict=True)]
 
 
-def _on_sample(time: float, times: NDArray[np.float64], sfreq: float) -> float:
-    """Take the time of the nearest sample where one is within half a period; the times of records may overlap."""
-    near = int(np.argmin(np.abs(times - time))) if len(times) else -1
-    return float(times[near]) if near >= 0 and abs(times[near] - time) <= 0.5001 / sfreq else time
+def _on_samples(onsets: NDArray[np.float64], times: NDArray[np.float64], sfreq: float) -> NDArray[np.float64]:
+    """Take the times of the nearest samples where these are within half a period."""
+    if not len(times) or not len(onsets):
+        return onsets
+    order = np.argsort(times, kind="stable")  # the records of a file may overlap
+    places = np.searchsorted(times[order], onsets)
+    around = times[order][np.clip([places - 1, places], 0, len(times) - 1)]
+    near = np.where(np.abs(around[0] - onsets) < np.abs(around[1] - onsets), around[0], around[1])
+    return np.where(np.abs(near - onsets) <= 0.5001 / sfreq, near, onsets)
 
 
 def _triggers(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.alignment import shift
+from stream.annotations import is_mark, sort_marks, with_triggers
 from stream.events import Event
 from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.annotations import is_mark, sort_marks, with_triggers
 from stream.recordings import BadStretch, Recording, read, write_npz
 
 SFREQ = 100.0
