@@ -105,6 +105,27 @@ class RecordedStream:
         return start + int(late[0]) if len(late) else len(self.times)
 
 
+def measured_rate(times: NDArray[np.float64]) -> float:
+    """Measure the rate of samples by their times; holes are no part of it.
+
+    Parameters
+    ----------
+    times : ndarray, shape (n,)
+        In seconds.
+
+    Returns
+    -------
+    float
+        Samples a second; 0 where the times tell none.
+    """
+    steps = np.diff(times)
+    # Stamps are often rounded, or of whole chunks: their middle step is not the period.
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    inside = steps[steps < 5 * middle] if middle > 0 else steps
+    total = float(inside.sum())
+    return len(inside) / total if total > 0 and np.isfinite(total) else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Streams and events of one session.

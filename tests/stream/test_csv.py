@@ -106,6 +106,15 @@ def test_trigger_column_and_gaps(tmp_path: Path) -> None:
     assert np.flatnonzero(np.isnan(data[:, 0])).tolist() == [9]
 
 
+def test_table_of_pandas(tmp_path: Path) -> None:
+    """A column of row numbers without a name, and quoted cells, are no hindrance."""
+    lines = [f'{i},"{i / 100}","{NOISE[i]:.6f}"' for i in range(N)]
+    (tmp_path / "x.csv").write_text("\n".join([',"time","Fz (uV)"', *lines]))
+    stream = read(tmp_path / "x.csv").streams[0]
+    assert (stream.channels.names, stream.sfreq) == (("Fz",), 100.0)
+    np.testing.assert_allclose(stream.data[:, 0], NOISE * 1e-6, rtol=1e-4, atol=1e-11)
+
+
 def test_last_line_cut_short(tmp_path: Path) -> None:
     """A table that is still being written loses its last line, and says so."""
     written(tmp_path, "time,Cz (uV),Pz (uV)", NOISE, NOISE)

@@ -255,3 +255,12 @@ def test_units_of_any_spelling(tmp_path: Path, unit: str, factor: float) -> None
     assert (stream.channels.units, stream.channels.kinds) == (("V", "V"), ("eeg", "eog"))
     assert stream.units_given == (unit, unit)
     np.testing.assert_allclose(stream.data, data * factor, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("declared", "said"), [("100", ""), ("250", "250 Hz are declared, and samples come at 100 Hz"),
+                                                ("0", "no rate is declared, and samples come at 100 Hz")])  # fmt: skip
+def test_a_rate_that_is_not_the_declared_one(tmp_path: Path, declared: str, said: str) -> None:
+    """Where samples come at another rate than is declared, or none is, that and the way out are said."""
+    lines = [line for line in read(written(tmp_path, head(EEG, nominal_srate=declared))).warnings if "come at" in line]
+    assert bool(lines) == bool(said)
+    assert all(f"amp: {said}; state source.sfreq" == line for line in lines)
