@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from stream.annotations import is_mark
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.formats import from_raw
-from stream.marks import is_mark
 from stream.nifti import read_volumes
 from stream.recordings import BadStretch, Recording
-from stream.tables import EMPTY, read_events, read_rows, read_units
+from stream.tables import read_events, read_rows, read_units
 
 LOG = logging.getLogger(__name__)
 FORMATS = {
@@ -120,12 +120,17 @@ def read_run(wanted: BidsRun) -> Recording:
 def _marked(recording: Recording, marks: tuple[Event, ...], tables: list[Path]) -> Recording:
     """Make bad stretches of a run's marks, as long as its table says."""
     rows = [row for table in tables for row in read_rows(table, ("onset",))]
-    lengths = {row["onset"]: row.get("duration", "n/a") for row in rows}
-    bad = []
-    for mark in marks:
-        length = next((text for onset, text in lengths.items() if onset not in EMPTY and float(onset) == mark.time), "")
-        bad.append(BadStretch(mark.time, 0.0 if length in EMPTY else float(length), mark.label))
-    return replace(recording, streams=tuple(replace(stream, bad=tuple(bad)) for stream in recording.streams))
+    lengths = {_number(row["onset"]): _number(row.get("duration", "")) for row in rows}
+    bad = tuple(BadStretch(mark.time, lengths.get(mark.time, 0.0), mark.label) for mark in marks)
+    return replace(recording, streams=tuple(replace(stream, bad=bad) for stream in recording.streams))
+
+
+def _number(text: str) -> float:
+    """Read a cell of a table; 0 where it holds no finite number."""
+    try:
+        return float(text) if np.isfinite(float(text)) else 0.0
+    except ValueError:
+        return 0.0
 
 
 def root_of(path: Path) -> Path | None:

@@ -36,6 +36,14 @@ _OPEN = {"", "eeg", "misc"}
 """Kinds that say little: many formats and devices call every channel so."""
 
 
+_ELECTRODE = re.compile(
+    r"(n|fp|af|f|ft|fc|c|t|tp|cp|p|po|o|i|afp|aff|fft|ffc|ftt|fcc|ttp|ccp|tpp|cpp|ppo|poo|oi|a|m)(z|\d{1,2}h?)"
+    r"|(eeg|ch|chan|channel|elec|electrode|e)[ _-]?\d+",
+    re.IGNORECASE,
+)
+"""Of the 10-05 system, or a number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """Channels by their labels.
@@ -51,6 +59,11 @@ class Named:
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+
+
+def is_electrode(label: str) -> bool:
+    """Return whether a label is an electrode's of the 10-05 system ('Fp1', 'EEG Cz-REF'), or numbers one ('E17')."""
+    return _ELECTRODE.fullmatch(_short(label)) is not None
 
 
 def kind_of(label: str) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.channel_names import Named, kind_of, named
+from stream.channel_names import Named, is_electrode, kind_of, named
 from stream.errors import RecordingError
 from stream.events import Event, event_of
 from stream.levels import unlikely
-from stream.recordings import TYPE_OF_KIND, RecordedStream, Recording
+from stream.recordings import TYPE_OF_KIND, RecordedStream, Recording, measured_rate
 from stream.triggers import Triggers
-from stream.units import si_units
+from stream.units import is_known, si_unit, si_units
 from stream.windows import Channels
 
 MUSE_SFREQ = 256.0
@@ -83,11 +83,16 @@ def _table(path: Path) -> _Table:
     head = lines[first] if first < len(lines) else ""
     delimiter = max(",;\t", key=head.count)
     names = tuple(name.strip() for name in next(csv.reader([head], delimiter=delimiter), []))
+    index = bool(names) and not names[0]  # of rows, as pandas writes it
+    if index:
+        names = names[1:]
     if not names or not _TIME.fullmatch(names[0]):
         raise RecordingError(f"{path}: the first column must be 'timestamps', not {list(names[:1])}")
     if len(names) < 2:
         raise RecordingError(f"{path}: names no column beside {names[0]!r}")
     body = [(number, line) for number, line in enumerate(lines[first + 1 :], first + 2) if line.strip(delimiter + " ")]
+    if index:
+        body = [(number, line.partition(delimiter)[2]) for number, line in body]
     if delimiter != ",":
         body = [(number, line.replace(",", ".")) for number, line in body]
     warnings = []
@@ -156,11 +161,18 @@ def _channels(
     parted = [_UNIT.fullmatch(header[i]) for i in data]
     labels = [match[1] if match else header[i] for i, match in zip(data, parted, strict=True)]
     given = [(match[2] or match[3] or "") if match else "" for match in parted]
-    said = named(labels, ["mag" if text.strip().endswith("T") else "" for text in given])
+    said = named(labels, [_stated(label, text) for label, text in zip(labels, given, strict=True)])
     problems += said.warnings
     units, factors, unknown = si_units(said.names, said.kinds, given)
     problems += [f"{line}, or behind the name in the header ('Fz (uV)')" for line in unknown]
     return said, units, factors, tuple(given) if any(given) else ()
+
+
+def _stated(label: str, unit: str) -> str:
+    """Return the kind of a column that its unit tells; one that is in no volts and no electrode is 'misc'."""
+    if is_known(unit) and si_unit(unit)[0] in {"V", "T"}:
+        return "mag" if si_unit(unit)[0] == "T" else ""
+    return "" if is_electrode(label) else "misc"
 
 
 def _events(table: _Table, columns: Sequence[int], times: NDArray[np.float64], *, muse: bool) -> tuple[Event, ...]:
@@ -177,12 +189,8 @@ def _events(table: _Table, columns: Sequence[int], times: NDArray[np.float64], *
 
 def _rate(path: Path, times: NDArray[np.float64], *, muse: bool) -> float:
     """Nominal rate of a table: Muse's where it is near that, else the measured one, rounded."""
-    steps = np.diff(times)
-    middle = float(np.median(steps))
-    # Holes are no part of the period. Stamps are often rounded, or of whole chunks: their middle step is not it either.
-    inside = steps[steps < 5 * middle] if middle > 0 else steps
-    measured = len(inside) / inside.sum() if inside.sum() > 0 else 0.0
-    if not np.isfinite(measured) or measured <= 0:
+    measured = measured_rate(times)
+    if not measured:
         raise RecordingError(f"{path}: the timestamps do not increase")
     if muse and abs(measured / MUSE_SFREQ - 1) < 0.02:
         return MUSE_SFREQ

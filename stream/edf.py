@@ -77,7 +77,7 @@ def read_edf(path: Path) -> EdfFile:
     Raises
     ------
     RecordingError
-        The header is none of EDF or BDF.
+        The header is none of EDF or BDF, or no whole record is behind it.
     """
     with path.open("rb") as file:
         head = file.read(256)
@@ -91,6 +91,8 @@ def read_edf(path: Path) -> EdfFile:
             counts = [int(_number(text)) for text in fields["samples"]]
         except (ValueError, OverflowError):
             raise RecordingError(f"{path}: has no header of EDF or BDF") from None
+    if not counts or path.stat().st_size < n_header + width * sum(counts):
+        raise RecordingError(f"{path}: holds no whole record yet: cut short, or still being written")
     labels = [text.decode("latin-1").strip() for text in fields["label"]]
     told = [i for i, label in enumerate(labels) if label in {"EDF Annotations", "BDF Annotations"}]
     starts, marks = _annotations(path, int(n_header), [width * count for count in counts], told)

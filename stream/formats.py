@@ -5,16 +5,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.edf import EdfFile
+from stream.annotations import Marks, sort_marks, with_triggers
+from stream.brainvision import read_header, with_distinct_names
+from stream.edf import EdfFile, read_edf
 from stream.events import Event, event_of
 from stream.levels import unlikely
 from stream.markers import STATUS_BITS, triggers_of
-from stream.marks import Marks, sort_marks, with_triggers
 from stream.mne_channels import RawFile, raw_channels, raw_file
 from stream.recordings import TYPE_OF_KIND, BadStretch, RecordedStream, Recording
 from stream.triggers import Triggers
@@ -36,15 +38,35 @@ class _Found:
 
 
 def read_mne(path: Path) -> Recording:
-    """Read a file by mne; what mne warns of becomes the recording's warnings."""
+    """Read a file by mne; what mne warns of becomes the recording's warnings.
+
+    Raises
+    ------
+    RecordingError
+        An EDF or BDF file holds no whole record.
+    """
     import mne
 
-    # An annotation that is not UTF-8 would make the whole file unreadable; they are read by `read_edf`.
-    options = {"encoding": "latin1"} if path.suffix.lower() in {".edf", ".bdf"} else {}
-    with warnings.catch_warnings(record=True) as caught:
+    options, problems, ending = {}, [], path.suffix.lower()
+    if ending in {".edf", ".bdf"}:
+        read_edf(path)
+        # An annotation that is not UTF-8 would make the whole file unreadable; `read_edf` reads them.
+        options = {"encoding": "latin1"}
+    header = read_header(path) if ending == ".vhdr" else None
+    with warnings.catch_warnings(record=True) as caught, TemporaryDirectory(prefix="minddiffuser-") as scratch:
         warnings.simplefilter("always")
-        raw = mne.io.read_raw(path, preload=True, verbose="warning", **options)
-    return from_raw(raw, path, said=tuple(str(each.message) for each in caught))
+        file = path
+        if header and len(set(header.names)) < len(header.names):
+            file = with_distinct_names(path, header, Path(scratch))
+            doubled = {name for name in header.names if header.names.count(name) > 1}
+            problems.append(f"channels of the same name are numbered: {', '.join(sorted(doubled))}")
+        raw = mne.io.read_raw(file, preload=True, verbose="warning", **options)
+    if header and header.samples and header.samples != raw.n_times:
+        problems.append(f"the header tells of {header.samples} samples, and the data hold {raw.n_times}: cut short?")
+    # What mne leaves out of an EDF file's annotations is read by `read_edf`.
+    said = [str(each.message) for each in caught if issubclass(each.category, RuntimeWarning)]
+    said = [text for text in said if not (options and text.startswith("Omitted"))]
+    return from_raw(raw, path, said=(*problems, *_plain(said)))
 
 
 def from_raw(
@@ -74,7 +96,7 @@ def from_raw(
         Of a table beside the file (BIDS), which then has made the annotations too: these mark bad stretches only, and
         triggers are `Recording.other_events`.
     said : sequence of str
-        mne's warnings.
+        Warnings of reading it.
     """
     sfreq = float(raw.info["sfreq"])
     file = raw_file(raw, path)
@@ -99,13 +121,15 @@ def from_raw(
     holes = np.diff(times)[np.diff(times) > 1.5 / sfreq]
     if len(holes):
         problems.append(f"{len(holes)} holes between the records, {holes.sum() - len(holes) / sfreq:.6g} s in all")
+    if (np.diff(times) <= 0).any():
+        problems.append("its records overlap in time: samples lie where their records say")
     if events is None:
         events, others = _both(marks, triggers, sfreq, problems), triggers.others
     else:
         others = (*triggers.events, *triggers.others)
     date = raw.info["meas_date"]
     begun = date and date.timestamp() + raw.first_time + (file.edf.offset if file.edf else 0.0)
-    told = (*_plain(said), *problems, *marks.warnings, *unlikely(kept, data, sfreq))
+    told = (*said, *problems, *marks.warnings, *unlikely(kept, data, sfreq))
     description = str(raw.info["description"] or f"{kind} recording")
     return Recording(path.name, description, (stream,), events, begun, warnings=told, other_events=others)
 
@@ -145,14 +169,19 @@ def _annotations(
                 places.tolist(), raw.annotations.duration, raw.annotations.description, strict=True
             )
         ]
-    return [(_on_sample(onset, times, sfreq), length, text) for onset, length, text in found]
+    onsets = _on_samples(np.array([onset for onset, _, _ in found]), times, sfreq)
+    return [(onset, length, text) for onset, (_, length, text) in zip(onsets.tolist(), found, strict=True)]
 
 
-def _on_sample(time: float, times: NDArray[np.float64], sfreq: float) -> float:
-    """Take the time of the nearest sample where one is within half a period."""
-    after = int(np.searchsorted(times, time))
-    near = min((i for i in (after - 1, after) if 0 <= i < len(times)), key=lambda i: abs(times[i] - time), default=None)
-    return float(times[near]) if near is not None and abs(times[near] - time) <= 0.5001 / sfreq else time
+def _on_samples(onsets: NDArray[np.float64], times: NDArray[np.float64], sfreq: float) -> NDArray[np.float64]:
+    """Take the times of the nearest samples where these are within half a period."""
+    if not len(times) or not len(onsets):
+        return onsets
+    order = np.argsort(times, kind="stable")  # the records of a file may overlap
+    places = np.searchsorted(times[order], onsets)
+    around = times[order][np.clip([places - 1, places], 0, len(times) - 1)]
+    near = np.where(np.abs(around[0] - onsets) < np.abs(around[1] - onsets), around[0], around[1])
+    return np.where(np.abs(near - onsets) <= 0.5001 / sfreq, near, onsets)
 
 
 def _triggers(
@@ -214,8 +243,8 @@ def _fill(data: NDArray[np.float32], file: RawFile, sfreq: float, times: NDArray
 def _plain(said: Sequence[str]) -> list[str]:
     """Shorten mne's warnings to their first sentence's line; leave out what we say ourselves or what is no matter."""
     ours = (
-        "No coordinate information", "Not setting positions of", "Channel names are not unique", "This filename",
-        "The data contains 'boundary'", "Omitted", "Limited",
+        "No coordinate information", "Not setting positions of", "This filename",
+        "The data contains 'boundary'", "Limited",
     )  # fmt: skip
     lines = [" ".join(text.split()) for text in said if not text.startswith(ours)]
     return [f"mne: {line[:300]}" for line in dict.fromkeys(lines)]

@@ -341,7 +341,7 @@ def windows_of(
     filters : FilterSpec
     source : StreamSelector, optional
         Which stream decides the windows, by name, type and source id; where there is only one, that one. A
-        `SourceSpec` says also which markers count, see `stream.marker_choice.selected`.
+        `SourceSpec` says also which markers count, see `stream.marker_choice.selected`, and the true rate.
     extra : sequence of FollowerSpec
         Streams that join it.
 
@@ -357,17 +357,21 @@ def windows_of(
     """
     streams = own, *others = chosen(recording, source, extra)
     name, *names = distinct([(each.name, each.source_id) for each in streams])
-    extras = [Extra(of, each.channels, each.sfreq, spec) for of, each, spec in zip(names, others, extra, strict=True)]
-    ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
+    sfreq = source.sfreq if isinstance(source, SourceSpec) and source.sfreq else own.sfreq
+    extras = [
+        Extra(of, each.channels, spec.sfreq or each.sfreq, spec)
+        for of, each, spec in zip(names, others, extra, strict=True)
+    ]
+    ingest = Ingest(own.channels, sfreq, window, filters, name=name, extras=extras)
     if window.mode != "sliding":
-        selectors = source.marker_selectors if isinstance(source, SourceSpec) else ()
+        selectors = source.markers if isinstance(source, SourceSpec) else ()
         # Trigger channels that were not chosen in reading count where the config names them.
         events = (*recording.events, *recording.other_events) if selectors else recording.events
         for event in selected(events, selectors, own):
             ingest.event(event)
     sent, others_sent = own.sent, [other.sent for other in others]
     fed = [0] * len(others)
-    chunk = max(1, round(own.sfreq)) if own.sfreq else 64
+    chunk = max(1, round(sfreq)) if sfreq else 64
     for start in range(0, len(own.times), chunk):
         part = slice(start, start + chunk)
         for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):

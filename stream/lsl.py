@@ -168,6 +168,10 @@ class LiveIngest:
         with self._lock:
             return self._ingest.intakes[stream].account()
 
+    def ended(self) -> bool:
+        """Return whether the source has sent all it said it would."""
+        return self._readers[0].ended()
+
     def failed(self, error: StreamError) -> None:
         """Keep the first error that ended a reader."""
         self.error = self.error or error
@@ -195,7 +199,7 @@ class LiveIngest:
         """Find what marks the source's samples."""
         reader, spec = self._readers[0], self._spec
         source = reader.source
-        streams, channels = find_markers(self._lsl, spec.marker_selectors, source, found, spec.timeout_s, self._stop)
+        streams, channels = find_markers(self._lsl, spec.markers, source, found, spec.timeout_s, self._stop)
         reader.triggers = [
             TriggerColumn(name, source.channels.names.index(name), source.sfreq, source.speed) for name in channels
         ]

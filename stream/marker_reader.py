@@ -8,7 +8,7 @@ from stream.errors import SourceError, StreamError
 from stream.inlets import MarkerInlet
 from stream.markers import MarkerColumns, column_place, in_column
 from stream.offset import HostClocks
-from stream.reader import StreamReader
+from stream.reader import BATCH_S, StreamReader
 from stream.sources import MarkerSelector
 from stream.stamps import FAR_S, StampWatch
 
@@ -71,6 +71,9 @@ class MarkerReader(StreamReader):
                 raise SourceError(str(error)) from None
         self._counted, self._columns = self.bad, columns
 
+    def _ended(self) -> bool:
+        return self._receiver.ended()
+
     def _pump(self) -> None:
         assert isinstance(self._inlet, MarkerInlet)
         rows, times = self._inlet.pull()
@@ -83,3 +86,4 @@ class MarkerReader(StreamReader):
         if self.bad > before and (not before or len(str(self.bad)) > len(str(before))):
             LOG.warning("%s %s: %d markers without a finite time or value are left out", self.what, self.name, self.bad)
         self._receiver.mark([event for event in events if event])
+        self._stop.wait(BATCH_S)

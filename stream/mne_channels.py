@@ -1,6 +1,5 @@
 """Channels of what mne has read: names, kinds and units as the file means them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.brainvision import read_header
 from stream.channel_names import Named, named
 from stream.edf import EdfFile, read_edf
 from stream.montage import montage_of_raw
@@ -49,23 +49,11 @@ def raw_file(raw: Any, path: Path) -> RawFile:
         edf = read_edf(path)
         return RawFile("EDF", edf.units if len(edf.units) == len(raw.ch_names) else (), edf)
     if name == "RawBrainVision":
-        return RawFile("BrainVision", _brainvision_units(path, len(raw.ch_names)), None)
+        units = read_header(path).units
+        return RawFile("BrainVision", units if len(units) == len(raw.ch_names) else ("µV",) * len(raw.ch_names), None)
     if name == "RawEEGLAB":
         return RawFile("EEGLAB", ("µV",) * len(raw.ch_names), None)
     return RawFile("", (), None)
-
-
-def _brainvision_units(path: Path, n: int) -> tuple[str, ...]:
-    """Read the units as the header writes them: microvolts where it does not."""
-    content = path.read_bytes()
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    section = re.search(r"^\[Channel Infos\]\s*$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL | re.IGNORECASE)
-    found = re.findall(r"^Ch(\d+)=(.*?)\s*$", section[1] if section else "", re.MULTILINE | re.IGNORECASE)
-    fields = {int(number): entry.split(",") for number, entry in found}
-    return tuple((fields.get(i + 1, []) + [""] * 4)[3].strip() or "µV" for i in range(n))
 
 
 def raw_channels(

@@ -41,6 +41,9 @@ class Receiver(Protocol):
     def stream_stats(self, stream: int) -> StreamStats:
         """Give a stream's account."""
 
+    def ended(self) -> bool:
+        """Return whether the source has sent all it said it would."""
+
     def failed(self, error: StreamError) -> None:
         """Learn that a reader has ended by itself."""
 
@@ -136,9 +139,9 @@ class StreamReader(ABC):
     def _pump(self) -> None:
         """Hand on what has come in."""
 
+    @abstractmethod
     def _ended(self) -> bool:
-        """Return whether a replay has sent all it said it would."""
-        return False
+        """Return whether the stream was to end now: a replay has sent all it said it would."""
 
     def _note(self, info: Any) -> None:
         self._uid, self.name, self.source_id = info.uid(), info.name(), info.source_id()
@@ -281,6 +284,10 @@ class Reader(StreamReader):
         self.source, self._known = source, True
 
     def _ended(self) -> bool:
+        return self.ended()
+
+    def ended(self) -> bool:
+        """Return whether the source has sent all it said it would."""
         announced = self.source.samples
         return announced is not None and self._receiver.stream_stats(self._stream).samples >= announced
 

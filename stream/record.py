@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stream.clock import Gap, SampleClock
 from stream.errors import RecordingError, SourceError
 from stream.scout import Scout, connect, key_of
-from stream.sources import LOOK_S, SAMPLED, StreamSelector, find_among, is_markers, load_lsl
+from stream.sources import LOOK_S, SAMPLED, StreamSelector, find_among, is_markers, load_lsl, twins_of
 from stream.units import channel_kind
 from stream.xdf_writer import XdfWriter
 
@@ -163,8 +163,7 @@ def _choose(
         pass
     if not found:
         raise SourceError(f"no stream at all within {timeout_s:g} s; start the amplifier's LSL app first")
-    ids = [info.source_id() for info in found if info.source_id()]
-    if twins := sorted({f"{one!r}" for one in ids if ids.count(one) > 1}):
+    if twins := sorted({repr(info.source_id()) for info in found if len(twins_of(info, found)) > 1}):
         raise SourceError(f"several streams carry source_id {', '.join(twins)}; stop one, or name what to record")
     return sorted(found, key=lambda info: (info.nominal_srate() == 0, info.name()))
 

@@ -105,6 +105,27 @@ class RecordedStream:
         return start + int(late[0]) if len(late) else len(self.times)
 
 
+def measured_rate(times: NDArray[np.float64]) -> float:
+    """Measure the rate of samples by their times; holes are no part of it.
+
+    Parameters
+    ----------
+    times : ndarray, shape (n,)
+        In seconds.
+
+    Returns
+    -------
+    float
+        Samples a second; 0 where the times tell none.
+    """
+    steps = np.diff(times)
+    # Stamps are often rounded, or of whole chunks: their middle step is not the period.
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    inside = steps[steps < 5 * middle] if middle > 0 else steps
+    total = float(inside.sum())
+    return len(inside) / total if total > 0 and np.isfinite(total) else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Streams and events of one session.
@@ -208,7 +229,9 @@ def read(where: "Path | BidsRun") -> Recording:
         raise
     except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecordingError(f"{path}: cannot be read ({reason})") from error
+        raise RecordingError(
+            f"{path}: cannot be read; it may be cut short, still being written, or damaged ({reason})"
+        ) from error
     for line in recording.warnings:
         logger.warning("%s: %s", path, line)
     return recording
@@ -313,11 +336,12 @@ def _stored_event(event: Event) -> list[Any]:
 
 def _events(rows: Sequence[Sequence[Any]]) -> tuple[Event, ...]:
     """Make events of the rows of a header; older files hold time, label and code alone."""
-    return tuple(
-        Event(float(time), str(label), code, *map(str, rest[:1]), *(tuple((str(a), str(b)) for a, b in columns)
-        for columns in rest[1:2]))
-        for time, label, code, *rest in rows
-    )  # fmt: skip
+    events = []
+    for row in rows:
+        time, label, code, stream, columns = row if len(row) > 3 else (*row, "", ())
+        pairs = tuple((str(name), str(text)) for name, text in columns)
+        events.append(Event(float(time), str(label), code, str(stream), pairs))
+    return tuple(events)
 
 
 def _channels(stream: dict[str, Any]) -> Channels:

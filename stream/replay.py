@@ -84,7 +84,13 @@ class _Markers:
     """The events of a marker stream on their way out."""
 
     def __init__(self, lsl: Any, name: str, source_id: str, events: Sequence[Event]) -> None:
-        self._outlet = lsl.StreamOutlet(lsl.StreamInfo(name, "Markers", 1, 0.0, "string", source_id))
+        names = {tuple(column for column, _ in event.columns) for event in events}
+        self._columns = names.pop() if len(names) == 1 else ()
+        info = lsl.StreamInfo(name, "Markers", max(1, len(self._columns)), 0.0, "string", source_id)
+        channels: Any = info.desc().append_child("channels") if self._columns else None
+        for column in self._columns:
+            channels.append_child("channel").append_child_value("label", column)
+        self._outlet = lsl.StreamOutlet(info)
         self._events = sorted(events, key=lambda event: event.time)
         self._times = np.array([event.time for event in self._events])
 
@@ -92,7 +98,8 @@ class _Markers:
         """Push what has fallen due after the first `done`; how many that makes."""
         upto = int(np.searchsorted(self._times, due, side="right"))
         for event in self._events[done:upto]:
-            self._outlet.push_sample([event.label], begin + event.time / speed)
+            row = [text for _, text in event.columns] if self._columns else [event.label]
+            self._outlet.push_sample(row, begin + event.time / speed)
         return upto
 
 

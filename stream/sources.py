@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from stream.errors import SourceError, StreamError
 from stream.metadata import NO_TYPE, read_channels
@@ -104,10 +104,16 @@ class MarkerSelector(StreamSelector):
         return bool(self.name or self.type or self.source_id or self.properties)
 
 
+def _listed_selectors(value: object) -> object:
+    """Take one marker stream for a list of one, and a text for the name of one."""
+    values = () if value is None else value if isinstance(value, list | tuple) else (value,)
+    return [{"name": each} if isinstance(each, str) else each for each in values]
+
+
 class SourceSpec(ReadingSpec):
     """The live source of a session."""
 
-    markers: MarkerSelector | tuple[MarkerSelector, ...] | None = None
+    markers: Annotated[tuple[MarkerSelector, ...], BeforeValidator(_listed_selectors)] = ()
     """The marker stream, or several, or {channel: NAME} for a trigger channel of the source; live and in files. Left
     out, '<name>-markers', else the only marker stream, else the source's trigger channel."""
     timeout_s: float = Field(10.0, gt=0)
@@ -118,12 +124,6 @@ class SourceSpec(ReadingSpec):
     """Look for a stream again when it is lost (same source id)."""
     peers: tuple[str, ...] = ("127.0.0.1",)
     """Machines asked directly, where multicast does not reach."""
-
-    @property
-    def marker_selectors(self) -> list[MarkerSelector]:
-        """The marker streams that are named."""
-        named = self.markers or ()
-        return [named] if isinstance(named, MarkerSelector) else list(named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +258,21 @@ def only(found: list[Any], selector: StreamSelector, *, lsl: Any) -> Any | None:
         raise SourceError(
             f"{len(chosen)} streams with {selector}; say which by name or source_id; found: {listed(found)}"
         )
-    source_id = chosen[0].source_id()
-    twins = [info for info in found if source_id and info.source_id() == source_id]
-    if len(twins) > 1:
+    if len(twins := twins_of(chosen[0], found)) > 1:
         raise SourceError(
-            f"{len(twins)} streams carry source_id {source_id!r}, their samples would mix; stop one; "
+            f"{len(twins)} streams carry source_id {chosen[0].source_id()!r}, their samples would mix; stop one; "
             f"found: {listed(found)}"
         )
     return chosen[0]
+
+
+def twins_of(one: Any, found: list[Any]) -> list[Any]:
+    """Pick the resolved streams that cannot be told from one after a loss: of its source id and type.
+
+    Devices give one source id to all of their streams (EEG, PPG, ACC): those differ in type.
+    """
+    key = (one.source_id(), one.type().casefold())
+    return [info for info in found if key[0] and (info.source_id(), info.type().casefold()) == key]
 
 
 def chosen_among(found: list[Any], selector: StreamSelector, *, lsl: Any) -> list[Any]:

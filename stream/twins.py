@@ -5,15 +5,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from stream.sources import listed, quoted
+from stream.sources import listed, quoted, twins_of
 
 LOG = logging.getLogger(__name__)
-EVERY_S = 1.0
-FORGET_S = 2.0
+REST_S, LOOK_S = 3.0, 0.8  # between two look-arounds, and how long each collects answers
 
 
 class TwinWatch:
-    """Look, all the time, for further streams of the source ids in use.
+    """Look, every few seconds, for further streams of the source ids in use.
+
+    liblsl looks in a thread of its own; whoever asks for `problems` hardly waits.
 
     Parameters
     ----------
@@ -23,11 +24,12 @@ class TwinWatch:
     """
 
     def __init__(self, lsl: Any, source_ids: Sequence[str]) -> None:
-        self._ids = sorted({each for each in source_ids if each})
-        predicate = " or ".join(f"source_id={quoted(each)}" for each in self._ids)
-        self._resolver = lsl.ContinuousResolver(pred=predicate, forget_after=FORGET_S) if self._ids else None
-        self._looked = -EVERY_S
-        self._lines: dict[str, str] = {}
+        self._lsl = lsl
+        self._predicate = " or ".join(f"source_id={quoted(each)}" for each in sorted({*source_ids} - {""}))
+        self._resolver: Any = None
+        self._turn = time.monotonic()
+        self._lines: dict[tuple[str, str], str] = {}
+        self._seen: set[tuple[str, str]] = set()
 
     def problems(self, gone: set[str]) -> list[str]:
         """Name the source ids that several streams carry now; a log line when one appears, and when it is gone.
@@ -38,25 +40,34 @@ class TwinWatch:
             Unique ids of outlets that were lost: they are announced for a moment after their end.
         """
         now = time.monotonic()
-        if self._resolver is None or now - self._looked < EVERY_S:
-            return list(self._lines.values())
-        self._looked = now
-        found = self._resolver.results()
-        lines = {}
-        for source_id in self._ids:
-            twins = [info for info in found if info.source_id() == source_id and info.uid() not in gone]
-            if len({info.uid() for info in twins}) > 1:
-                lines[source_id] = self._lines.get(source_id) or (
-                    f"{len(twins)} streams carry source_id {source_id!r}: the one in use is kept, but after a loss it "
-                    f"cannot be told which is meant; stop one: {listed(twins)}"
-                )
-        for source_id in lines.keys() - self._lines.keys():
-            LOG.warning("%s", lines[source_id])
-        for source_id in self._lines.keys() - lines.keys():
-            LOG.info("source_id %r is carried by one stream again", source_id)
-        self._lines = lines
-        return list(lines.values())
+        if self._resolver is not None and now >= self._turn:
+            self._look(self._resolver.results(), gone)
+            self._resolver, self._turn = None, now + REST_S
+        elif self._predicate and self._resolver is None and now >= self._turn:
+            self._resolver = self._lsl.ContinuousResolver(pred=self._predicate, forget_after=REST_S)
+            self._turn = now + LOOK_S
+        return list(self._lines.values())
 
     def close(self) -> None:
         """Stop looking."""
-        self._resolver = None
+        self._resolver, self._predicate = None, ""
+
+    def _look(self, infos: Sequence[Any], gone: set[str]) -> None:
+        found = [info for info in infos if info.uid() not in gone]
+        lines = {}
+        for info in found:
+            key, twins = (info.source_id(), info.type()), twins_of(info, found)
+            if len({each.uid() for each in twins}) > 1:
+                lines[key] = self._lines.get(key) or (
+                    f"{len(twins)} streams carry source_id {key[0]!r}: the one in use is kept, but after a loss it "
+                    f"cannot be told which is meant; stop one: {listed(twins)}"
+                )
+        # One look may miss an answer; two do not.
+        seen = set(lines)
+        lines |= {key: self._lines[key] for key in self._seen - seen}
+        self._seen = seen
+        for key in lines.keys() - self._lines.keys():
+            LOG.warning("%s", lines[key])
+        for key in self._lines.keys() - lines.keys():
+            LOG.info("source_id %r is carried by one stream again", key[0])
+        self._lines = lines

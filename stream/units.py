@@ -19,8 +19,8 @@ _SPELLED = re.compile(
     r"(?P<number>\d+(?:\.\d+)?(?:e[-+]?\d+)?)?(?P<prefix>kilo|milli|micro|nano|pico|femto|mc|mk|[kmunpf])?"
     r"(?P<unit>v(?:olts?)?|t(?:eslas?)?)(?:/(?P<per>c?m))?"
 )
-_MICRO = re.compile("\u00c2\u00b5|\u00ce\u00bc|\x83\xca|\u00b5|\u03bc")
-"""Mu, as Unicode has it twice, as UTF-8 read as Latin-1 and as Shift-JIS leave it."""
+_MICRO = re.compile("\u00c2\u00b5|\u00ce\u00bc|\x83\xca|[\u00b5\u03bc\u039c]")
+"""Mu, as Unicode has it twice, its capital, as UTF-8 read as Latin-1 and as Shift-JIS leave it."""
 _CYRILLIC = str.maketrans("мквнп", "mkvnp")
 _PURE = dict.fromkeys(("count", "counts", "spikes", "adccounts", "bits", "boolean"), "count") | {
     "z": "z", "percent": "percent", "%": "percent",

@@ -7,6 +7,7 @@ import struct
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,14 +22,15 @@ from stream.events import Event
 from stream.levels import unlikely
 from stream.markers import MarkerColumns, triggers_of
 from stream.montage import montage_of
-from stream.recordings import RecordedStream, Recording
+from stream.recordings import RecordedStream, Recording, measured_rate
 from stream.sources import is_marker_type
-from stream.units import channel_kind, listed, number_name, si_units
+from stream.units import UNIT_OF_KIND, channel_kind, listed, number_name, si_units
 from stream.windows import Channels
 from stream.xdf_writer import BOUNDARY_UUID, CLOCK_OFFSET, FILE_HEADER, SAMPLES, STREAM_FOOTER, STREAM_HEADER
 
-logger = logging.getLogger(__name__)
 _FORMATS = {"float32", "double64", "string", "int8", "int16", "int32", "int64"}
+RATE_OFF = 0.02
+"""How far the rate at which samples come may be from the declared one."""
 _SIZES = {1: "<B", 4: "<I", 8: "<Q"}
 
 
@@ -37,10 +39,10 @@ def read_xdf(path: Path) -> Recording:
     import pyxdf
 
     whole = _whole(path)
-    # pyxdf tells in its log of what it skips; we tell it as warnings.
-    # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
-    found, header = pyxdf.load_xdf(io.BytesIO(whole.content), dejitter_timestamps=False, verbose=False)
     warnings = whole.warnings
+    with _said_by_pyxdf(warnings):
+        # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
+        found, header = pyxdf.load_xdf(io.BytesIO(whole.content), dejitter_timestamps=False, verbose=False)
     for entry in found:
         _drop_not_finite(entry, warnings)
     empty = [_text(entry["info"], "name") for entry in found if not len(entry["time_stamps"])]
@@ -72,6 +74,34 @@ def read_xdf(path: Path) -> Recording:
         path.name, f"{kind} recording", tuple(streams), _in_order(events or columns), _date(header), start,
         tuple(warnings), _in_order(columns if events else []),
     )  # fmt: skip
+
+
+class _Collector(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def _said_by_pyxdf(warnings: list[str]) -> Iterator[None]:
+    """Take what pyxdf says in its log of broken chunks as warnings."""
+    log = logging.getLogger("pyxdf.pyxdf")
+    handler = _Collector(logging.WARNING)
+    log.addHandler(handler)
+    propagated, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.propagate = propagated
+        log.removeHandler(handler)
+        lines = dict.fromkeys(" ".join(record.getMessage().split()) for record in handler.records)
+        # It says so of every file whose stamps it is not asked to smooth.
+        warnings += [f"pyxdf: {line}" for line in lines if "Segments and clock-segments differ" not in line]
 
 
 def _in_order(events: list[Event]) -> tuple[Event, ...]:
@@ -139,6 +169,11 @@ def _stream(entry: dict[str, Any], times: NDArray[np.float64], warnings: list[st
     channels = Channels(said.names, said.kinds, units, montage)
     sfreq = float(info["nominal_srate"][0])
     data = (series * factors)[order].astype(np.float32)
+    measured = measured_rate(times[order])
+    if sfreq and measured and abs(measured / sfreq - 1) > RATE_OFF:
+        warnings.append(f"{name}: {sfreq:g} Hz are declared, and samples come at {measured:.5g} Hz; state source.sfreq")
+    elif not sfreq and measured and any(each in UNIT_OF_KIND for each in said.kinds):
+        warnings.append(f"{name}: no rate is declared, and samples come at {measured:.5g} Hz; state source.sfreq")
     warnings += [f"{name}: {line}" for line in unlikely(channels, data, sfreq)]
     return RecordedStream(
         name=name,
@@ -263,7 +298,7 @@ def _completed(text: bytes, number: int, warnings: list[str]) -> bytes | None:
         node = info.find(key)
         node = ET.SubElement(info, key) if node is None else node
         node.text = value
-    return ET.tostring(info, encoding="utf-8")
+    return bytes(ET.tostring(info, encoding="utf-8"))
 
 
 def _xml(text: bytes) -> ET.Element | None:

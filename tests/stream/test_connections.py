@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ import pytest
 
 from stream.errors import SourceError
 from stream.filters import FilterSpec
-from stream.ingest import WindowSpec
+from stream.ingest import WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec, StreamSelector
+from stream.markers import MarkerColumns
 from stream.sources import load_lsl
 from stream.windows import Window
 from tests.stream.amp import Amp, markers, outlet
 from tests.stream.conftest import wait_for
+from tests.stream.test_lsl import made
 
 WINDOW = WindowSpec(tmin=0.0, tmax=0.1)
 SLIDING = WindowSpec(mode="sliding", tmin=0.0, tmax=0.1, step=0.1)
@@ -174,7 +177,7 @@ STALLED = """
 import logging, sys, time
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 from stream.filters import FilterSpec
-from stream.ingest import WindowSpec
+from stream.ingest import WindowSpec, windows_of
 from stream.lsl import LiveIngest, SourceSpec
 spec = WindowSpec(mode="sliding", tmin=0, tmax=0.1, step=0.1)
 ingest = LiveIngest(SourceSpec(name=sys.argv[1]), spec, FilterSpec(), lambda window: None)
@@ -329,3 +332,52 @@ def test_the_true_rate_of_the_config_rules(name: str) -> None:
             assert ingest.stats().lost == 0
         assert ingest.sfreq == 200.0
         assert all(window.data.shape[1] == 20 for window in got)
+
+
+def test_streams_of_one_device_are_no_twins(name: str) -> None:
+    """A headset whose EEG, ACC and PPG streams bear one source id is read; it has one stream of each type."""
+    got: list[Window] = []
+    others = [outlet(name, kind, source_id=name) for kind in ("ACC", "PPG")]
+    with Amp(outlet(name)), reading(SourceSpec(name=name, type="EEG"), got, SLIDING) as ingest:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 2.5:  # as long as a twin takes to be named
+            assert ingest.stats().problems == []
+            time.sleep(0.1)
+        assert got
+    del others
+
+
+def test_the_end_of_a_replay_is_no_loss_of_its_markers(
+    play: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When a replay has sent all it announced, its markers may go too, without a warning or a problem."""
+    caplog.set_level(logging.INFO)
+    stream_name = f"t-{uuid.uuid4().hex}"
+    got: list[Window] = []
+    process = play(made(stream_name, seconds=3.0))
+    with reading(SourceSpec(name=stream_name, timeout_s=30), got) as ingest:
+        wait_for(lambda: process.poll() is not None, 40)
+        wait_for(lambda: logged(caplog, f"marker stream {stream_name}-markers has ended"))
+        wait_for(lambda: logged(caplog, f"stream {stream_name} has ended"))
+        assert ingest.stats().problems == []
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert got
+
+
+@pytest.mark.parametrize("column", [None, "picture"])
+def test_columns_survive_a_replay(play: Callable[..., Any], column: str | None) -> None:
+    """Markers of two columns are replayed as two columns: live, too, the config chooses among them."""
+    stream_name = f"t-{uuid.uuid4().hex}"
+    recording = made(stream_name, seconds=3.0)
+    rows = [("stim", f"p{i}") for i in range(len(recording.events))]
+    times = np.array([event.time for event in recording.events])
+    events = tuple(MarkerColumns("keys", ("type", "picture")).feed(rows, times))
+    recording = replace(recording, events=events)
+    spec = SourceSpec.model_validate({"name": stream_name, "timeout_s": 30, "markers": {"column": column}})
+    want = list(windows_of(recording, WINDOW, FilterSpec(), spec))
+    got: list[Window] = []
+    play(recording)
+    with reading(spec, got):
+        wait_for(lambda: len(got) == len(want), 40)
+    assert [window.id for window in got] == [window.id for window in want]
+    assert label(got[0]) == ("p0" if column else "stim/p0")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream.errors import RecordingError
 from stream.ingest import FilterSpec, WindowSpec, windows_of
 from stream.recordings import read
 from tests.stream.edf_files import write_edf
@@ -160,3 +161,20 @@ def test_labels_of_edf(tmp_path: Path, prefix: str) -> None:
     (stream,) = read(write_edf(tmp_path / "x.edf", labels, ["uV"] * 6, noise(6, 2), SFREQ)).streams
     assert stream.channels.names == ("Fp1", "Fp2", "Cz", "EKG1", "EOG left", "EMG chin")
     assert stream.channels.kinds == ("eeg", "eeg", "eeg", "ecg", "eog", "emg")
+
+
+@pytest.mark.parametrize("labels", [("Cz", "Pz", "Cz"), ("EEG Cz-REF", "EEG Pz-REF", "EEG Cz-REF")])
+def test_channels_of_one_name(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    """Doubled names are numbered as in every other form, and said."""
+    recording = read(write_edf(tmp_path / "x.edf", labels, ["uV"] * 3, noise(3, 2), SFREQ))
+    assert recording.streams[0].channels.names == ("Cz-0", "Pz", "Cz-1")
+    assert any("Applying running numbers for duplicates" in line for line in recording.warnings)
+
+
+@pytest.mark.parametrize("cut", [0, 100, 256, 800])
+def test_a_file_without_a_whole_record_is_refused_in_one_line(tmp_path: Path, cut: int) -> None:
+    """A file that has only begun is told as such."""
+    path = write_edf(tmp_path / "x.edf", ["Cz", "Pz"], ["uV", "uV"], noise(2, 2), SFREQ)
+    path.write_bytes(path.read_bytes()[: cut or 700])
+    with pytest.raises(RecordingError, match=r"x\.edf: (holds no whole record yet|has no header of EDF or BDF)"):
+        read(path)

@@ -78,3 +78,16 @@ def test_columns_of_a_recordings_markers() -> None:
     assert labels(events, {"column": "picture"}) == ["cat"]
     with pytest.raises(StreamError, match=r"no column 3.*type, picture"):
         labels(events, {"column": 3})
+
+
+def test_the_true_rate_rules_in_a_file_too() -> None:
+    """A recording that declares no rate is cut at the one that the config states."""
+    n = 600
+    channels = Channels(("Cz",), ("eeg",), ("V",))
+    data = np.arange(n, dtype=np.float32)[:, None] * np.float32(1e-6)
+    stream = RecordedStream("amp", "EEG", "amp", channels, 0.0, np.arange(n) / 200, data)
+    recording = Recording("r", "", (stream,), (Event(1.0, "a"),))
+    spec = SourceSpec(name="amp", sfreq=200.0)
+    [window] = windows_of(recording, WindowSpec(tmin=0.0, tmax=0.1), FilterSpec(), spec)
+    assert window.sfreq == 200.0
+    np.testing.assert_allclose(window.data[0], np.arange(200, 220) * 1e-6, rtol=1e-5)

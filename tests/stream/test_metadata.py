@@ -85,10 +85,12 @@ def test_an_invalid_unit_is_refused_whatever_the_stream_states(spec: type[Source
 def test_markers_of_a_config() -> None:
     """A marker stream by any selector, several, a trigger channel; not two things at once, nor an unknown key."""
     of = SourceSpec.model_validate
-    assert of({"markers": {"type": "Markers"}}).marker_selectors == [MarkerSelector(type="Markers")]
-    several = of({"markers": [{"name": "a", "column": "picture"}, {"channel": "TRG"}]}).marker_selectors
+    assert of({"markers": {"type": "Markers"}}).markers == (MarkerSelector(type="Markers"),)
+    several = of({"markers": [{"name": "a", "column": "picture"}, {"channel": "TRG"}]}).markers
     assert [(one.name, one.column, one.channel) for one in several] == [("a", "picture", None), (None, None, "TRG")]
-    assert SourceSpec(markers=StreamSelector(name="a")).marker_selectors == [MarkerSelector(name="a")]
+    assert SourceSpec(markers=StreamSelector(name="a")).markers == (MarkerSelector(name="a"),)
+    assert of({"markers": "a"}).markers == (MarkerSelector(name="a"),)
+    assert of({"markers": None}).markers == ()
     for wrong in ({"channel": "TRG", "name": "a"}, {"colum": 1}, {"stamps": "unix"}):
         with pytest.raises(ValidationError):
             of({"markers": wrong})

@@ -6,13 +6,13 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.alignment import shift
+from stream.annotations import is_mark, sort_marks, with_triggers
 from stream.events import Event
 from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.marks import is_mark, sort_marks, with_triggers
 from stream.recordings import BadStretch, Recording, read, write_npz
 
 SFREQ = 100.0
@@ -50,6 +50,7 @@ def saved(raw: mne.io.BaseRaw, folder: Path, ending: str = "_raw.fif") -> Record
     return read(path)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 60), st.sampled_from([0.0, 0.5]), st.sampled_from([*BAD, *JOINTS, *PICTURES])),
@@ -126,6 +127,7 @@ def test_bad_stretches_are_stored_and_shifted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isnan(later.streams[0].sent), np.isnan(back.streams[0].sent))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["Stimulus/", "Response/", "Comment/", ""]), st.sampled_from("abc")), max_size=8)
 )
@@ -155,7 +157,7 @@ def test_marks_by_name() -> None:
     assert not any(is_mark(text) for text in PICTURES)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 200), max_size=20, unique=True), st.lists(st.integers(0, 200), max_size=20, unique=True))
 def test_annotations_and_triggers(annotated: list[int], triggers: list[int]) -> None:
     """What tells of one moment is one event, with the annotation's label and the trigger's code; nothing is lost."""
