@@ -12,7 +12,7 @@ from stream.recordings import Recording
 
 ENDINGS = frozenset(
     "apng avi avif bmp dib eps gif heic heif ico jfif jp2 jpe jpeg jpg m4v mkv mov mp4 mpeg mpg pbm pcx pgm png pnm "
-    "ppm psd svg svgz tga tif tiff webm webp wmv".split()
+    "ppm psd svg svgz tga tif tiff webm webp wmv".split()  # noqa: SIM905 (a list of these is a page long)
 )
 """Of pictures and films, without the dot; another ending is part of a name."""
 LONGEST = 4096
@@ -34,7 +34,7 @@ def clean(text: str) -> str:
     """Return a label in composed Unicode, without quotes and what does not print, single blanks between words."""
     kept = (" " if (kind := unicodedata.category(c)) in {"Cc", "Zl", "Zp"} else c if kind != "Cf" else "" for c in text)
     words = " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
-    return words[1:-1].strip() if len(words) > 1 and words[0] == words[-1] and words[0] in "\"'" else words
+    return words.strip("\"' ")
 
 
 def path_of(text: str) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def without_ending(name: str) -> str:
 
 
 def name_of(text: str) -> str:
-    """Return the name of a picture in its own spelling, without folder and ending: of 'a\\\\B.PNG' 'B'."""
+    r"""Return the name of a picture in its own spelling, without folder and ending: of 'a\B.PNG' 'B'."""
     return without_ending(text.replace("\\", "/").rstrip("/").rpartition("/")[2].strip())
 
 
@@ -260,8 +260,9 @@ def mismatch(labels: Iterable[str], pictures: Collection[str], what: str = "mark
     shown_ones = set(labels)
     unseen = [picture for picture in pictures if picture not in shown_ones]
     rest = f"; pictures without a marker: {_examples(map(shown, unseen))}" if unseen else ""
+    examples = _examples(map(shown, dict.fromkeys(unknown)))
     return (
-        f"{len(unknown)} of {len(labels)} {what} name no picture: {_examples(map(shown, dict.fromkeys(unknown)))}{rest}; "
+        f"{len(unknown)} of {len(labels)} {what} name no picture: {examples}{rest}; "
         "name them alike, say in `labels` which picture a code stands for, or leave other markers out by window.events"
     )
 
