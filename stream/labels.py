@@ -10,10 +10,11 @@ from stream.errors import StreamError
 from stream.events import Event
 from stream.recordings import Recording
 
-ENDINGS = frozenset(
-    "apng avi avif bmp dib eps gif heic heif ico jfif jp2 jpe jpeg jpg m4v mkv mov mp4 mpeg mpg pbm pcx pgm png pnm "
-    "ppm psd svg svgz tga tif tiff webm webp wmv".split()  # noqa: SIM905 (a list of these is a page long)
-)
+ENDINGS = frozenset({
+    "apng", "avi", "avif", "bmp", "dib", "eps", "gif", "heic", "heif", "ico", "jfif", "jp2", "jpe", "jpeg", "jpg",
+    "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "pbm", "pcx", "pgm", "png", "pnm", "ppm", "psd", "svg", "svgz", "tga",
+    "tif", "tiff", "webm", "webp", "wmv",
+})  # fmt: skip
 """Of pictures and films, without the dot; another ending is part of a name."""
 LONGEST = 4096
 """Characters; what is longer names a picture only letter by letter."""

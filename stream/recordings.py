@@ -1,6 +1,7 @@
 """Recordings: what a file holds, in SI units and on one time line."""
 
 import json
+import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from stream.windows import Channels
 
 if TYPE_CHECKING:
     from stream.bids import BidsRun
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +197,15 @@ def read(where: "Path | BidsRun") -> Recording:
     path = where.bids if isinstance(where, bids.BidsRun) else Path(where)
     run = where if isinstance(where, bids.BidsRun) else bids.run_at(path)
     try:
-        return bids.read_run(run) if run else _reader(path)(path)
+        recording = bids.read_run(run) if run else _reader(path)(path)
     except (RecordingError, KeyboardInterrupt):
         raise
     except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecordingError(f"{path}: cannot be read ({reason})") from error
+    for line in recording.warnings:
+        logger.warning("%s: %s", path, line)
+    return recording
 
 
 def _reader(path: Path) -> Callable[[Path], Recording]:
