@@ -113,7 +113,7 @@ def read_table(path: Path, needed: Sequence[str] = (), *, multiline: bool = Fals
     RecordingError
         No such file, no text, a needed column is not there, or a row has more cells than there are columns.
     """
-    text, warnings = _text(path)
+    text, warnings = read_text(path)
     wanted = {column_name(name) for name in needed}
     lines = _LINE.split(text.replace("\0", ""))
     if lines[0].lower().startswith("sep=") and len(lines[0]) == len("sep=;"):
@@ -135,7 +135,14 @@ def read_table(path: Path, needed: Sequence[str] = (), *, multiline: bool = Fals
     return table
 
 
-def _text(path: Path) -> tuple[str, list[str]]:
+def read_text(path: Path) -> tuple[str, list[str]]:
+    """Read a file of text; returns it with what to know of how, in plain words.
+
+    Raises
+    ------
+    RecordingError
+        No such file, a workbook, or bytes that are not what their byte-order mark says.
+    """
     try:
         if path.stat().st_size > SIZE_LIMIT:
             raise RecordingError(f"{path}: larger than {SIZE_LIMIT} bytes; this is no table")

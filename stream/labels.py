@@ -50,7 +50,7 @@ def path_of(text: str) -> tuple[str, ...]:
 def without_ending(name: str) -> str:
     """Return a file's name without the endings of pictures; others are part of the name."""
     while (parts := name.rpartition("."))[0].strip() and parts[2].strip().casefold() in ENDINGS:
-        name = parts[0]
+        name = parts[0].strip()
     return name
 
 

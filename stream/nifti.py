@@ -116,7 +116,7 @@ def _stamps(path: Path, image: Any, axis: int, repetition: float | None, warning
             warnings.append(f"repetition time {given:g} {unit} in the header is taken as {step:g} s")
         elif given == 1.0 and unit not in SECONDS:
             warnings.append(
-                f"the header's repetition time is 1 without a unit, as where nobody filled it in: taken "
+                "the header's repetition time is 1 without a unit, as where nobody filled it in: taken "
                 "as 1 s; state RepetitionTime in a JSON file of the same name"
             )
     elif abs(stated - step) > 0.01 * abs(stated):
