@@ -152,9 +152,11 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     if data.startswith(WORKBOOKS):
         raise RecordingError(f"{path}: a workbook, not a table of text; save it as CSV (UTF-8)")
     encoding = next((name for mark, name in BOMS if data.startswith(mark)), None)
-    if encoding is None and b"\0" in (start := data[:4096]):
+    if encoding is None:
         # Letters of most languages have an empty high byte: which of two bytes is empty tells the order.
-        encoding = "utf-16-le" if start[1::2].count(0) >= start[::2].count(0) else "utf-16-be"
+        low, high = (data[place:4096:2].count(0) for place in (1, 0))
+        if max(low, high) > len(data[:4096]) // 8:
+            encoding = "utf-16-le" if low >= high else "utf-16-be"
     try:
         return data.decode(encoding or "utf-8"), []
     except UnicodeDecodeError as error:
