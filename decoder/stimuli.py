@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.errors import StimulusError
+from decoder.picture_files import GREY, Colour, PictureFolder, one_size
+from stream.delimited import read_table
+from stream.errors import RecordingError
+from stream.labels import name_of, shown
+
+logger = logging.getLogger(__name__)
 
 CAPTION_SEPARATOR = " | "
+FILES = ("file", "filename", "file_name", "stim_file", "image", "image_file", "imagefile", "picture", "picture_file")
+"""Columns that may name the pictures' files: ours, then those of conditions files of stimulus programs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +38,8 @@ class StimulusTable:
         Pictures of one group never lie on both sides of a split. Left empty: every picture is its own group.
     concepts : tuple of str
         What each picture shows, in a word that CLIP can be asked for; empty where nobody said.
+    files : tuple of str
+        Each picture's file, by which markers may name it too; empty where there are none.
     """
 
     ids: tuple[str, ...]
@@ -36,6 +47,7 @@ class StimulusTable:
     captions: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[str, ...] = ()
     concepts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -55,6 +67,8 @@ class StimulusTable:
                 raise StimulusError(f"stimulus {self.ids[self.captions.index(())]!r} has no caption; give it one")
         if self.concepts:
             lengths["concepts"] = len(self.concepts)
+        if self.files:
+            lengths["files"] = len(self.files)
         for name, length in lengths.items():
             if length != n:
                 raise StimulusError(f"{n} stimulus ids but {length} {name}; give one a stimulus")
@@ -90,8 +104,10 @@ class StimulusTable:
         """Give the sub-table of some pictures, in the order asked for."""
         rows = self.rows(ids)
         captions = None if self.captions is None else tuple(self.captions[row] for row in rows)
-        groups, concepts = (tuple(own[row] for row in rows) if own else () for own in (self.groups, self.concepts))
-        return StimulusTable(tuple(ids), self.images[rows], captions, groups, concepts)
+        groups, concepts, files = (
+            tuple(own[row] for row in rows) if own else () for own in (self.groups, self.concepts, self.files)
+        )
+        return StimulusTable(tuple(ids), self.images[rows], captions, groups, concepts, files)
 
     def joined(self, other: "StimulusTable") -> "StimulusTable":
         """Add the pictures of another table whose ids are new.
@@ -116,6 +132,7 @@ class StimulusTable:
             (self.captions or ()) + (new.captions or ()) if both else None,
             self.groups + new.groups,
             self.concepts + new.concepts if self.concepts and new.concepts else (),
+            self.files + new.files if self.files and new.files else (),
         )
 
     def content_hash(self) -> str:
@@ -127,45 +144,89 @@ class StimulusTable:
         return digest.hexdigest()
 
 
-def read_stimuli(folder: Path) -> StimulusTable:
+def read_stimuli(folder: Path, background: Colour = GREY) -> StimulusTable:
     """Read a folder of pictures described by its `stimuli.csv`.
 
     The file has a header; `file` is required, `id` (default: the file's name without its suffix), `caption`
     (several parted by ' | '), `group` and `concept` are optional, and other columns are let be. Pictures have one size.
+    It may come out of any program (see `stream.delimited`). A picture that is listed again under its id is one picture,
+    with the captions of all its rows.
+
+    Parameters
+    ----------
+    folder : Path
+    background : tuple of int
+        RGB that shows through where a picture is transparent.
 
     Raises
     ------
     StimulusError
-        If the file or a picture is missing, or the pictures differ in size.
+        If the file or a picture is missing, an id stands for two pictures, or the pictures differ in size.
     """
-    from PIL import Image
-
     path = folder / "stimuli.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise StimulusError(f"cannot read {path}: {error.strerror}; a stimulus folder holds stimuli.csv") from None
-    if not rows or "file" not in rows[0]:
-        raise StimulusError(f"{path} has no 'file' column or no rows; give one row a picture")
-    images = []
-    for row in rows:
-        try:
-            with Image.open(folder / row["file"]) as image:
-                images.append(np.asarray(image.convert("RGB")))
-        except OSError as error:
-            raise StimulusError(f"cannot read picture {folder / row['file']}: {error}") from None
-    if len({image.shape for image in images}) > 1:
-        raise StimulusError(f"the pictures of {folder} differ in size; resize them to one")
-    captions = tuple(tuple(filter(None, (row.get("caption") or "").split(CAPTION_SEPARATOR))) for row in rows)
-    concepts = tuple(row.get("concept") or "" for row in rows)
+        table = read_table(path, multiline=True)
+        column = table.column(FILES, "pictures")
+    except RecordingError as error:
+        raise StimulusError(f"{error}; a stimulus folder holds stimuli.csv, with the column 'file'") from None
+    warnings = list(table.warnings)
+    pictures, files = PictureFolder(folder, background), dict[str, Path]()
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row, line in zip(table.rows, table.lines, strict=True):
+        if not row[column]:
+            warnings.append(f"line {line} names no picture and is left out")
+            continue
+        name, file = _given(row, "id") or name_of(row[column]), pictures.find(row[column])
+        if files.setdefault(name, file) != file:
+            raise StimulusError(
+                f"{path}: stimulus id {shown(name)} occurs more than once, for {files[name].relative_to(folder)} and "
+                f"for {file.relative_to(folder)}; give every picture its own id"
+            )
+        rows.setdefault(name, []).append(row)
+    if not rows:
+        raise StimulusError(f"{path} has no rows; give one row a picture")
+    if doubled := sum(len(own) - 1 for own in rows.values()):
+        warnings.append(f"{doubled} rows name a picture again; their captions are put together")
+    images = one_size(tuple(rows), [pictures.read(file) for file in files.values()], folder)
+    captions = tuple(_captions(own) for own in rows.values())
+    concepts = tuple(_given(own[0], "concept") for own in rows.values())
+    warnings += _gaps("caption", rows, captions) + _gaps("concept", rows, concepts)
+    warnings += [f"{times} of {len(images)} pictures are {remark}" for remark, times in pictures.remarks.items()]
+    for line in warnings:
+        logger.warning("%s: %s", path, line)
     return StimulusTable(
-        ids=tuple(row.get("id") or Path(row["file"]).stem for row in rows),
-        images=np.stack(images),
+        ids=tuple(rows),
+        images=images,
         captions=captions if all(captions) else None,
-        groups=tuple(row.get("group") or row.get("id") or Path(row["file"]).stem for row in rows),
+        groups=tuple(_given(own[0], "group") or name for name, own in rows.items()),
         concepts=concepts if all(concepts) else (),
+        files=tuple(file.relative_to(folder).as_posix() for file in files.values()),
     )
+
+
+def _given(row: dict[str, str], column: str) -> str:
+    cell = row.get(column, "")
+    return "" if cell.casefold() == "n/a" else cell
+
+
+def _captions(rows: Sequence[dict[str, str]]) -> tuple[str, ...]:
+    """Return what the rows of a picture say of it; a row that says the same again adds nothing."""
+    out: list[str] = []
+    for row in rows:
+        texts = filter(None, (text.strip() for text in _given(row, "caption").split(CAPTION_SEPARATOR)))
+        out += [text for text in texts if row is rows[0] or text not in out]
+    return tuple(out)
+
+
+def _gaps(column: str, names: Iterable[str], values: Sequence[str | tuple[str, ...]]) -> list[str]:
+    """Say which pictures lack what others have, so that nobody's is used."""
+    empty = [name for name, value in zip(names, values, strict=True) if not value]
+    if not empty or len(empty) == len(values):
+        return []
+    few = ", ".join(map(shown, empty[:2]))
+    return [
+        f"{len(empty)} of {len(values)} pictures have no {column} ({few} ...), so none is used; fill in all or none"
+    ]
 
 
 def write_stimuli(stimuli: StimulusTable, folder: Path) -> None:

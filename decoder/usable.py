@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from decoder.errors import TrainingError
+from stream.labels import mismatch
 from stream.windows import Window
 
 LEAST_WINDOWS = 20
@@ -42,9 +43,13 @@ def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Wi
             used.append((window, label))
     if any(left_out.values()):
         logger.info("windows left out of training: %s", left_out)
+    strangers = mismatch((window.event.label if window.event else "" for window in windows), ids)
     if len(used) < LEAST_WINDOWS:
         raise TrainingError(
             f"{len(used)} of {len(windows)} windows can be learned from (left out: {left_out}); "
             f"give at least {LEAST_WINDOWS} whose event labels are stimulus ids such as {list(ids[:2])}"
+            + (f"; {strangers}" if strangers else "")
         )
+    if strangers:
+        logger.warning("%s", strangers)
     return used, left_out

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from decoder.datasets import ONE_MONTAGE, SELECTED, Form, PerSession
 from decoder.realign import RealignSpec
@@ -20,6 +30,7 @@ from stream.broker import BrokerSpec
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
+from stream.label_table import LabelSpec
 from stream.lsl import SourceSpec
 
 if TYPE_CHECKING:
@@ -38,6 +49,19 @@ class Strict(BaseModel):
 def _several(value: object) -> object:
     """Take one thing for a list of one."""
     return () if value is None else value if isinstance(value, list | tuple) else (value,)
+
+
+def _colour(value: str) -> str:
+    rgb(value)
+    return value
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return a colour's red, green and blue; raises ValueError where there is no such colour."""
+    from PIL import ImageColor
+
+    red, green, blue, *_ = ImageColor.getrgb(colour)
+    return red, green, blue
 
 
 def _tag(value: object) -> str:
@@ -80,6 +104,8 @@ class DataSpec(Strict):
     """Recording to replay and to evaluate on (dataset: recording)."""
     stimuli: Path | None = None
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
+    background: Annotated[str, AfterValidator(_colour)] = "#808080"
+    """What showed through where pictures of `stimuli` and `bank` are transparent: a colour's name, or '#rrggbb'."""
     bank: int | Path | None = None
     """Pictures that nobody is shown: how many to compose, or a folder like `stimuli`. From them learn the prior of
     structure (decoder.s_prior), which needs them, and from their captions too the one from e to c (decoder.c_from),
@@ -176,6 +202,10 @@ class Config(Strict):
     data: DataSpec
     source: SourceSpec
     window: WindowSpec
+    labels: LabelSpec | None = None
+    """Which picture each trigger code stands for: the path of a table ('labels.csv', columns code and picture), the
+    same with columns of other names ({file: log.csv, code: trigger, picture: image}), or the codes themselves
+    ({7: cat-01, 8: car-07})."""
     filters: FilterSpec = FilterSpec()
     extra: tuple[FollowerSpec, ...] = ()
     """Further streams whose channels join the source's in every window (MEG beside EEG, gaze)."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minddiffuser.cache import cache_dir, code_hash, written_whole
-from minddiffuser.config import Config, DataSpec
+from minddiffuser.config import Config, DataSpec, rgb
 from minddiffuser.console import Report
 from minddiffuser.errors import AppError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from decoder.stimuli import StimulusTable
     from engine.desk.compose import Stimulus
     from engine.models import Models
+    from stream.label_table import LabelSpec
+    from stream.labels import LabelMatcher
     from stream.recordings import Recording
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def load_dataset(config: Config, data_dir: Path | None, models: Models, report: 
 
     spec = config.data
     if spec.dataset == "recording":
-        return own_recording(spec, config.source.unit)
+        return own_recording(spec, config.source.unit, config.labels)
     one = partial(_of_one, spec, data_dir=data_dir, models=models, report=report)
     if len(spec.subject) == 1:
         return one(spec.subject[0])
@@ -87,17 +89,20 @@ def _of_one(spec: DataSpec, subject: int, *, data_dir: Path | None, models: Mode
     return load(spec.dataset, data_dir, selection)
 
 
-def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
+def own_recording(spec: DataSpec, unit: str | None = None, labels: LabelSpec | None = None) -> Dataset:
     """Read calibration recordings of one's own, and the folder of pictures that their events name.
+
+    Each event that names a picture bears its id, in whatever spelling the marker came (see `stream.labels`).
 
     Parameters
     ----------
     spec : DataSpec
     unit : str, optional
         Of channels whose file does not say (`source.unit`).
+    labels : LabelSpec, optional
+        Which picture each code stands for.
     """
     from decoder.datasets import Dataset
-    from decoder.stimuli import read_stimuli
     from stream.formats import in_unit
     from stream.recordings import read
 
@@ -105,17 +110,44 @@ def own_recording(spec: DataSpec, unit: str | None = None) -> Dataset:
         raise AppError("data.dataset 'recording' needs data.train (a recording) and data.stimuli (a folder)")
     if spec.live is None:
         LOG.warning("data.live names no recording: what is evaluated is what the decoder was trained on")
-    calibration = tuple(in_unit(read(where), unit) for where in spec.train)
+    stimuli = shown_pictures(spec)
+    matcher = matcher_of(stimuli, labels)
+    calibration = tuple(matcher.named_all(in_unit(read(where), unit)) for where in spec.train)
     subjects, sessions = _origins(spec, calibration)
     return Dataset(
         name=calibration[0].name.partition(".")[0],
         description=calibration[0].description,
         train=calibration,
-        live=in_unit(read(spec.live), unit) if spec.live else calibration[-1],
-        stimuli=read_stimuli(spec.stimuli),
+        live=matcher.named_all(in_unit(read(spec.live), unit)) if spec.live else calibration[-1],
+        stimuli=stimuli,
         sessions=sessions,
         subjects=subjects,
     )
+
+
+def shown_pictures(spec: DataSpec) -> StimulusTable:
+    """Read the folder of pictures that a config's recordings and live session show; empty where it names none."""
+    from decoder.stimuli import StimulusTable, read_stimuli
+
+    if spec.stimuli is None:
+        return StimulusTable((), np.empty((0, 1, 1, 3), np.uint8))
+    return read_stimuli(spec.stimuli, rgb(spec.background))
+
+
+def matcher_of(stimuli: StimulusTable, labels: LabelSpec | None) -> LabelMatcher:
+    """Return what finds the picture that a marker names, live, in training and in evaluation.
+
+    Raises
+    ------
+    stream.errors.StreamError
+        `labels` cannot be read, or names pictures that there are not.
+    """
+    from stream.label_table import read_labels
+    from stream.labels import LabelMatcher
+
+    table = read_labels(labels) if labels else {}
+    origin = str(labels.file) if labels and labels.file else "labels"
+    return LabelMatcher(stimuli.ids, stimuli.files, table, origin)
 
 
 def _origins(spec: DataSpec, calibration: Sequence[Recording]) -> tuple[dict[str, str], dict[str, str]]:
@@ -148,7 +180,7 @@ def picture_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
         return None
     if isinstance(spec.bank, int):
         return stimulus_table(compose(load_pack(), spec.bank, BANK_SEED + spec.seed))
-    bank = read_stimuli(spec.bank)
+    bank = read_stimuli(spec.bank, rgb(spec.background))
     if captions and bank.captions is None:
         raise AppError(f"the pictures of data.bank {spec.bank} have no captions; give stimuli.csv a caption column")
     return bank

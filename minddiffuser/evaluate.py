@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,15 +27,19 @@ from minddiffuser.archive import Received, count_of, read_about, read_received
 from minddiffuser.checks import spurious_checks
 from minddiffuser.config import ArchiveSpec, Config, parse_config
 from minddiffuser.console import Report, progress
-from minddiffuser.data import load_dataset, originals, true_poses
+from minddiffuser.data import load_dataset, matcher_of, originals, true_poses
+from minddiffuser.errors import AppError
 from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
 from minddiffuser.quality import pose_quality, score
 from minddiffuser.rehearsal import rehearse
 from minddiffuser.report import write_report
 from stream.ingest import windows_of
+from stream.labels import as_sent, mismatch
 from stream.recordings import Recording, chosen, write_npz
 from stream.windows import Window
+
+log = logging.getLogger(__name__)
 
 SCORING_SEED = 20261122
 """Of permutations and bootstrap: the same pictures get the same intervals every time."""
@@ -85,6 +90,7 @@ async def run_evaluate(
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
         windows = usable_windows(recording, config)
+        require_pictures(windows, dataset.stimuli)
         features = [bundle.decode([window])[0] for window in windows]
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
@@ -165,6 +171,21 @@ def usable_windows(recording: Recording, config: Config) -> list[Window]:
     return [window for window in cut if not window.quality.rejected]
 
 
+def require_pictures(windows: Sequence[Window], stimuli: StimulusTable) -> None:
+    """Warn of markers that name no picture.
+
+    Raises
+    ------
+    AppError
+        None of them does.
+    """
+    labels = [window.event.label for window in windows if window.event is not None]
+    if line := mismatch(labels, stimuli.ids):
+        if not set(labels) & set(stimuli.ids):
+            raise AppError(line)
+        log.warning("%s", line)
+
+
 async def _live(
     recording: Recording,
     config: Config,
@@ -181,7 +202,10 @@ async def _live(
         file = Path(scratch) / "recording.npz"
         source, *_ = chosen(recording, config.source, config.extra)
         others = (stream for stream in recording.streams if stream is not source)
-        write_npz(replace(recording, streams=(source, *others)), file)  # the replay gives the first a name of its own
+        # As the markers came: the live session names them itself.
+        write_npz(
+            as_sent(replace(recording, streams=(source, *others))), file
+        )  # the replay gives the first a name of its own
         outcome = await rehearse(
             config.model_copy(update={"queue": patient, "broker": broker, "archive": ArchiveSpec()}),
             bundle,
@@ -191,6 +215,7 @@ async def _live(
             originals=originals(dataset.stimuli),
             speed=LIVE_SPEED[config.window.mode],
             stop=stop,
+            labels=matcher_of(dataset.stimuli, config.labels) if config.data.dataset == "recording" else None,
         )
     return outcome.received, asdict(outcome.account) | {"lost": outcome.lost}
 
@@ -236,6 +261,11 @@ def category_figures(received: Sequence[Received]) -> dict[str, Any]:
     windows permuted).
     """
     names = sorted(received[0].meta["categories"])
+    if line := mismatch((one.label for one in received), names, "windows"):
+        log.warning("%s", line)
+        received = [one for one in received if one.label in names]
+    if not received:
+        return {}
     scores = np.array([[one.meta["categories"][name] for name in names] for one in received])
     rows = np.array([names.index(one.label) for one in received], dtype=np.intp)
     named = scores.argmax(axis=1)

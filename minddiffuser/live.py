@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from decoder.bundle import Bundle
-from decoder.stimuli import read_stimuli
 from engine.models import Models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import load_config
 from minddiffuser.console import console
-from minddiffuser.data import originals
+from minddiffuser.data import matcher_of, originals, shown_pictures
 from minddiffuser.display.server import Display
 from minddiffuser.publishing import archiving, publisher_of
 from minddiffuser.session import Session
@@ -33,6 +32,8 @@ async def run_live(
     """
     config = load_config(config_file)
     bundle = Bundle.load(bundle_folder or bundle_path(config))
+    pictures = await asyncio.to_thread(shown_pictures, config.data)
+    matcher = matcher_of(pictures, config.labels)
     async with AsyncExitStack() as stack:
         broker = config.broker
         if broker.host is None:
@@ -48,8 +49,7 @@ async def run_live(
             )
             console.print(f"Page: [bold]{page.url}[/bold]")
         reconstructor = await asyncio.to_thread(ready_engine, config.engine, bundle)
-        shown = originals(read_stimuli(config.data.stimuli)) if config.data.stimuli else None
-        session = Session(config, bundle, reconstructor, publisher, shown)
+        session = Session(config, bundle, reconstructor, publisher, originals(pictures), labels=matcher)
         running = asyncio.create_task(session.run(stop))
         await asyncio.wait({running}, timeout=seconds)
         stop.set()

@@ -27,6 +27,7 @@ from minddiffuser.display.server import Display
 from minddiffuser.publishing import archiving, publisher_of
 from minddiffuser.session import Account, Session
 from stream.broker import BrokerSpec, EmbeddedBroker
+from stream.labels import LabelMatcher
 
 CHILD_START = 60.0
 """Seconds a child process may take until it is ready, on a busy machine."""
@@ -64,6 +65,7 @@ async def rehearse(
     stop: asyncio.Event | None = None,
     on_display: Callable[[str], None] | None = None,
     started: float | None = None,
+    labels: LabelMatcher | None = None,
 ) -> Outcome:
     """Replay a recording and decode it live.
 
@@ -91,6 +93,8 @@ async def rehearse(
         Where given, the web page is served too, and this is called with its address.
     started : float, optional
         `time.monotonic()` from which the time to the first picture counts.
+    labels : LabelMatcher, optional
+        Finds the picture that a marker names; by default among those of `originals`.
     """
     stop = stop or asyncio.Event()
     name = f"{config.name}-{uuid.uuid4().hex[:8]}"
@@ -113,7 +117,7 @@ async def rehearse(
         replay = await stack.enter_async_context(child(*arguments, *(["--loop"] if loop else [])))
         reconstructor = await asyncio.to_thread(engine)
         await subscriber.line(CHILD_START)
-        session = Session(config, bundle, reconstructor, publisher, originals, started)
+        session = Session(config, bundle, reconstructor, publisher, originals, started, labels)
         running = asyncio.create_task(session.run(stop))
         waiting = asyncio.create_task(_until_over(replay, session, seconds))
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)

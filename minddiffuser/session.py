@@ -29,6 +29,7 @@ from minddiffuser.latency import EDGES_MS, Latencies
 from minddiffuser.pictures import encode
 from minddiffuser.queue import WindowQueue
 from stream.errors import StreamError
+from stream.labels import LabelMatcher
 from stream.lsl import IngestStats, LiveIngest
 from stream.mqtt import Publisher
 from stream.windows import Channels, Window
@@ -98,6 +99,8 @@ class Session:
         The pictures shown, by event label, (height, width, 3) uint8.
     started : float, optional
         `time.monotonic()` from which the time to the first picture counts; now by default.
+    labels : LabelMatcher, optional
+        Finds the picture that a marker names; by default among those of `originals`.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class Session:
         publisher: Publisher,
         originals: Mapping[str, NDArray[np.uint8]] | None = None,
         started: float | None = None,
+        labels: LabelMatcher | None = None,
     ) -> None:
+        self._labels = labels or LabelMatcher(tuple(originals or ()))
         self._config = config
         self._bundle = bundle
         self._realigner = Realigner(bundle, config.realign) if config.realign is not None else None
@@ -148,8 +153,9 @@ class Session:
             loop.call_soon_threadsafe(self._take, window)
 
         ingest = LiveIngest(
-            self._config.source, self._config.window, self._config.filters, hand_over, self._config.extra
-        )
+            self._config.source, self._config.window, self._config.filters, hand_over, self._config.extra,
+            self._labels,
+        )  # fmt: skip
         self._ingest = ingest
         try:
             if (channels := await started(ingest, stop)) is not None:

@@ -103,7 +103,8 @@ def read_run(wanted: BidsRun) -> Recording:
     if root is None:
         raise RecordingError(f"{path}: lies in no BIDS data set (no dataset_description.json above it)")
     tables = _sidecars(path, root, "events", ".tsv")
-    events = read_events(tables[-1], wanted.label) if tables else ()
+    warnings: list[str] = []
+    events = read_events(tables[-1], wanted.label, warnings) if tables else ()
     if not tables:
         LOG.warning("%s has no events.tsv: it is read without events", path.name)
     marks = tuple(event for event in events if is_mark(event.label))
@@ -114,7 +115,8 @@ def read_run(wanted: BidsRun) -> Recording:
         recording = _read_raw(path, root, events)
     stated = str(_json(root / "dataset_description.json").get("Name", ""))
     data_set = root.name if stated.strip("[] ").lower() in {"", "unspecified"} else stated  # as mne-bids leaves it
-    return replace(recording, events=events, description=f"{recording.streams[0].type} of {data_set}")
+    told = (*recording.warnings, *warnings)
+    return replace(recording, events=events, warnings=told, description=f"{recording.streams[0].type} of {data_set}")
 
 
 def _marked(recording: Recording, marks: tuple[Event, ...], tables: list[Path]) -> Recording:

@@ -15,7 +15,7 @@ class Event:
     time : float
         Seconds in the LSL clock of the reading machine.
     label : str
-        The marker's text; a numeric marker's decimal digits.
+        The marker's text; a numeric marker's decimal digits. The picture's id, once it is known which the marker names.
     code : int or None
         The marker's number, where it has one (64-bit: codes exceed int16).
     stream : str
@@ -24,6 +24,8 @@ class Event:
     columns : tuple of (str, str)
         Name and text of each column, where the marker stream has several: the label is made of them, see
         `stream.markers`. Left out of comparisons.
+    sent : str
+        What the marker said, where the label is another spelling of it; see `stream.labels`. Left out of comparisons.
     """
 
     time: float
@@ -31,13 +33,14 @@ class Event:
     code: int | None = None
     stream: str = field(default="", compare=False)
     columns: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    sent: str = field(default="", compare=False)
 
 
 def event_of(time: float, value: str | bytes | float, stream: str = "") -> Event | None:
     """Make an event of what a marker stream, trigger channel or table carries.
 
     Whole numbers become their decimal digits, other numbers the shortest text that gives the same number in the
-    stream's own precision. Bytes that are not UTF-8 are read as Latin-1.
+    stream's own precision. Bytes that are not UTF-8 are read as Latin-1; halves of a character become '?'.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def event_of(time: float, value: str | bytes | float, stream: str = "") -> Event
     if isinstance(value, bytes):
         label = _text(value)
     elif isinstance(value, str):
-        label = value
+        label = value.encode(errors="replace").decode()  # half a surrogate pair can neither be sent nor written
     elif math.isfinite(value):
         label = _digits(value)
     else:

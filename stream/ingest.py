@@ -1,6 +1,7 @@
 """From samples and events to windows, live and offline by the same objects."""
 
 import bisect
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +18,20 @@ from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.intake import StreamStats
 from stream.joint import Extra, Joint, distinct
+from stream.labels import LabelMatcher, shown
 from stream.marker_choice import selected
 from stream.recordings import Recording, chosen
 from stream.sources import SourceSpec, StreamSelector
 from stream.window_spec import SLACK, WindowSpec, line, trend
 from stream.windows import Channels, Quality, Window
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Extra", "FilterSpec", "Ingest", "IngestStats", "WindowSpec", "windows_of"]
 
+TOLD_AT = {10**n for n in range(6)}  # counts of markers without a picture at which the log says so
+EXAMPLES = 2  # labels that a message names
+ID_LENGTH = 80  # characters of a label in a window's id
 RECENT_EVENTS = 4096  # remembered, to know a doubled marker
 DOUBLED_S = 0.005  # two marker sources that tell of one thing differ by less
 
@@ -48,6 +55,8 @@ class IngestStats:
         lies (partly) outside what the streams still hold; markers whose window is not complete yet.
     bad_events : int
         Markers left out: without a finite time or value, or without a text.
+    unnamed : int
+        Of `events`, those that name no picture, where the pictures are known.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -69,6 +78,7 @@ class IngestStats:
     unmade: int = 0
     pending: int = 0
     bad_events: int = 0
+    unnamed: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0
@@ -77,6 +87,11 @@ class IngestStats:
     channel_rms: dict[str, float] = field(default_factory=dict)
     streams: dict[str, StreamStats] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+
+def printable(label: str) -> str:
+    """Return the start of a label, what does not print replaced: a window's id goes into logs and file names."""
+    return "".join(c if c.isprintable() else "_" for c in label[:ID_LENGTH])
 
 
 class Ingest:
@@ -104,6 +119,8 @@ class Ingest:
         Of the source.
     extras : sequence of Extra
         Streams that follow; their samples are fed in step with the source's.
+    labels : LabelMatcher, optional
+        Finds the picture that each marker names; left out, labels stay as they are.
 
     Attributes
     ----------
@@ -132,11 +149,14 @@ class Ingest:
         now: Callable[[], float] | None = None,
         name: str = "source",
         extras: Sequence[Extra] = (),
+        labels: LabelMatcher | None = None,
     ) -> None:
         if not sfreq and window.mode != "sample":
             raise StreamError(f"window mode {window.mode!r} needs a regular stream; use mode 'sample' for this one")
         self._spec, self._speed, self._clock_now = window, speed, now
-        self._wanted = re.compile(window.events)
+        self._wanted = re.compile(window.events, re.DOTALL)
+        self._labels = labels
+        self._unnamed: dict[str, None] = {}  # the first labels that name no picture
         begin = min(window.tmin, window.baseline[0]) if window.baseline else window.tmin
         span = max(window.tmax, 0.0) - min(begin, 0.0)
         self._streams = Joint(name, channels, sfreq, filters, extras, speed=speed, span=span, buffer_s=buffer_s)
@@ -155,11 +175,25 @@ class Ingest:
 
     def event(self, event: Event) -> None:
         """Take note of a marker; its window comes out of the next `samples` call that completes it."""
-        if self._spec.mode == "sliding" or not self._wanted.fullmatch(event.label):
+        if self._spec.mode == "sliding" or not self._wanted.fullmatch(event.sent or event.label):
             self._stats.ignored += 1
             return
         self._stats.events += 1
+        event = self._named(event)
         bisect.insort(self._pending, event, key=lambda pending: pending.time)
+
+    def _named(self, event: Event) -> Event:
+        """Name an event by its picture, and count it where there is none."""
+        if self._labels is None:
+            return event
+        event = self._labels.named(event)
+        if self._labels.ids and not self._labels.knows(event.label):
+            self._stats.unnamed += 1
+            if len(self._unnamed) < EXAMPLES:
+                self._unnamed[shown(event.label)] = None
+            if self._stats.unnamed in TOLD_AT:
+                logger.warning("%d of %d %s", self._stats.unnamed, self._stats.events, *self._problems())
+        return event
 
     def samples(self, data: NDArray[np.floating[Any]], raw_times: NDArray[np.float64], stream: int = 0) -> list[Window]:
         """Take the next samples of a stream and give the windows they complete.
@@ -205,7 +239,18 @@ class Ingest:
             overruns=sum(intake.ring.overruns for intake in self.intakes),
             channel_rms=self._streams.levels(),
             streams=streams if len(streams) > 1 else {},
+            problems=self._problems(),
         )
+
+    def _problems(self) -> list[str]:
+        """Say what is wrong with the markers at present."""
+        if self._labels is None or not self._unnamed:
+            return []
+        pictures = ", ".join(map(shown, self._labels.ids[:EXAMPLES]))
+        return [
+            f"markers name no picture, such as {', '.join(self._unnamed)}; pictures are called {pictures}: say in "
+            "`labels` which picture a code stands for, or leave other markers out by window.events"
+        ]
 
     def _windows(self) -> list[Window]:
         if self._spec.mode == "sliding":
@@ -217,7 +262,7 @@ class Ingest:
                 break
             event = self._pending.pop(0)
             if not self._doubled(event, row):
-                window = self._cut(row, f"{self._count:05d}-{event.label}", event)
+                window = self._cut(row, f"{self._count:05d}-{printable(event.label)}", event)
                 self._count += 1
                 if window:
                     made.append(self._averaged(window, event.label))

@@ -16,6 +16,7 @@ from stream.follow import FollowerSpec
 from stream.ingest import Extra, Ingest, IngestStats, WindowSpec
 from stream.intake import StreamStats
 from stream.joint import distinct
+from stream.labels import LabelMatcher
 from stream.marker_choice import find_markers
 from stream.marker_reader import MarkerReader
 from stream.markers import TriggerColumn
@@ -44,6 +45,8 @@ class LiveIngest:
         Called with each window, one at a time, from a reading thread; it must not block.
     extra : sequence of FollowerSpec
         Streams that join the windows.
+    labels : LabelMatcher, optional
+        Finds the picture that each marker names.
 
     Attributes
     ----------
@@ -64,7 +67,9 @@ class LiveIngest:
         filters: FilterSpec,
         on_window: Callable[[Window], None],
         extra: Sequence[FollowerSpec] = (),
+        labels: LabelMatcher | None = None,
     ) -> None:
+        self._labels = labels
         self._spec, self._window, self._filters, self._on_window = source, window, filters, on_window
         self._extra = extra
         self._stop = threading.Event()
@@ -193,6 +198,7 @@ class LiveIngest:
                 Extra(of, each.channels, each.sfreq, spec, each.speed)
                 for of, each, spec in zip(names, others, self._extra, strict=True)
             ],
+            labels=self._labels,
         )
 
     def _find_markers(self, found: list[Any], clocks: HostClocks) -> None:

@@ -12,7 +12,10 @@ FORBIDDEN = {
     "engine": {"stream", "minddiffuser"},
 }
 ALLOWED_PARTS = {
-    "decoder": {"stream.windows", "stream.events", "stream.recordings"},
+    "decoder": {
+        *("stream.windows", "stream.events", "stream.recordings"),
+        *("stream.delimited", "stream.labels", "stream.errors"),  # one rule for tables and labels on both sides
+    },
     "engine": {"decoder.features"},
 }
 
