@@ -10,11 +10,12 @@ from stream.frames import Assembler
 from stream.messages import Message
 
 WINDOWS = 5
+JPEG = b"\xff\xd8\xff\xe0"
 
 
 def messages_of(window: int) -> list[Message]:
     """All six messages of one window."""
-    pictures = {stage: f"{stage} {window}".encode() for stage in ("original", "preview", "picture")}
+    pictures = {stage: JPEG + f"{stage} {window}".encode() for stage in ("original", "preview", "picture")}
     digests = {stage: hashlib.sha256(data).hexdigest() for stage, data in pictures.items()}
     metas = [
         {"window_id": f"w{window}", "stage": stage, "sha256": digests, "times": {"published": float(window)}}
@@ -33,7 +34,7 @@ def test_each_frame_once_in_any_order(order: list[Message], data: st.DataObject)
     frames = [frame for message in [*order, *again] if (frame := assembler.add(message))]
     assert len(frames) == 3 * WINDOWS
     for frame in frames:
-        assert frame.pictures[frame.stage] == f"{frame.stage} {frame.window_id[1:]}".encode()
+        assert frame.pictures[frame.stage] == JPEG + f"{frame.stage} {frame.window_id[1:]}".encode()
         assert frame.digest(frame.stage) == hashlib.sha256(frame.pictures[frame.stage]).hexdigest()
     assert assembler.unpaired == assembler.bad == 0
 
