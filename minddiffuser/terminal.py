@@ -80,8 +80,10 @@ class TerminalView:
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) and not self._console.file.closed:
                 raise
+            if not self._gone:
+                words = "pictures are no longer drawn: the terminal cannot be written (%s)"
+                logger.warning(words, one_line(error))
             self._gone = True
-            logger.warning("pictures are no longer drawn: the terminal cannot be written (%s)", one_line(error))
 
     def _draw(self, frame: Frame) -> None:
         if not self._drawing:
