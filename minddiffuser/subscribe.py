@@ -15,14 +15,12 @@ from minddiffuser.archive import file_stem, save
 from minddiffuser.errors import AppError
 from minddiffuser.pictures import check
 from stream.broker import BrokerSpec
-from stream.errors import PublishError
+from stream.errors import PublishError, WireError
 from stream.frames import Assemblers, Frame
 from stream.messages import Message
 from stream.subscriber import Subscriber
 from stream.tasks import one_line
 from stream.wire_models import printable
-
-logger = logging.getLogger(__name__)
 
 MAX_HOLES = 1000
 """Holes of one stage into which late numbers may still fall."""
@@ -220,7 +218,8 @@ class _Watch:
                 raise
             except Exception as error:  # one message must not end it, whatever it is
                 self._summary.failed += 1
-                logger.error("%s of session %s left out: %s", message.kind, message.session, one_line(error))
+                words = f"{message.kind} of session {message.session}: {one_line(error)}"
+                messages.refusals.add(message.kind, WireError("our own error", words), logging.ERROR)
             if self._count is not None and self._stages["picture"] >= self._count:
                 return
 

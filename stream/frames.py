@@ -39,6 +39,8 @@ class Frame:
         LSL seconds at which the frame was complete.
     retained : bool
         Kept by the broker from before we came: its latency means nothing.
+    meta_size : int
+        Bytes of the meta as it came.
     """
 
     session: str
@@ -48,6 +50,12 @@ class Frame:
     pictures: dict[str, bytes] = field(default_factory=dict)
     received: float = 0.0
     retained: bool = False
+    meta_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that the frame holds, about: a meta takes several times its size once it is read."""
+        return 1024 + 4 * self.meta_size + sum(map(len, self.pictures.values()))
 
     def digest(self, kind: str) -> str | None:
         """SHA-256 of a picture of this frame, in hexadecimal."""
@@ -133,7 +141,7 @@ class Assembler:
             return None
         meta, of = self._metas.pop(digest)
         self._meta_bytes -= len(of.payload)
-        return self._frame(meta, message)
+        return self._frame(meta, message, len(of.payload))
 
     def _meta(self, message: Message) -> Frame | None:
         try:
@@ -143,7 +151,7 @@ class Assembler:
             self.bad += 1
             raise
         if digest is None or digest in self._pictures:
-            return self._frame(meta, message)
+            return self._frame(meta, message, len(message.payload))
         if (other := self._metas.pop(digest, None)) is not None:
             self._meta_bytes -= len(other[1].payload)
         self._metas[digest] = (meta, message)
@@ -154,7 +162,7 @@ class Assembler:
             self.unpaired += 1
         return None
 
-    def _frame(self, meta: dict[str, Any], message: Message) -> Frame | None:
+    def _frame(self, meta: dict[str, Any], message: Message, meta_size: int) -> Frame | None:
         window_id, stage, digests = meta["window_id"], meta["stage"], meta["sha256"]
         published = (meta.get("times") or {}).get("published")
         key = hashlib.sha256(f"{stage} {published} {window_id}".encode()).digest()  # an id may be long
@@ -167,7 +175,7 @@ class Assembler:
         pictures = {kind: self._pictures[digest] for kind, digest in digests.items() if digest in self._pictures}
         self._named.update(digest for digest in digests.values() if digest in self._pictures)
         self.frames += 1
-        return Frame(message.session, window_id, stage, meta, pictures, message.received, message.retained)
+        return Frame(message.session, window_id, stage, meta, pictures, message.received, message.retained, meta_size)
 
 
 class Assemblers:

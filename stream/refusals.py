@@ -31,8 +31,8 @@ class Refusals:
         """Number of things refused."""
         return self.counts.total()
 
-    def add(self, kind: str, error: PublishError | WireError) -> None:
-        """Count one, by the reason that the error gives."""
+    def add(self, kind: str, error: PublishError, level: int = logging.WARNING) -> None:
+        """Count one, by the reason that the error gives; what is logged has that level."""
         key = (kind, error.reason if isinstance(error, WireError) else "refused")
         self.counts[key] += 1
         now = time.monotonic()
@@ -40,7 +40,7 @@ class Refusals:
             self._untold += 1
             return
         more = f"; {self._untold} more since the last line" if self._untold else ""
-        logger.warning("refused: %s%s", error, more)
+        logger.log(level, "refused: %s%s", error, more)
         self._untold, self._next = 0, now + EVERY_S
 
     def as_dict(self) -> dict[str, int]:
