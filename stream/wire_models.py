@@ -24,7 +24,7 @@ INT64 = 2**63
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]  # what a browser holds exactly
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
-Line = Annotated[str, Field(max_length=2000)]
+Line = Annotated[str, Field(max_length=20_000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Scalar = bool | int | float | str | None
 Numbers = dict[str, Number | None]
@@ -110,7 +110,7 @@ class Ingest(Account):
     overruns: Number | None = None
     channel_rms: dict[str, float | None] | None = None
     streams: dict[str, Account] | None = None
-    problems: Annotated[list[Line], Field(max_length=100)] | None = None
+    problems: Annotated[list[Line], Field(max_length=1000)] | None = None
 
 
 class Metrics(_Wire):
