@@ -88,9 +88,10 @@ class Browser:
         await asyncio.to_thread(self.driver.get, url)
         await self.until("return document.body.dataset.state && document.body.dataset.state !== 'connecting'")
 
-    async def state(self, state: str) -> None:
+    async def state(self, state: str, seconds: float = 20.0) -> None:
         """Wait until the page says that it is in a state."""
-        await self.until("return document.getElementById('state').dataset.state === arguments[0]", state)
+        script = "return document.getElementById('state').dataset.state === arguments[0]"
+        await self.until(script, state, seconds=seconds)
 
     async def blameless(self) -> None:
         """Nothing was logged as an error, and nothing was asked of any other host."""
