@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from decoder.datasets import ONE_MONTAGE, SELECTED, Form, PerSession
 from decoder.realign import RealignSpec
@@ -17,10 +27,12 @@ from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
 from stream.bids import BidsRun
 from stream.broker import BrokerSpec
+from stream.errors import PublishError
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.lsl import SourceSpec
+from stream.messages import topic
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -123,10 +135,18 @@ class QueueSpec(Strict):
     """Windows that may wait with policy `every`."""
 
 
+def _session_name(name: str) -> str:
+    try:
+        topic(name, "status")
+    except PublishError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class PublishSpec(Strict):
     """How pictures are encoded and named."""
 
-    session: str = Field("demo", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    session: Annotated[str, AfterValidator(_session_name)] = "demo"
     """Second level of every topic: minddiffuser/<session>/picture."""
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = Field(90, ge=1, le=100)

@@ -15,7 +15,7 @@ from minddiffuser.archive import file_stem, save
 from minddiffuser.errors import AppError
 from minddiffuser.pictures import check
 from stream.broker import BrokerSpec
-from stream.errors import PublishError, WireError
+from stream.errors import WireError
 from stream.frames import Assemblers, Frame
 from stream.messages import Message
 from stream.subscriber import Subscriber
@@ -214,7 +214,7 @@ class _Watch:
         async for message in messages:
             try:
                 await self._take(message)
-            except (AppError, PublishError):
+            except AppError:  # it cannot be kept
                 raise
             except Exception as error:  # one message must not end it, whatever it is
                 self._summary.failed += 1
