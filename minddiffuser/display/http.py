@@ -58,7 +58,12 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
             loop.call_soon(loop.call_soon, handler.force_close)  # once it has its transport
         return handler
 
-    return await loop.create_server(connection, host or None, port, reuse_address=True)
+    listening = await loop.create_server(connection, host or None, port, reuse_address=True)
+    first, *others = [one.getsockname()[1] for one in listening.sockets]
+    if any(other != first for other in others):  # any free port, but the same for each kind of address
+        listening.close()
+        listening = await loop.create_server(connection, host or None, first, reuse_address=True)
+    return listening
 
 
 def local(host: str) -> str:
