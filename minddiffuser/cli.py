@@ -103,10 +103,7 @@ def live(
     from minddiffuser.live import run_live
 
     set_up_logging(verbose)
-    answer = _run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display))
-    _answer(answer, as_json=as_json)
-    archive = answer["archive"] or {}
-    raise typer.Exit(LOST if archive.get("failed") or archive.get("lost") else 0)
+    _answer(_run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display)), as_json=as_json)
 
 
 @app.command()
