@@ -27,11 +27,13 @@ from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
 from stream.bids import BidsRun
 from stream.broker import BrokerSpec
+from stream.errors import PublishError
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.label_table import LabelSpec
 from stream.lsl import SourceSpec
+from stream.messages import topic
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -149,10 +151,18 @@ class QueueSpec(Strict):
     """Windows that may wait with policy `every`."""
 
 
+def _session_name(name: str) -> str:
+    try:
+        topic(name, "status")
+    except PublishError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class PublishSpec(Strict):
     """How pictures are encoded and named."""
 
-    session: str = Field("demo", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    session: Annotated[str, AfterValidator(_session_name)] = "demo"
     """Second level of every topic: minddiffuser/<session>/picture."""
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = Field(90, ge=1, le=100)

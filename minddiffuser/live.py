@@ -44,8 +44,9 @@ async def run_live(
         publisher = await stack.enter_async_context(publisher_of(config, description))
         archive = await stack.enter_async_context(archiving(config, description))
         if display:
+            where = config.display
             page = await stack.enter_async_context(
-                Display(broker, config.display.host, config.display.port, archive=archive)
+                Display(broker, where.host, where.port, archive=archive, own=config.publish.session)
             )
             console.print(f"Page: [bold]{page.url}[/bold]")
         reconstructor = await asyncio.to_thread(ready_engine, config.engine, bundle)
@@ -55,7 +56,8 @@ async def run_live(
         stop.set()
         account = await running
     # Only now, when the publisher has left the broker, are its counts final.
-    return asdict(account) | {"messages": {kind: asdict(counts) for kind, counts in publisher.counts.items()}}
+    messages = {kind: asdict(counts) for kind, counts in publisher.counts.items()}
+    return asdict(account) | {"messages": messages, "archive": archive.account() if archive else None}
 
 
 def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None) -> Reconstructor:

@@ -109,8 +109,9 @@ async def rehearse(
         archive = await stack.enter_async_context(archiving(config, data))
         subscriber = await stack.enter_async_context(child(*_subscribe_arguments(broker, config, folder)))
         if on_display:
+            where = config.display
             display = await stack.enter_async_context(
-                Display(broker, config.display.host, config.display.port, archive=archive)
+                Display(broker, where.host, where.port, archive=archive, own=config.publish.session)
             )
             on_display(display.url)
         arguments = ["replay", str(recording), "--name", name, "--speed", str(speed), "--json"]
