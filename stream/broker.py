@@ -20,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import PublishError
+from stream.tasks import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +244,8 @@ async def until_started(
         await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             error = None if task.cancelled() else task.exception()
-            raise PublishError(f"{name} ended before it was connected: {error!r}") from error
+            reason = one_line(error) if error else "it was cancelled"
+            raise PublishError(f"{name} ended before it was connected: {reason}") from error
         await started
     except BaseException:
         task.cancel()

@@ -24,6 +24,7 @@ from stream.messages import MAX_PAYLOAD, PICTURES, Kind, content_type, lsl_clock
 from stream.outbox import Counts, Outbox, Outcome, Parcel
 from stream.packets import packet_size, properties_of
 from stream.size_limit import SizeLimit
+from stream.tasks import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -155,9 +156,7 @@ class Publisher:
 
     def _fault(self) -> str:
         error = None if self._task.cancelled() else self._task.exception()
-        return (
-            f"publisher of session {self.session} ended: {error!r}" if error else "the publisher's task was cancelled"
-        )
+        return f"publisher of session {self.session} ended: {one_line(error) if error else 'its task was cancelled'}"
 
     def original(self, payload: bytes, meta: Mapping[str, Any]) -> None:
         """Publish the picture the person was shown; see `picture`."""
@@ -275,8 +274,8 @@ class Publisher:
             except Exception as error:  # what else a connection may raise cannot be listed; a new one is made
                 if not started.done():
                     raise
-                logger.exception("the connection to broker %s failed", self.broker.address)
-                waits = self._lost(repr(error), waits)
+                logger.error("the connection to broker %s failed: %s", self.broker.address, one_line(error))
+                waits = self._lost(one_line(error), waits)
             await asyncio.sleep(next(waits))
 
     async def _connection(self, started: asyncio.Future[None]) -> None:
@@ -347,16 +346,16 @@ class Publisher:
             outcome, taken = await self._send_parts(client, parcel)
         except aiomqtt.MqttError:
             raise
-        except Exception:  # whatever the client library finds wrong with a message
-            logger.exception("%s cannot be sent", parcel)
+        except Exception as error:  # whatever the client library finds wrong with a message
+            logger.error("%s cannot be sent: %s", parcel, one_line(error))
             self._parcels.settle("dropped")
             return
         self._parcels.settle(outcome, taken)
         if outcome == "published" and self.on_taken and parcel.kind in PICTURES:
             try:
                 self.on_taken(parcel.kind, parcel.put, self._clock())
-            except Exception:  # the callback is not ours
-                logger.exception("the callback for what the broker took failed")
+            except Exception as error:  # the callback is not ours
+                logger.error("the callback for what the broker took failed: %s", one_line(error))
 
     async def _send_parts(self, client: Client, parcel: Parcel) -> tuple[Outcome, int]:
         messages = []
