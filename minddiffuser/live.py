@@ -6,22 +6,30 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from decoder.bundle import Bundle
 from decoder.stimuli import read_stimuli
-from engine.models import Models
-from engine.reconstructor import Reconstructor
-from engine.spec import EngineSpec
-from minddiffuser.cache import cache_dir
 from minddiffuser.config import load_config
 from minddiffuser.console import console
 from minddiffuser.data import originals
-from minddiffuser.display.server import Display
+from minddiffuser.errors import AppError
+from minddiffuser.loading import unless_stopped
+from minddiffuser.preprocessing import check_preprocessing
 from minddiffuser.publishing import archiving, publisher_of
 from minddiffuser.session import Session
 from minddiffuser.training import bundle_path
 from stream.broker import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from engine.models import Models
+    from engine.reconstructor import Reconstructor
+    from engine.spec import EngineSpec
+    from minddiffuser.config import Config
+    from minddiffuser.session import Account
 
 
 async def run_live(
@@ -30,9 +38,17 @@ async def run_live(
     """Decode a live stream until `stop` is set or `seconds` are over.
 
     The order is the one in which things can go wrong cheaply: config, bundle, broker, page, models, stream.
+
+    Raises
+    ------
+    AppError
+        The config prepares windows otherwise than the bundle was trained with, or no data came.
+    KeyboardInterrupt
+        Stopped while the models were loading.
     """
     config = load_config(config_file)
     bundle = Bundle.load(bundle_folder or bundle_path(config))
+    check_preprocessing(config, bundle)
     async with AsyncExitStack() as stack:
         broker = config.broker
         if broker.host is None:
@@ -43,19 +59,34 @@ async def run_live(
         publisher = await stack.enter_async_context(publisher_of(config, description))
         archive = await stack.enter_async_context(archiving(config, description))
         if display:
+            from minddiffuser.display.server import Display
+
             page = await stack.enter_async_context(
                 Display(broker, config.display.host, config.display.port, archive=archive)
             )
             console.print(f"Page: [bold]{page.url}[/bold]")
-        reconstructor = await asyncio.to_thread(ready_engine, config.engine, bundle)
-        shown = originals(read_stimuli(config.data.stimuli)) if config.data.stimuli else None
+        reconstructor, shown = await unless_stopped(lambda: (ready_engine(config.engine, bundle), _shown(config)), stop)
         session = Session(config, bundle, reconstructor, publisher, shown)
         running = asyncio.create_task(session.run(stop))
         await asyncio.wait({running}, timeout=seconds)
         stop.set()
         account = await running
+    if not account.ingest["samples"]:
+        raise AppError(_nothing_came(config, account))
     # Only now, when the publisher has left the broker, are its counts final.
     return asdict(account) | {"messages": {kind: asdict(counts) for kind, counts in publisher.counts.items()}}
+
+
+def _shown(config: Config) -> dict[str, NDArray[np.uint8]]:
+    return originals(read_stimuli(config.data.stimuli)) if config.data.stimuli else {}
+
+
+def _nothing_came(config: Config, account: Account) -> str:
+    """Say in one line that no sample came, and from where none did."""
+    problems = f" ({account.problems[0]})" if account.problems else ""
+    if account.stream is None:
+        return f"nothing was decoded: the stream was not there before the end; looked for {config.source}{problems}"
+    return f"nothing was decoded: stream {account.stream!r} was there and sent no sample{problems}"
 
 
 def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None) -> Reconstructor:
@@ -66,6 +97,9 @@ def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None)
     decoder.errors.BundleError
         The bundle was trained for other models.
     """
+    from engine.reconstructor import Reconstructor
+    from minddiffuser.cache import cache_dir
+
     reconstructor = Reconstructor(spec, models, cache_dir() / "engines")
     bundle.check_feature_space(reconstructor.models.feature_space)
     reconstructor.warm_up()

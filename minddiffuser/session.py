@@ -59,7 +59,8 @@ SOURCE_STATES = {"waiting": "waiting", "streaming": "running", "lost": "source-l
 class Account:
     """Where every window went: windows = published + dropped + rejected + abstained + failed.
 
-    `ingest` holds the counts of `stream.ingest.IngestStats`: what became of every sample and marker before.
+    `ingest` holds the counts of `stream.ingest.IngestStats`: what became of every sample and marker before. `stream` is
+    the source's name, once it was found; `problems` is what was wrong with it at the end.
     """
 
     windows: int = 0
@@ -68,6 +69,8 @@ class Account:
     rejected: int = 0
     abstained: int = 0
     failed: int = 0
+    stream: str | None = None
+    problems: list[str] = field(default_factory=list)
     ingest: dict[str, int] = field(default_factory=dict)
     seconds_to_first_picture: float | None = None
     latency_ms: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -191,7 +194,8 @@ class Session:
         await asyncio.to_thread(self._worker.shutdown)
         stats = ingest.stats()
         self.account.dropped = self._queue.dropped
-        self.account.ingest = counts(stats)
+        self.account.ingest, self.account.problems = counts(stats), list(stats.problems)
+        self.account.stream = ingest.source.name if ingest.source else None
         self.account.latency_ms = self._latencies.percentiles()
         self._publisher.metrics(self._metrics(stats))
         self._say("ended", detail)

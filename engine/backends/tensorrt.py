@@ -228,7 +228,7 @@ class TensorRtRunner:
     """One engine, its buffers at fixed addresses, and for each batch size an execution context with its CUDA graph.
 
     A captured graph replays what its context was when it was captured, so a context has one batch size for ever. Each
-    has working memory of its own: a session that reconstructs one window at a time has one, or two with guidance.
+    has working memory of its own; a session that reconstructs one window at a time has one.
 
     Parameters
     ----------
