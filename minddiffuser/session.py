@@ -42,17 +42,14 @@ log = logging.getLogger(__name__)
 METRICS_PERIOD = 1.0
 """Seconds between two messages on the metrics topic."""
 
-STATE_PERIOD = 0.1
-"""Seconds between two looks at the state of a source that does not run."""
-
 STREAK = 5
 """Windows that fail one after the other, after which it is said that none comes through; then after each so many."""
 
 QUIET = 1.0
 """Seconds without a sample after which a replay is taken to be over."""
 
-SOURCE_STATES = {"waiting": "waiting", "streaming": "running", "lost": "source-lost"}
-"""State of the ingest -> state of the session as displays know it."""
+SOURCE_STATES = {"waiting": "running", "streaming": "running", "lost": "source-lost"}
+"""State of the ingest -> state of the session as displays know it: a source that was found is waited for no more."""
 
 
 @dataclass(slots=True)
@@ -175,6 +172,7 @@ class Session:
         try:
             if (channels := await started(ingest, stop)) is not None:
                 self._bundle.check(channels, ingest.sfreq)
+                self._say("running")
                 await self._work(ingest, stop)
             if publisher_ended.done():
                 publisher_ended.result()
@@ -295,17 +293,14 @@ class Session:
 
     async def _watch(self, ingest: LiveIngest) -> None:
         """Publish metrics once a second, and the state of the source when it changes."""
-        published = -METRICS_PERIOD
         while True:
             if ingest.error is not None:
                 raise ingest.error
             stats = await asyncio.to_thread(ingest.stats)
             if (state := SOURCE_STATES[stats.state]) != self._state:
                 self._say(state)
-            if time.monotonic() - published >= METRICS_PERIOD:
-                published = time.monotonic()
-                self._publisher.metrics(self._metrics(stats))
-            await asyncio.sleep(METRICS_PERIOD if state == "running" else STATE_PERIOD)
+            self._publisher.metrics(self._metrics(stats))
+            await asyncio.sleep(METRICS_PERIOD)
 
     def _problems(self) -> list[str]:
         """Say what is wrong on the way out at present."""

@@ -68,7 +68,11 @@ async def test_every_fault_in_one_session(tiny: Models, tmp_path: Path, caplog: 
             assert f"-{fate} failed: " in caplog.text
     assert "the picture shown, original, is not published" in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
-    assert run.states() == ["starting", "waiting", "running", "ended", "offline"]
+    # On a busy machine the last windows may outlast the replay by more than the silence after which it is lost.
+    assert [state for state in run.states() if state != "source-lost"] == [
+        *("starting", "waiting", "running", "ended", "offline")
+    ]
+    assert run.states()[:3] == ["starting", "waiting", "running"]
 
 
 async def test_when_every_window_fails_it_is_said_and_shown(
