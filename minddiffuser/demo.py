@@ -18,13 +18,11 @@ from PIL import Image
 
 from decoder.bundle import Bundle
 from decoder.stimuli import StimulusTable, read_stimuli, write_stimuli
-from engine.models import load_models
 from minddiffuser.cache import code_hash, made_once
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import console, progress
 from minddiffuser.data import load_dataset, originals
 from minddiffuser.errors import AppError
-from minddiffuser.evaluate import mean_training_image, picture_quality, versions
 from minddiffuser.live import ready_engine
 from minddiffuser.rehearsal import Outcome, rehearse
 from minddiffuser.training import train
@@ -89,6 +87,9 @@ def training_key(config: Config) -> str:
 
 
 def _make(config: Config, folder: Path) -> None:
+    from engine.models import load_models
+    from minddiffuser.evaluate import mean_training_image
+
     console.print("Preparing the demo, once: a simulated participant and a decoder trained on it.")
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
@@ -140,6 +141,8 @@ async def run_demo(
 
 def make_report(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
     """Put together what a run came to; the keys are fixed, later checks read them."""
+    from minddiffuser.evaluate import picture_quality, versions
+
     return {
         "config": prepared.config.name,
         "data": str(prepared.bundle.meta["data"]),

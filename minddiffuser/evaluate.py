@@ -21,6 +21,7 @@ from decoder.datasets import Dataset
 from decoder.features import Features
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
+from engine.picture import fault_of
 from engine.reconstructor import Reconstructor
 from minddiffuser.agreement import agreement
 from minddiffuser.archive import Received, count_of, read_about, read_received
@@ -227,16 +228,24 @@ def offline_pictures(
     pictures = []
     for done, (window, decoded) in enumerate(zip(windows, features, strict=True)):
         report("reconstructing offline", done, len(windows))
-        pictures.append(_reconstruct(window, decoded, reconstructor))
+        if (made := _reconstruct(window, decoded, reconstructor)) is not None:
+            pictures.append(made)
     report("reconstructing offline", len(windows), len(windows))
     return pictures
 
 
-def _reconstruct(window: Window, features: Features, reconstructor: Reconstructor) -> Received:
+def _reconstruct(window: Window, features: Features, reconstructor: Reconstructor) -> Received | None:
+    """Reconstruct one window; None, with a warning, for one that a live session would leave out."""
     stages: dict[str, NDArray[np.uint8]] = {}
+    if fault := fault_of(features):
+        log.warning("window %s left out: decoded %s", window.id, fault)
+        return None
     final = reconstructor.reconstruct(
         [features], on_preview=lambda pictures: stages.update(preview=pictures[0].pixels)
     )[0]
+    if final.fault:
+        log.warning("window %s left out: %s", window.id, final.fault)
+        return None
     stages["picture"] = final.pixels
     event = {"label": window.event.label} if window.event else None
     meta = {"window_id": window.id, "event": event, "categories": features.categories, "seed": str(final.seed)}

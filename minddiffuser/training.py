@@ -120,9 +120,12 @@ def train_from_file(
     from decoder.bundle import Bundle
     from engine.models import load_models
     from minddiffuser.data import load_dataset
+    from minddiffuser.preprocessing import check_preprocessing
 
     config = load_config(config_file)
     trained = Bundle.load(start) if start is not None else None
+    if trained is not None:
+        check_preprocessing(config, trained)
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)

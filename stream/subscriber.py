@@ -95,9 +95,11 @@ class Subscriber:
 
     async def _run(self, started: asyncio.Future[None]) -> None:
         waits = backoff(self._jitter)
+        speaks: str | None = None
         while True:
             try:
-                async with connect(self.broker) as client:
+                async with connect(self.broker, speak=speaks) as client:
+                    speaks = client.version
                     await self._subscribe(client)
                     self.connected, waits = True, backoff(self._jitter)
                     if started.done():
