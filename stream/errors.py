@@ -15,3 +15,7 @@ class RecordingError(StreamError):
 
 class PublishError(StreamError):
     """The broker cannot be reached, or refuses what was asked of it."""
+
+
+class OutputError(StreamError):
+    """A file or folder that is asked for cannot be written."""
