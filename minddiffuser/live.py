@@ -15,7 +15,7 @@ from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import load_config
-from minddiffuser.console import console
+from minddiffuser.console import console, show_page
 from minddiffuser.data import originals
 from minddiffuser.display.server import Display
 from minddiffuser.publishing import archiving, publisher_of
@@ -46,7 +46,7 @@ async def run_live(
             page = await stack.enter_async_context(
                 Display(broker, config.display.host, config.display.port, archive=archive)
             )
-            console.print(f"Page: [bold]{page.url}[/bold]")
+            show_page("Page:", page.urls)
         reconstructor = await asyncio.to_thread(ready_engine, config.engine, bundle)
         shown = originals(read_stimuli(config.data.stimuli)) if config.data.stimuli else None
         session = Session(config, bundle, reconstructor, publisher, shown)

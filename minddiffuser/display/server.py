@@ -114,6 +114,11 @@ class Display:
         return f"http://{host}:{self.port}/" + (f"#token={self.token}" if self.token else "")
 
     @property
+    def urls(self) -> list[str]:
+        """All addresses of the page that are known, this machine's own first."""
+        return [self.url]
+
+    @property
     def viewers(self) -> int:
         """Number of browsers connected now."""
         return len(self._viewers)
