@@ -193,7 +193,7 @@ def _probe(folder: Path) -> None:
     """Write a little to a folder, or where it will be made, and remove it again."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir():
-        raise OutputError(f"{folder}: {existing} is a file, no folder")
+        raise OutputError(f"{existing}: is a file; no folder can be made in it")
     scratch = existing / _scratch_name()
     try:
         with scratch.open("xb") as file:

@@ -15,7 +15,7 @@ import typer
 from minddiffuser.cli import flush
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
-from stream.atomic import kept, write_whole
+from stream.atomic import check_folder, kept, write_whole
 
 if TYPE_CHECKING:
     from minddiffuser.config import Config
@@ -59,13 +59,26 @@ def check_bundle(folder: Path) -> None:
     AppError
         There is none.
     """
-    file = folder / "bundle.json"
-    try:
-        with file.open("rb"):
-            return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-    raise AppError(f"no bundle at {folder} ({reason}: {file}); train one first")
+    for file in (folder / "bundle.json", folder / "weights.safetensors"):
+        try:
+            with file.open("rb"):
+                pass
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise AppError(f"no bundle at {folder} ({reason}: {file}); train one first") from None
+
+
+def check_new_bundle(folder: Path) -> None:
+    """Check that a bundle can be written to a folder, in the place of an older one or of nothing.
+
+    Raises
+    ------
+    AppError, stream.errors.OutputError
+        It cannot, or the folder holds something else.
+    """
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "bundle.json").is_file():
+        raise AppError(f"{folder}: holds something else than a bundle; name a folder that is new or empty")
 
 
 def check_data(folder: Path | None) -> None:
@@ -136,7 +149,7 @@ def broker_at(text: str) -> BrokerSpec:
 
 def _host_and_port(text: str) -> tuple[str, str | None]:
     if "://" in text:
-        raise ValueError("an address without scheme is wanted")
+        raise ValueError("no scheme goes before it")
     if text.startswith("["):  # an IPv6 address
         host, _, rest = text[1:].partition("]")
         port = rest.removeprefix(":")

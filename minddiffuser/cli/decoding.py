@@ -17,6 +17,7 @@ from minddiffuser.cli.common import (
     answer,
     check_bundle,
     check_data,
+    check_new_bundle,
     config_at,
     run,
 )
@@ -38,7 +39,7 @@ def train(
     """Fit a decoder to a calibration recording and write it as a bundle."""
     config = config_at(config_file)
     check_data(data)
-    check_folder(out or Path("bundles") / config.name)
+    check_new_bundle(out or Path("bundles") / config.name)
     if start:
         check_bundle(start)
     from minddiffuser.cache import check_cache
