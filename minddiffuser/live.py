@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoder.bundle import Bundle
 from minddiffuser.config import load_config
-from minddiffuser.console import console
+from minddiffuser.console import console, show_page
 from minddiffuser.data import matcher_of, originals, shown_pictures
 from minddiffuser.errors import AppError
 from minddiffuser.loading import unless_stopped
@@ -63,7 +63,7 @@ async def run_live(
             page = await stack.enter_async_context(
                 Display(broker, where.host, where.port, archive=archive, own=config.publish.session)
             )
-            console.print(f"Page: [bold]{page.url}[/bold]")
+            show_page("Page:", page.urls)
         reconstructor = await unless_stopped(lambda: ready_engine(config.engine, bundle), stop)
         session = Session(config, bundle, reconstructor, publisher, originals(pictures), labels=matcher)
         running = asyncio.create_task(session.run(stop))

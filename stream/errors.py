@@ -29,3 +29,7 @@ class WireError(PublishError):
     def __init__(self, reason: str, words: str) -> None:
         super().__init__(words)
         self.reason = reason
+
+
+class OutputError(StreamError):
+    """A file or folder that is asked for cannot be written."""

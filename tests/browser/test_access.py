@@ -161,7 +161,7 @@ async def test_the_download_is_a_session_that_evaluate_reads(
     for number, files_of_window in enumerate(sent, 1):
         for kind, payload in files_of_window.items():
             assert (tmp_path / "lab" / f"w{number}.{kind}.jpg").read_bytes() == payload
-    answer = evaluate_session(tmp_path / "lab")
+    answer = evaluate_session(tmp_path / "lab").answer
     assert (answer["pictures"], answer["data"], answer["n"]) == (3, "simulated EEG", 3)
 
 

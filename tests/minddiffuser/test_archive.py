@@ -58,7 +58,7 @@ def test_an_archive_is_what_evaluate_reads(tmp_path: Path) -> None:
     archive = Archive(ArchiveSpec(folder=tmp_path), "lab", {"data": "simulated EEG", "config": {"name": "demo"}})
     fill(archive, 6)
     archive.add(Frame("lab", "00009-x", "abstained", {"window_id": "00009-x", "stage": "abstained", "sha256": {}}))
-    answer = evaluate_session(archive.folder)
+    answer = evaluate_session(archive.folder).answer
     assert (answer["pictures"], answer["abstained"], answer["removed"]) == (6, 1, 0)
     assert (answer["data"], answer["config"], answer["n"]) == ("simulated EEG", "demo", 6)
     assert answer["stage2"]["pixcorr"] == 1.0
