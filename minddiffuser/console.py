@@ -42,9 +42,9 @@ def progress() -> Iterator[Report]:
         yield report
 
 
-def set_up_logging(verbose: bool) -> None:
-    """Send the log to the terminal: warnings always, everything of ours with `verbose`."""
+def set_up_logging(verbose: bool, *, quiet: bool = False) -> None:
+    """Send the log to the terminal: warnings unless `quiet`, everything of ours with `verbose`."""
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     for package in ("minddiffuser", "stream", "decoder", "engine"):
-        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)
+        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)

@@ -7,6 +7,7 @@ import typer
 from decoder.errors import DecoderError
 from engine.errors import EngineError
 from minddiffuser.cli import decoding, engine, session, streams
+from minddiffuser.cli.inspect import inspect
 from minddiffuser.errors import AppError
 from stream.errors import StreamError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 for command in (
     session.demo,
     session.live,
+    inspect,
     streams.replay,
     streams.record,
     session.display,
