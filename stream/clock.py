@@ -7,15 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.rate import RateMeter
-from stream.settling import first_holes
+from stream.settling import first_holes, swing
 
 MEMORY_S = 10.0  # the fit forgets over this time: long against chunk jitter, short against crystal drift
 SETTLING_S = 1.0  # held back at the start, to learn the stream's own jitter from
 SETTLING_TOLERANCE_S = 0.05
+SWINGS = 2.0  # of the first second's jitter
 JITTERS = 8.0  # real Bluetooth chunks reach 6.3 times their own rms
+SHORTEST, LONGEST = 0.975, 1.025  # of the nominal period; beyond 2 % the rate is wrong, or samples are lost
+FEW = 8  # samples: no more is made of a second that holds less
 NEAR = 10.0  # samples: a timestamp is borne out by the next one if that follows it by less
 FAR_S = 3600.0  # an irregular stream's timestamps that lie so far apart are looked at twice
 OUTAGE_S = 86400.0  # no outage is longer; a clock was set anew
+BIAS_S = 0.25  # the mean distance of timestamps from the line, over this time, tells a line that is off from jitter
+OFF = 2.5  # of the jitter's rms: a mean distance above it is no jitter
 BLIND_S = 0.1  # samples are placed for so long without a timestamp to go by before that is held against them
 DRIFT_S = 5.0  # of an unbroken line, before its rate is worth a number
 LARGEST = 1e13  # seconds: beyond it a double no longer tells two samples apart
@@ -72,6 +77,7 @@ class SampleClock:
     The first second of a stream is held back until it is over: before its jitter is known, a hole of a few samples
     cannot be told from it. `stream.settling` says from what length it can then: from one sample on where there is no
     jitter, else from a few times its swing; shorter ones pass as jitter. What is longer than 50 ms is a hole anyway.
+    A line from which the timestamps of half a second are off, all to one side, is drawn anew, and said to have been off.
 
     A timestamp off the line is believed when the next one bears it out, so the sample waits for that. One that is not,
     and one that is not finite, is bad: the sample is placed where it was due.
@@ -116,6 +122,9 @@ class SampleClock:
         self._last = -np.inf
         self._index = -1
         self._variance = 0.0
+        self._shifted = (0.0, 0, 0)  # by how much the line was moved last, at which sample, and up to which that shows
+        self._bias = 0.0  # mean distance of the newest timestamps from the line
+        self._horizon = max(8.0, BIAS_S * sfreq)
         self._anchor = (0, 0.0)  # (index, time) since which the line is unbroken
 
     @property
@@ -148,11 +157,12 @@ class SampleClock:
             before = self._seen + len(self._waiting)
             self._suspects += [(before + at, rate) for at, rate in self.meter.feed(raw)]
         stamps = self._waiting + raw.tolist()
-        if self._seen == 0 and len(stamps) < self._settling and not last:
-            self._waiting = stamps
-            return Stamped(np.empty(0), np.empty(0, dtype=np.int64), ())
         if self._seen == 0 and stamps:
-            self._begin(np.array(stamps[: self._settling]))
+            first = self._first_second(stamps)
+            if not first and not last:
+                self._waiting = stamps
+                return Stamped(np.empty(0), np.empty(0, dtype=np.int64), ())
+            self._begin(np.array(stamps[: first or len(stamps)]))
         place = self._place_regular if self.sfreq else self._place_irregular
         n, seen = len(stamps), self._seen
         times = np.empty(n)
@@ -169,12 +179,26 @@ class SampleClock:
                 gaps.append((i, placed))
                 if placed.lost == 0:
                     doubts.append((i, i + 1, f"timestamps step by {placed.length - self._nominal:.3g} s"))
+            bias, moved, until = self._shifted
+            if self._seen <= until:
+                begin = i - 2 * round(self._horizon) if self._seen == moved else i
+                doubts.append((begin, i + 1, f"times are off by {1e3 * bias:.3g} ms"))
             if self.blind > self._blindness:
                 doubts.append((i, i + 1, "no timestamps of use"))
             times[i], index[i] = self._last, self._index
         self._waiting = stamps[n:]
         doubts += self._rate_doubts(seen, n)
         return Stamped(times[:n], index[:n], tuple(gaps), tuple(doubts))
+
+    def _first_second(self, stamps: list[float]) -> int:
+        """Count the timestamps of the first second; 0 while it is not over.
+
+        By their number, or, of a stream that sends faster than it says, by the time that they took.
+        """
+        for n in range(self._settling, min(len(stamps), 4 * self._settling) + 1):
+            if n == 4 * self._settling or self._settling < FEW or not stamps[n - 1] - stamps[0] < 0.5 * SETTLING_S / self._speed:
+                return n
+        return 0
 
     def _begin(self, stamps: NDArray[np.float64]) -> None:
         """Find the holes of the first second, and where its line begins."""
@@ -191,6 +215,8 @@ class SampleClock:
         if far.any():
             stamps = np.interp(places, places[~far], stamps[~far])
         self._lost = first_holes(stamps, self._nominal)
+        self._settling = len(stamps)
+        self._settling_tolerance = min(self._settling_tolerance, SWINGS * swing(stamps, self._nominal))
         # What the meter makes of the first second is said of all of it.
         self._suspects = [(0 if at <= self._settling else at, rate) for at, rate in self._suspects]
 
@@ -240,6 +266,10 @@ class SampleClock:
             return self._jump(stamp, self._lost.pop(self._seen - 1))
         elif residual * residual <= self._tolerance_squared():
             self.blind = 0
+            self._bias += (residual - self._bias) / min(self._fitted, self._horizon)
+            if self._off():
+                self._seen += 1
+                return self._shift()
             self._follow(residual)
         elif not abs(stamp) < LARGEST:
             self._pass_over()
@@ -262,6 +292,24 @@ class SampleClock:
         if self._seen < self._settling:
             return max(limit, self._settling_tolerance) ** 2
         return max(limit * limit, JITTERS * JITTERS * self._variance)
+
+    def _off(self) -> bool:
+        """Whether the newest timestamps lie off the line by more than a sample, and than jitter."""
+        limit = max((0.75 * self._period) ** 2, OFF * OFF * self._variance)
+        return self._fitted > self._horizon and self._bias * self._bias > limit
+
+    def _shift(self) -> Gap | bool:
+        """Move the line to where the newest timestamps lie; samples missed are counted."""
+        bias, lost = self._bias, max(0, round(self._bias / self._period))
+        gap = Gap(self._last, self._next + bias - self._last, lost)
+        self._last = max(self._next + bias, self._last + 0.01 * self._period)
+        self._next += bias + self._period
+        self._index += 1 + lost
+        self._fitted = round(self._horizon)
+        self._shifted = (bias, self._seen, self._seen + max(self._fitted, math.ceil(-bias / self._period)))
+        self._anchor = (self._index, self._last)
+        self._bias = 0.0
+        return gap if lost else True
 
     def _borne_out(self, stamp: float, following: float) -> bool:
         """Whether the next timestamp goes on from this one, and is not back on the line that this one left."""
@@ -286,6 +334,7 @@ class SampleClock:
         self._last = stamp
         self._next = stamp + self._period
         self._anchor = (self._index, stamp)
+        self._bias = 0.0
         self.blind = 0
 
     def _jump(self, stamp: float, lost: int) -> Gap:
@@ -296,11 +345,12 @@ class SampleClock:
     def _follow(self, residual: float) -> None:
         level = min(self._fitted, self._memory)
         slope = min(self._seen, self._memory)
-        self._variance += (residual * residual - self._variance) / slope
+        jitter = residual - self._bias  # a line that is off is no jitter
+        self._variance += (jitter * jitter - self._variance) / slope
         # The slope starts from the nominal rate, so it is trusted as if 32 samples had been seen already.
         fitted = self._next + residual * 4.0 / (level + 4.0)
         period = self._period + residual * 6.0 / (slope + 32.0) ** 2
-        self._period = min(max(period, 0.9 * self._nominal), 1.1 * self._nominal)
+        self._period = min(max(period, SHORTEST * self._nominal), LONGEST * self._nominal)
         self._last = max(fitted, self._last + 0.01 * self._period)
         self._next = self._last + self._period
         self._fitted += 1

@@ -289,6 +289,8 @@ class Intake:
             if first < stop and last > start:
                 places = np.arange(start, stop)[filtered.newest]
                 begin, end = (row + int(np.searchsorted(places, at)) for at in (first, last))
+                if first < start:
+                    begin = max(0, row - math.ceil((start - first) * self.chain.factor))
                 self.marks.add(begin, max(end, begin + 1) + self._lag, reason)
         # One write a run of equal presence; without bad samples that is the whole chunk.
         edges = [0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(rows)]

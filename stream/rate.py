@@ -29,12 +29,14 @@ class Look:
     ----------
     share : float
         Measured rate over declared.
-    right, wrong : bool
-        Whether the rate is within `TOLERANCE`, and whether it is outside, beyond what jitter or lost samples explain.
+    right, off, wrong : bool
+        Whether the rate is within `TOLERANCE`; whether it is outside, beyond what jitter explains; and beyond what lost
+        samples explain.
     """
 
     share: float
     right: bool
+    off: bool
     wrong: bool
 
 
@@ -55,7 +57,8 @@ class RateMeter:
     Attributes
     ----------
     suspect : float or None
-        The rate that the newest look at some scale found instead of the declared one, in Hz of the source.
+        The rate that the newest look at some scale found instead of the declared one, in Hz of the source; fewer
+        samples may be lost ones.
     verdict : float or None
         The same, once a second look has confirmed it; None again when the rate is right.
     trusted : bool
@@ -118,24 +121,33 @@ class RateMeter:
         before, look = self._looks[scale], judged(durations / (self._expected * 2**scale), self._size * 2**scale)
         self._looks[scale] = look
         self.trusted = self.trusted or look.right
-        wrong = [each for each in self._looks if each and each.wrong]
-        self.suspect = wrong[-1].share * self._sfreq if wrong else None
+        off = [each for each in self._looks if each and each.off]
+        self.suspect = off[-1].share * self._sfreq if off else None
         if look.wrong and before and before.wrong and abs(look.share / before.share - 1) < TOLERANCE / 2:
-            self.verdict = look.share * self._sfreq
-        elif look.right and not wrong:
+            self.verdict = self._sfreq * self._fitted(look.share)
+        elif look.right and not off:
             self.verdict = None
+
+    def _fitted(self, share: float) -> float:
+        """Measure once more over all blocks, where a line fits them: that is more exact than a median."""
+        means = np.array(self._means)
+        slope = (
+            self._expected / float(np.polyfit(np.arange(len(means)), means, 1)[0]) if np.isfinite(means).all() else 0.0
+        )
+        return slope if abs(slope / share - 1) < TOLERANCE else share
 
 
 def judged(lengths: NDArray[np.float64], samples: int) -> Look:
     """Judge durations of so many samples each, in units of what they should be."""
     middle = float(np.median(lengths))
     if middle < STANDSTILL:
-        return Look(np.inf, right=False, wrong=False)
+        return Look(np.inf, right=False, off=False, wrong=False)
     spread = 1.4826 * float(np.median(np.abs(lengths - middle))) / middle
     doubt = 3 * 1.2533 * spread / float(np.sqrt(len(lengths)))
     share = 1 / middle
-    off = abs(share - 1)
+    distance = abs(share - 1)
+    off = distance > TOLERANCE + doubt
     # Were samples lost at random, so many would arrive in each duration, give or take:
     scatter = float(np.sqrt(max(0.0, 1 - share) / samples))
     uneven = share < 1 and spread >= EVEN * scatter
-    return Look(share, right=off + doubt < TOLERANCE, wrong=off > TOLERANCE + doubt and not uneven)
+    return Look(share, right=distance + doubt < TOLERANCE, off=off, wrong=off and not uneven)
