@@ -196,7 +196,11 @@ class SampleClock:
         By their number, or, of a stream that sends faster than it says, by the time that they took.
         """
         for n in range(self._settling, min(len(stamps), 4 * self._settling) + 1):
-            if n == 4 * self._settling or self._settling < FEW or not stamps[n - 1] - stamps[0] < 0.5 * SETTLING_S / self._speed:
+            if (
+                n == 4 * self._settling
+                or self._settling < FEW
+                or not stamps[n - 1] - stamps[0] < 0.5 * SETTLING_S / self._speed
+            ):
                 return n
         return 0
 

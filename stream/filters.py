@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from stream.running import Drift, PercentSignal, RunningZScore
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
+LONGEST_MEMORY_S = 1e6  # of running statistics
 NYQUIST_SHARE = 0.4  # where the automatic anti-alias filter sits, as a share of the rate after decimation
 
 
@@ -28,7 +29,7 @@ class FilterSpec(BaseModel):
     zscore. Everything is causal, keeps its state between chunks and begins anew after a gap.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     channels: tuple[str, ...] | None = None
     """Channels kept, by name or kind ('eeg', 'mag'), in the stream's order; all when left out."""
@@ -40,9 +41,9 @@ class FilterSpec(BaseModel):
     """Upper edge in Hz (Butterworth)."""
     order: int = Field(4, ge=1, le=8)
     """Order of each Butterworth edge."""
-    notch: tuple[float, ...] = ()
+    notch: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Mains frequencies to take out, in Hz."""
-    notch_quality: float = Field(30.0, gt=0)
+    notch_quality: float = Field(30.0, gt=0, le=10_000)
     """Centre over width of a notch."""
     decimate: int = Field(1, ge=1)
     """Keep one sample in so many; a low-pass at 0.4 of the new rate is added where none is set."""
@@ -51,11 +52,11 @@ class FilterSpec(BaseModel):
     rate later, stamped with their own time. Instead of `decimate`."""
     interpolate: InterpolateSpec | None = None
     """Bad EEG channels, replaced by spherical splines."""
-    percent_signal: float | None = Field(None, gt=0)
+    percent_signal: float | None = Field(None, gt=0, le=LONGEST_MEMORY_S)
     """fMRI: percent change against the running mean, which forgets over so many seconds."""
-    drift: float | None = Field(None, gt=0)
+    drift: float | None = Field(None, gt=0, le=LONGEST_MEMORY_S)
     """Slow streams (fMRI): take out the straight line that fits the past best, which forgets over so many seconds."""
-    zscore: float | None = Field(None, gt=0)
+    zscore: float | None = Field(None, gt=0, le=LONGEST_MEMORY_S)
     """Running z-score, channel by channel; mean and deviation forget over so many seconds."""
     reject_peak_to_peak: dict[str, float] = Field(default_factory=dict)
     """Largest peak-to-peak in a window by channel kind, in SI units; above it the window is rejected."""
@@ -122,7 +123,14 @@ def design(spec: FilterSpec, sfreq: float) -> NDArray[np.float64]:
     if lowpass:
         parts.append(signal.butter(spec.order, lowpass, "lowpass", fs=sfreq, output="sos"))
     parts += [signal.tf2sos(*signal.iirnotch(mains, spec.notch_quality, fs=sfreq)) for mains in spec.notch]
-    return np.concatenate(parts)
+    sections = np.concatenate(parts)
+    poles = [np.abs(np.roots(section[3:])) for section in sections]
+    if not np.isfinite(sections).all() or any((each >= 1 - 1e-9).any() for each in poles):
+        raise StreamError(
+            f"{', '.join(f'{edge:g} Hz' for edge in edges)} at {sfreq:g} Hz cannot be filtered: so low a frequency needs "
+            "filters.decimate, a lower order, or none"
+        )
+    return sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +223,11 @@ class FilterChain:
         for step in (self._resampler, self._interpolator, *self._running):
             if step:
                 step.reset()
+
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """Channels that are interpolated at present."""
+        return self._interpolator.names if self._interpolator else ()
 
     def begin_anew(self, channel: int, level: float) -> None:
         """Take one of the needed channels for having been at a level for ever."""

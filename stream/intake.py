@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,50 +14,14 @@ from stream.errors import StreamError
 from stream.filters import FilterChain, FilterSpec
 from stream.marks import Marks
 from stream.ring import Ring
+from stream.stream_account import StreamStats, StreamTroubles
 from stream.windows import Channels
 
 FASTEST_IRREGULAR = 1000.0  # samples a second that an irregular stream's ring is made for...
 IRREGULAR_NUMBERS = 2**22  # ...as far as so many numbers go
+BLIND = 10  # samples in a row whose timestamps are of no use
+RECENT_S = 30.0  # of the source: what happened longer ago is no longer wrong at present
 MOST_NUMBERS = 2**30  # of a ring, 4 bytes each
-
-
-@dataclass(slots=True)
-class StreamStats:
-    """The account of one stream since its start.
-
-    Attributes
-    ----------
-    samples, lost, bad : int
-        Samples received; missing by the timestamps; received with a needed channel that is not finite or absurd.
-    bad_stamps, steps_back : int
-        Timestamps that were not finite or that no other bore out; steps of the source's clock.
-    restarts : int
-        How often filters began anew because of a signal that they could not forget.
-    gaps : list of Gap
-        The newest 100. `gap_count` counts them all.
-    disconnections : int
-    state : str
-        'waiting' (no sample yet), 'streaming' or 'lost'.
-    measured_hz, drift_ppm : float or None
-        Samples a second by the timestamps, and how far that is from the rate that counts; None while it is not known.
-    bad_channels, flat_channels : tuple of str
-        Needed channels that have said nothing of use, or have not moved, for the last second.
-    """
-
-    samples: int = 0
-    lost: int = 0
-    bad: int = 0
-    gap_count: int = 0
-    gaps: list[Gap] = field(default_factory=list)
-    disconnections: int = 0
-    state: str = "waiting"
-    bad_stamps: int = 0
-    steps_back: int = 0
-    restarts: int = 0
-    measured_hz: float | None = None
-    drift_ppm: float | None = None
-    bad_channels: tuple[str, ...] = ()
-    flat_channels: tuple[str, ...] = ()
 
 
 class Intake:
@@ -120,6 +84,7 @@ class Intake:
         self._lag = math.ceil(self.chain.delay * self.sfreq)
         self._held: NDArray[np.float64] = np.empty((0, len(channels)))  # what the clock has not placed yet
         self._interpolated = [(0, self.chain.interpolated)]  # from which row on which channels
+        self._troubles = StreamTroubles(RECENT_S * (sfreq or FASTEST_IRREGULAR))
         self.stats = StreamStats()
 
     def take(self, data: NDArray[np.floating[Any]], raw_times: NDArray[np.float64]) -> None:
@@ -145,8 +110,8 @@ class Intake:
             if meter and meter.verdict and not meter.trusted:
                 rate = figure(meter.verdict)
                 raise StreamError(
-                    f"stream {self._name!r} is said to have {self._declared:g} Hz but sends {rate} samples a second, so "
-                    f"windows and filters would be wrong: if that is its true rate, set {self._setting}: {rate}"
+                    f"stream {self._name!r} is said to have {self._declared:g} Hz but sends {rate} samples a second: "
+                    f"windows and filters would be wrong; if that is its true rate, set {self._setting}: {rate}"
                 )
             self._place(np.asarray(data, dtype=np.float64), stamped)
 
@@ -174,6 +139,21 @@ class Intake:
             bad_channels=tuple(needed[i] for i in np.flatnonzero(self._bad.stays_bad)),
             flat_channels=tuple(needed[i] for i in np.flatnonzero(self._bad.flat)),
         )
+
+    def problems(self) -> dict[str, str]:
+        """Say what is wrong with the stream at present, by a key each."""
+        lines = self._troubles.lines(self.account(), self.chain.mended)
+        meter = self._clock.meter
+        if meter and meter.suspect is not None:
+            lines["rate"] = (
+                f"{figure(meter.suspect)} samples a second come, not {self._declared:g}: they are lost on the way, or the "
+                f"rate is another one ({self._setting}); windows are flagged"
+            )
+        if self._clock.blind > BLIND:
+            lines["stamps"] = (
+                "timestamps stand still or are no numbers, so no window can be cut: look at what sends them"
+            )
+        return lines
 
     def levels(self) -> list[float]:
         """Root mean square of each channel over the newest second; nothing before the first sample.

@@ -18,7 +18,7 @@ MOST = 0.25  # share of the EEG channels that may be found bad; beyond it the me
 class InterpolateSpec(BaseModel):
     """Which EEG channels are replaced by what the others say about their place on the head."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     channels: tuple[str, ...] = ()
     """Always these."""

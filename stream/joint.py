@@ -1,5 +1,6 @@
 """Several streams read as one, on the time line of the first."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,21 @@ class Joint:
     def start(self) -> int:
         """The first stream's oldest row that can be read."""
         return max(self.ring.start, self._own.line)
+
+    @property
+    def held(self) -> tuple[float, float]:
+        """Times of the first stream's oldest and newest row that can be read; nan where there is none."""
+        start, stop = self.start, self.ring.stop
+        return (self.ring.time(start), self.ring.time(stop - 1)) if start < stop else (math.nan, math.nan)
+
+    def problems(self) -> dict[str, str]:
+        """Say what is wrong with the streams at present, by a key each."""
+        several = len(self.intakes) > 1
+        return {
+            f"{name} {key}": f"stream {name!r}: {line}" if several else line
+            for name, intake in zip(self._names, self.intakes, strict=True)
+            for key, line in intake.problems().items()
+        }
 
     def position(self, time: float) -> float:
         """Where `time` falls among the first stream's rows, as `Ring.position` has it."""

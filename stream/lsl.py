@@ -112,7 +112,14 @@ class LiveIngest:
         if self._ingest is None:
             return IngestStats()
         with self._lock:
-            return self._ingest.account()
+            stats = self._ingest.account(levels=False)
+        stats.channel_rms = self._ingest.levels()  # readers need not wait for these
+        return stats
+
+    @property
+    def samples(self) -> int:
+        """Samples received so far: for whoever only wants to know whether some come."""
+        return self._ingest.received if self._ingest else 0
 
     def take(self, stream: int, data: NDArray[np.float64], times: NDArray[np.float64], events: list[Event]) -> None:
         """Move what a reader has got through the pipeline."""
