@@ -7,7 +7,10 @@ from stream.units import MOST_OF_OTHERS, MOST_OF_UNIT
 from stream.windows import Channels
 
 BLOCK_S = 0.1  # a channel's own level is learnt in blocks of this length
-HEADROOM = 1e3  # times its level so far: a channel may jump by so much
+HEADROOM = 100.0  # times what it has moved within a block so far: a channel may jump by so much
+JUMPS = {"V": 1e-2, "T": 1e-9, "T/m": 1e-8}
+"""What a body's channel may always jump to, in SI units: electrodes pop by millivolts. Filters do not forget much more
+within a window, so a longer stay there is a new level, from which they begin anew."""
 REMEMBERED_S = 60.0  # in which a channel's level so far fades to a third
 ANY_UNIT = 1e30  # float32 ends at 3e38, and its squares at 2e19; sums must stay finite
 UNSEEN = 1e9  # times what the unit allows, while nothing has been seen of a channel
@@ -25,7 +28,9 @@ class BadSamples:
     """Hold the last good value of each channel over samples that are not finite or absurd.
 
     A sample is absurd beyond what its unit allows (`units.MOST_OF_UNIT`), unless the channel has been at such levels
-    all the time: then its scale is wrong, not the sample. The same in any chunking.
+    all the time: then its scale is wrong, not the sample. A channel of the body that leaps beyond what filters forget
+    within a window is held, too, for a tenth of a second; if it stays there, that is its level. In any chunking the
+    same.
 
     Parameters
     ----------
@@ -50,8 +55,14 @@ class BadSamples:
         self._keep = float(np.exp(-1 / max(1.0, REMEMBERED_S * sfreq / self._size))) if sfreq else 1.0
         self._most = np.array([MOST_OF_UNIT.get(unit, MOST_OF_OTHERS) for unit in channels.units])
         self._body = np.array([kind in BODY for kind in channels.kinds])
+        jumps = np.array([JUMPS.get(unit, MOST_OF_OTHERS) for unit in channels.units])
+        self._jump = np.where(self._body, np.minimum(jumps, self._most), self._most)
+        self._settled = np.zeros(n, np.bool_)  # at a new level since the last block
+        self._newest = np.full(n, np.nan)  # the newest sample of a chunk in which some were bad
+        self._raw = np.zeros(n)  # largest sample of the block so far, bad or not
         self._limit = np.minimum(self._most * UNSEEN, ANY_UNIT)
-        self._level = np.zeros(n)
+        self._centre = np.zeros(n)  # where the channel was last
+        self._level = np.zeros(n)  # how far it moves from there within a block
         self._held = np.zeros(n)
         self._bad_for = np.zeros(n, np.int64)
         self._peak = np.zeros(n)  # of the block so far
@@ -109,27 +120,29 @@ class BadSamples:
         self._begun = True
         if len(data) < self._size:
             return
-        sizes = np.abs(np.where(np.isfinite(data), data, np.nan))
-        seen = ~np.isnan(sizes).all(axis=0)
-        self._level[seen] = np.nanmedian(sizes[:, seen], axis=0)
+        data = np.where(np.isfinite(data), data, np.nan)
+        seen = ~np.isnan(data).all(axis=0)
+        self._centre[seen] = np.nanmedian(data[:, seen], axis=0)
+        self._level[seen] = np.nanmedian(np.abs(data[:, seen] - self._centre[seen]), axis=0)
         self._limit[seen] = self._limits()[seen]
 
     def _limits(self) -> NDArray[np.float64]:
-        limits: NDArray[np.float64] = np.minimum(np.maximum(self._most, HEADROOM * self._level), ANY_UNIT)
+        limits: NDArray[np.float64] = np.minimum(np.maximum(self._jump, HEADROOM * self._level), ANY_UNIT)
         return limits
 
     def _feed(self, data: NDArray[np.float64], at: int) -> tuple[NDArray[np.float64], States | None]:
         """Take samples of one block."""
         states: States | None = None
-        peak = np.abs(data).max(axis=0)
+        peak = np.abs(data - self._centre).max(axis=0)
         if (peak <= self._limit).all():  # False where one is not a number
             self._held = data[-1]
             if self._bad_for.any():
-                self.recovered += [(at, int(i)) for i in np.flatnonzero(self.stays_bad)]
+                self.recovered += [(at, int(i)) for i in np.flatnonzero(self.stays_bad | self._settled)]
                 self._bad_for[:] = 0
+                self._settled[:] = False
         else:
             data, states = self._hold(data, at)
-            peak = np.abs(data).max(axis=0)
+            peak = np.abs(data - self._centre).max(axis=0)
         np.maximum(self._peak, peak, out=self._peak)
         if not self._filled:
             self._still = self._body & (data[0] == self._first)
@@ -140,8 +153,11 @@ class BadSamples:
         return data, states
 
     def _hold(self, data: NDArray[np.float64], at: int) -> tuple[NDArray[np.float64], States]:
-        bad = ~(np.abs(data) <= self._limit)
-        back = self.stays_bad & ~bad.all(axis=0)
+        bad = ~(np.abs(data - self._centre) <= self._limit)
+        back = (self.stays_bad | self._settled) & ~bad.all(axis=0)
+        self._settled = self._settled & ~back
+        np.fmax(self._raw, np.abs(data).max(axis=0), out=self._raw)
+        self._newest = data[-1]
         self.recovered += [(at + int(np.argmin(bad[:, i])), int(i)) for i in np.flatnonzero(back)]
         self.counts += bad.sum(axis=0)
         rows = np.where(bad, -1, np.arange(len(data))[:, None])
@@ -165,6 +181,11 @@ class BadSamples:
     def _close(self) -> None:
         """Draw the limits for the next block from this one and those before, and find flat channels."""
         self._level = np.maximum(self._level * self._keep, self._peak)
+        new = (self._bad_for >= self._filled) & (self._raw > 0) & (self._raw <= self._most)
+        new &= np.isfinite(self._newest)
+        self._centre = np.where(new, self._newest, self._held)
+        self._settled |= new
+        self._raw = np.zeros_like(self._raw)
         self._limit = self._limits()
         self._flat_for = np.where(self._still & (self._bad_for == 0), self._flat_for + self._filled, 0)
         self.flat = self._flat_for >= self._stays

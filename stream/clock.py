@@ -77,7 +77,7 @@ class SampleClock:
     The first second of a stream is held back until it is over: before its jitter is known, a hole of a few samples
     cannot be told from it. `stream.settling` says from what length it can then: from one sample on where there is no
     jitter, else from a few times its swing; shorter ones pass as jitter. What is longer than 50 ms is a hole anyway.
-    A line from which the timestamps of half a second are off, all to one side, is drawn anew, and said to have been off.
+    A line from which the timestamps of a quarter second are off, all to one side, is drawn anew, and said so.
 
     A timestamp off the line is believed when the next one bears it out, so the sample waits for that. One that is not,
     and one that is not finite, is bad: the sample is placed where it was due.
@@ -122,7 +122,8 @@ class SampleClock:
         self._last = -np.inf
         self._index = -1
         self._variance = 0.0
-        self._shifted = (0.0, 0, 0)  # by how much the line was moved last, at which sample, and up to which that shows
+        self._sloped = 0  # samples since the slope was last seeded
+        self._shifted = (0.0, 0)  # by how much the line was moved last, and up to which sample that shows
         self._bias = 0.0  # mean distance of the newest timestamps from the line
         self._horizon = max(8.0, BIAS_S * sfreq)
         self._anchor = (0, 0.0)  # (index, time) since which the line is unbroken
@@ -179,10 +180,8 @@ class SampleClock:
                 gaps.append((i, placed))
                 if placed.lost == 0:
                     doubts.append((i, i + 1, f"timestamps step by {placed.length - self._nominal:.3g} s"))
-            bias, moved, until = self._shifted
-            if self._seen <= until:
-                begin = i - 2 * round(self._horizon) if self._seen == moved else i
-                doubts.append((begin, i + 1, f"times are off by {1e3 * bias:.3g} ms"))
+            if self._seen <= self._shifted[1]:
+                doubts.append((i, i + 1, f"times are off by {1e3 * self._shifted[0]:.3g} ms"))
             if self.blind > self._blindness:
                 doubts.append((i, i + 1, "no timestamps of use"))
             times[i], index[i] = self._last, self._index
@@ -299,18 +298,21 @@ class SampleClock:
 
     def _off(self) -> bool:
         """Whether the newest timestamps lie off the line by more than a sample, and than jitter."""
-        limit = max((0.75 * self._period) ** 2, OFF * OFF * self._variance)
+        limit = max(self._period * self._period, OFF * OFF * self._variance)
         return self._fitted > self._horizon and self._bias * self._bias > limit
 
     def _shift(self) -> Gap | bool:
         """Move the line to where the newest timestamps lie; samples missed are counted."""
-        bias, lost = self._bias, max(0, round(self._bias / self._period))
+        # A clock that wanders is a sample off now and then; what is farther off has missed some.
+        bias, lost = self._bias, round(self._bias / self._period) if self._bias > 2 * self._period else 0
         gap = Gap(self._last, self._next + bias - self._last, lost)
         self._last = max(self._next + bias, self._last + 0.01 * self._period)
         self._next += bias + self._period
         self._index += 1 + lost
         self._fitted = round(self._horizon)
-        self._shifted = (bias, self._seen, self._seen + max(self._fitted, math.ceil(-bias / self._period)))
+        self._period = self._nominal  # what led off the line is not kept
+        self._sloped = self._fitted
+        self._shifted = (bias, self._seen + max(self._fitted, math.ceil(-bias / self._period)))
         self._anchor = (self._index, self._last)
         self._bias = 0.0
         return gap if lost else True
@@ -348,9 +350,9 @@ class SampleClock:
 
     def _follow(self, residual: float) -> None:
         level = min(self._fitted, self._memory)
-        slope = min(self._seen, self._memory)
+        slope = min(self._sloped, self._memory)
         jitter = residual - self._bias  # a line that is off is no jitter
-        self._variance += (jitter * jitter - self._variance) / slope
+        self._variance += (jitter * jitter - self._variance) / min(self._seen, self._memory)
         # The slope starts from the nominal rate, so it is trusted as if 32 samples had been seen already.
         fitted = self._next + residual * 4.0 / (level + 4.0)
         period = self._period + residual * 6.0 / (slope + 32.0) ** 2
@@ -358,6 +360,7 @@ class SampleClock:
         self._last = max(fitted, self._last + 0.01 * self._period)
         self._next = self._last + self._period
         self._fitted += 1
+        self._sloped += 1
         self._index += 1
 
 

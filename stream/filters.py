@@ -127,8 +127,8 @@ def design(spec: FilterSpec, sfreq: float) -> NDArray[np.float64]:
     poles = [np.abs(np.roots(section[3:])) for section in sections]
     if not np.isfinite(sections).all() or any((each >= 1 - 1e-9).any() for each in poles):
         raise StreamError(
-            f"{', '.join(f'{edge:g} Hz' for edge in edges)} at {sfreq:g} Hz cannot be filtered: so low a frequency needs "
-            "filters.decimate, a lower order, or none"
+            f"{', '.join(f'{edge:g} Hz' for edge in edges)} cannot be filtered at {sfreq:g} Hz: so low a frequency "
+            "needs a lower order or rate, or no filter"
         )
     return sections
 
@@ -200,6 +200,7 @@ class FilterChain:
         place = {channel: i for i, channel in enumerate(needed)}
         self.needed = here = channels.subset(needed)
         self.restarts = 0
+        self._since_kept = np.zeros(len(needed), np.int8)
         self._needed = None if len(needed) == len(channels) else needed
         self._picks = None if picks == needed else [place[i] for i in picks]
         self._reference = None if reference is None else [place[i] for i in reference]
@@ -270,11 +271,11 @@ class FilterChain:
             states = resampled if resampled.any() else None
         else:
             newest = slice(-index % self.factor.denominator, None, self.factor.denominator)
-            data, states = data[newest], None if states is None else states[newest]
+            data, states = data[newest], self._worst(states, newest, len(data))
         changes: tuple[tuple[int, tuple[str, ...]], ...] = ()
         if self._interpolator:
             names = self._interpolator.names
-            data, changes = self._interpolator.feed(data)
+            data, changes = self._interpolator.feed(data, None if states is None else states == BAD)
             states = self._mended(states, [(0, names), *changes])
         data, states = self._mix(data, states)
         for step in self._running:
@@ -297,6 +298,17 @@ class FilterChain:
             filtered = np.nan_to_num(filtered, posinf=0.0, neginf=0.0)
         result: NDArray[np.float64] = filtered.T
         return result, states
+
+    def _worst(self, states: States | None, newest: slice, n: int) -> States | None:
+        """Give each sample that is kept the worst state of those since the one kept before it."""
+        if self.factor.denominator == 1 or (states is None and not self._since_kept.any()):
+            return states
+        states = np.zeros((n, len(self.needed)), np.int8) if states is None else states
+        ends = np.arange(n)[newest] + 1
+        pieces = [part.max(axis=0, initial=0) for part in np.split(states, ends)]
+        pieces[0] = np.maximum(pieces[0], self._since_kept)
+        self._since_kept = pieces[-1]
+        return np.array(pieces[:-1], np.int8).reshape(len(ends), len(self.needed))
 
     def _mended(self, states: States | None, changes: Sequence[tuple[int, tuple[str, ...]]]) -> States | None:
         """Call channels good where they are interpolated: changes say from which row on which ones are."""

@@ -149,8 +149,8 @@ class Ingest:
     ) -> None:
         if not sfreq and window.mode != "sample":
             raise StreamError(
-                f"window mode {window.mode!r} needs a regular stream, and {name!r} declares no rate: set source.sfreq to "
-                "the rate it really has, or use mode 'sample'"
+                f"window mode {window.mode!r} needs a regular stream, and {name!r} declares no rate: set source.sfreq "
+                "to the rate it really has, or use mode 'sample'"
             )
         self._spec, self._speed, self._clock_now = window, speed, now
         self._wanted = re.compile(window.events, re.DOTALL)

@@ -17,6 +17,8 @@ from stream.ring import Ring
 from stream.stream_account import StreamStats, StreamTroubles
 from stream.windows import Channels
 
+__all__ = ["Intake", "StreamStats"]
+
 FASTEST_IRREGULAR = 1000.0  # samples a second that an irregular stream's ring is made for...
 IRREGULAR_NUMBERS = 2**22  # ...as far as so many numbers go
 BLIND = 10  # samples in a row whose timestamps are of no use
@@ -146,8 +148,8 @@ class Intake:
         meter = self._clock.meter
         if meter and meter.suspect is not None:
             lines["rate"] = (
-                f"{figure(meter.suspect)} samples a second come, not {self._declared:g}: they are lost on the way, or the "
-                f"rate is another one ({self._setting}); windows are flagged"
+                f"{figure(meter.suspect)} samples a second come, not {self._declared:g}: they are lost on the way, or "
+                f"the rate is another one ({self._setting}); windows are flagged"
             )
         if self._clock.blind > BLIND:
             lines["stamps"] = (
@@ -205,7 +207,7 @@ class Intake:
             if mark.channel:
                 unexplained[max(0, mark.start - start) : mark.stop - start] = False
         lost = round(int(unexplained.sum()) / self.chain.factor)
-        reasons = list(dict.fromkeys(mark.reason for mark in marks if not mark.channel))
+        reasons = sorted({mark.reason for mark in marks if not mark.channel})
         if channels:
             more = f" and {len(channels) - 4} more" if len(channels) > 4 else ""
             reasons = [f"{', '.join(channels[:4])}{more}: not finite, or beyond what the unit allows", *reasons]
@@ -239,7 +241,7 @@ class Intake:
             states = np.zeros(data.shape, np.int8)
         bad = states == BAD
         self.stats.bad += int(bad.any(axis=1).sum())
-        lost = bad.all(axis=1)
+        lost: NDArray[np.bool_] = bad.all(axis=1)
         edges = sorted({0, len(data), *(np.flatnonzero(np.diff(lost)) + 1).tolist(), *(at for at, _ in recovered)})
         for first, last in itertools.pairwise(edges):
             if lost[first]:
@@ -258,19 +260,17 @@ class Intake:
         rows, row = filtered.data, self.ring.stop
         times = stamped.times[start:stop][filtered.newest] + filtered.ahead / self._speed
         self._interpolated += [(row + at, names) for at, names in filtered.interpolated]
-        known = np.ones(len(rows), np.bool_)
+        known: NDArray[np.bool_] = np.ones(len(rows), np.bool_)
         if filtered.states is not None:
             known = (filtered.states < BAD).all(axis=1)
             for channel in np.flatnonzero((filtered.states == BAD).any(axis=0)):
-                edges = np.flatnonzero(np.diff(filtered.states[:, channel] == BAD, prepend=False, append=False))
-                for first, last in edges.reshape(-1, 2).tolist():
+                turns = np.flatnonzero(np.diff(filtered.states[:, channel] == BAD, prepend=False, append=False))
+                for first, last in turns.reshape(-1, 2).tolist():
                     self.marks.add(row + first, row + last, channel=self.channels.names[channel])
         for first, last, reason in stamped.doubts:
             if first < stop and last > start:
                 places = np.arange(start, stop)[filtered.newest]
                 begin, end = (row + int(np.searchsorted(places, at)) for at in (first, last))
-                if first < start:
-                    begin = max(0, row - math.ceil((start - first) * self.chain.factor))
                 self.marks.add(begin, max(end, begin + 1) + self._lag, reason)
         # One write a run of equal presence; without bad samples that is the whole chunk.
         edges = [0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(rows)]

@@ -16,7 +16,7 @@ class Mark:
 
 
 class Marks:
-    """What is known against the rows of a ring; of more than `MOST` marks the oldest go, and rows there are in doubt."""
+    """What is known against the rows of a ring; of more than `MOST` marks the oldest go, their rows are in doubt."""
 
     def __init__(self) -> None:
         self._marks: list[Mark] = []

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.bad_samples import LOST, States
+from stream.bad_samples import BAD, LOST, States
 from stream.errors import StreamError
 
 HALF_LENGTH = 10  # of the filter, in samples of the slower rate, as scipy's resample_poly has it
@@ -90,7 +90,7 @@ class Resampler:
         ahead : ndarray, shape (m,)
             Each one's own place minus `newest`, in samples of the old rate: mostly negative, by `delay`.
         states : ndarray of int8, shape (m, n_channels)
-            The worse of the samples on both sides of its own place.
+            The worse of the samples on both sides of its own place; `BAD` where any of those that it stands for is.
         """
         if not len(data):
             return (
@@ -115,6 +115,15 @@ class Resampler:
         centre = np.round(newest + ahead, 9)
         before, after = (self._length + edge(centre).astype(np.intp) for edge in (np.floor, np.ceil))
         worse = np.maximum(states[before], states[after])
+        if len(steps) and (states == BAD).any():
+            reach = self._down / self._up / 2
+            first, last = (
+                self._length + edge(centre + way * reach).astype(np.intp)
+                for edge, way in ((np.floor, -1), (np.ceil, 1))
+            )
+            for step in range(int((last - first).max()) + 1):
+                at = np.clip(first + step, 0, np.minimum(last, len(states) - 1))
+                worse = np.where(states[at] == BAD, np.maximum(worse, BAD), worse)
         kept = centre >= -self._seen  # nothing is said about the time before the stream
         self._history, self._states = joined[-self._length :], states[-self._length :]
         self._seen += len(data)

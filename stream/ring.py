@@ -130,8 +130,8 @@ class Ring:
     def position(self, time: float, since: int = 0) -> float:
         """Where `time` falls among the samples from `since` on, in samples: 12.5 is midway from 12 to 13.
 
-        inf after the last sample. Before the first it is extrapolated (-inf from a single sample, and for a time that is
-        not a number). Times must increase from `since` on.
+        inf after the last sample. Before the first it is extrapolated (-inf from a single sample, and for a time that
+        is not a number). Times must increase from `since` on.
         """
         if np.isnan(time):
             return -np.inf
