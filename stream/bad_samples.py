@@ -11,6 +11,7 @@ HEADROOM = 100.0  # times what it has moved within a block so far: a channel may
 JUMPS = {"V": 1e-2, "T": 1e-9, "T/m": 1e-8}
 """What a body's channel may always jump to, in SI units: electrodes pop by millivolts. Filters do not forget much more
 within a window, so a longer stay there is a new level, from which they begin anew."""
+FEWEST = 5  # samples in a block, to learn from how far a channel moves
 REMEMBERED_S = 60.0  # in which a channel's level so far fades to a third
 ANY_UNIT = 1e30  # float32 ends at 3e38, and its squares at 2e19; sums must stay finite
 UNSEEN = 1e9  # times what the unit allows, while nothing has been seen of a channel
@@ -56,7 +57,8 @@ class BadSamples:
         self._most = np.array([MOST_OF_UNIT.get(unit, MOST_OF_OTHERS) for unit in channels.units])
         self._body = np.array([kind in BODY for kind in channels.kinds])
         jumps = np.array([JUMPS.get(unit, MOST_OF_OTHERS) for unit in channels.units])
-        self._jump = np.where(self._body, np.minimum(jumps, self._most), self._most)
+        leaps = self._body if self._size >= FEWEST else np.zeros(n, np.bool_)
+        self._jump = np.where(leaps, np.minimum(jumps, self._most), self._most)
         self._settled = np.zeros(n, np.bool_)  # at a new level since the last block
         self._newest = np.full(n, np.nan)  # the newest sample of a chunk in which some were bad
         self._raw = np.zeros(n)  # largest sample of the block so far, bad or not

@@ -120,6 +120,7 @@ class SampleClock:
         self._fitted = 0  # samples since the line was last seeded
         self._next = 0.0  # where the line puts the next sample
         self._last = -np.inf
+        self._stamp = np.nan  # the last one of an irregular stream
         self._index = -1
         self._variance = 0.0
         self._sloped = 0  # samples since the slope was last seeded
@@ -252,7 +253,8 @@ class SampleClock:
             self.steps_back += 1
             self._last = -np.inf
         if usable:
-            self.blind = 0
+            self.blind = self.blind + 1 if stamp == self._stamp else 0
+            self._stamp = stamp
         self._last = max(stamp, float(np.nextafter(self._last, np.inf)))
         self._index += 1
         self._seen += 1

@@ -21,7 +21,7 @@ __all__ = ["Intake", "StreamStats"]
 
 FASTEST_IRREGULAR = 1000.0  # samples a second that an irregular stream's ring is made for...
 IRREGULAR_NUMBERS = 2**22  # ...as far as so many numbers go
-BLIND = 10  # samples in a row whose timestamps are of no use
+BLIND, BLIND_IRREGULAR = 10, 50  # samples in a row whose timestamps are of no use, or all the same
 RECENT_S = 30.0  # of the source: what happened longer ago is no longer wrong at present
 MOST_NUMBERS = 2**30  # of a ring, 4 bytes each
 
@@ -151,7 +151,7 @@ class Intake:
                 f"{figure(meter.suspect)} samples a second come, not {self._declared:g}: they are lost on the way, or "
                 f"the rate is another one ({self._setting}); windows are flagged"
             )
-        if self._clock.blind > BLIND:
+        if self._clock.blind > (BLIND if self._declared else BLIND_IRREGULAR):
             lines["stamps"] = (
                 "timestamps stand still or are no numbers, so no window can be cut: look at what sends them"
             )
@@ -301,7 +301,10 @@ class Intake:
         factor, delay = self.chain.factor, self.chain.delay / self._speed
         # A third of the ring is a window at least; with it and a chunk's quarter, no window is written over uncut.
         places = min(math.ceil(stop * factor) - math.ceil(first * factor), self.ring.capacity // 3)
-        if places > 0:
+        if places <= 0 and stop > first:
+            # Decimation keeps none of them, but what comes next begins anew.
+            self.marks.add(self.ring.stop, self.ring.stop + 1, f"{stop - first} samples lost")
+        elif places > 0:
             last = self.ring.row(self.ring.stop - 1) if self.ring.stop else np.zeros(len(self.channels), np.float32)
             times = np.linspace(before, after, places + 2)[1:-1] - delay
             self.ring.write(np.repeat(last[None], places, axis=0), times, present=False)

@@ -66,9 +66,7 @@ class MarkerAccount:
         if abs(far) > FAR_S:
             self._reason = _clocks(far)
         elif event and event.time < oldest:
-            self._reason = (
-                "they are older than the buffer, or than the stream (source.buffer_s says how late one may come)"
-            )
+            self._reason = "they are older than the stream, or than what is kept of it (source.buffer_s)"
         else:
             self._reason = "their windows are not all there"
 
