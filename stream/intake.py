@@ -241,7 +241,7 @@ class Intake:
             states = np.zeros(data.shape, np.int8)
         bad = states == BAD
         self.stats.bad += int(bad.any(axis=1).sum())
-        lost: NDArray[np.bool_] = bad.all(axis=1)
+        lost = np.asarray(bad.all(axis=1))
         edges = sorted({0, len(data), *(np.flatnonzero(np.diff(lost)) + 1).tolist(), *(at for at, _ in recovered)})
         for first, last in itertools.pairwise(edges):
             if lost[first]:

@@ -105,7 +105,7 @@ class RateMeter:
         """Add the block that is full, and look at each scale whose durations are complete."""
         block = np.concatenate(self._part)
         self._part, self._filled = [], 0
-        self._means.append(float(block.mean()))
+        self._means.append(float(block.mean()) if np.isfinite(block).all() else np.nan)
         for scale in range(SCALES):
             step = 2**scale
             if self._blocks and self._blocks % (LOOK * step) == 0:
