@@ -260,9 +260,9 @@ class Intake:
         rows, row = filtered.data, self.ring.stop
         times = stamped.times[start:stop][filtered.newest] + filtered.ahead / self._speed
         self._interpolated += [(row + at, names) for at, names in filtered.interpolated]
-        known: NDArray[np.bool_] = np.ones(len(rows), np.bool_)
+        known = np.ones(len(rows), np.bool_)
         if filtered.states is not None:
-            known = (filtered.states < BAD).all(axis=1)
+            known = np.asarray((filtered.states < BAD).all(axis=1))
             for channel in np.flatnonzero((filtered.states == BAD).any(axis=0)):
                 turns = np.flatnonzero(np.diff(filtered.states[:, channel] == BAD, prepend=False, append=False))
                 for first, last in turns.reshape(-1, 2).tolist():

@@ -117,13 +117,13 @@ class Resampler:
         worse = np.maximum(states[before], states[after])
         if len(steps) and (states == BAD).any():
             reach = self._down / self._up / 2
-            first, last = (
+            nearest, furthest = (
                 self._length + edge(centre + way * reach).astype(np.intp)
                 for edge, way in ((np.floor, -1), (np.ceil, 1))
             )
-            for step in range(int((last - first).max()) + 1):
-                at = np.clip(first + step, 0, np.minimum(last, len(states) - 1))
-                worse = np.where(states[at] == BAD, np.maximum(worse, BAD), worse)
+            for step in range(int((furthest - nearest).max()) + 1):
+                row = np.clip(nearest + step, 0, np.minimum(furthest, len(states) - 1))
+                worse = np.where(states[row] == BAD, np.maximum(worse, BAD), worse)
         kept = centre >= -self._seen  # nothing is said about the time before the stream
         self._history, self._states = joined[-self._length :], states[-self._length :]
         self._seen += len(data)
