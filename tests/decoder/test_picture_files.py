@@ -39,7 +39,7 @@ TABLE = 'file,caption\r\ncat-01.png,"a cat, on a sofa"\r\ncar.png,une voiture \u
         TABLE.replace("file,caption", " File , Caption").encode(), TABLE.replace("file", "imageFile").encode(),
         TABLE.replace("caption", "CAPTION ").replace(",\"", ", \"").encode(), ("sep=,\r\n" + TABLE).encode(),
         b"file;caption\r\ncat-01.png;a cat, on a sofa\r\ncar.png;une voiture \xe0 l'arr\xeat | a car\r\n",
-        "file\tcaption\ncat-01.png\ta cat, on a sofa\ncar.png\tune voiture \u00e0 l'arr\u00eat | a car".encode("utf-16"),
+        "file\tcaption\ncat-01.png\ta cat, on a sofa\ncar.png\tune voiture à l'arrêt | a car".encode("utf-16"),
         TABLE.replace("cat-01.png", "C:\\Users\\me\\exp\\Cat-01.PNG").encode(),
         TABLE.replace("cat-01.png", "/home/me/pictures/cat-01.png").encode(),
         TABLE.replace("cat-01.png", "cat-01").encode(), (TABLE + "cat-01.png,\r\n").encode(),
