@@ -192,8 +192,8 @@ def read_stimuli(folder: Path, background: Colour = GREY) -> StimulusTable:
     concepts = tuple(_given(own[0], "concept") for own in rows.values())
     warnings += _gaps("caption", rows, captions) + _gaps("concept", rows, concepts)
     warnings += [f"{times} of {len(images)} pictures are {remark}" for remark, times in pictures.remarks.items()]
-    for line in warnings:
-        logger.warning("%s: %s", path, line)
+    for remark in warnings:
+        logger.warning("%s: %s", path, remark)
     return StimulusTable(
         ids=tuple(rows),
         images=images,
