@@ -217,6 +217,8 @@ class Lab:
         finals = set(self.sent)
         assert [name for name in self.page.finals() if name in finals] == self.sent
         assert self.archive.failed == 0
+        assert {header["session"] for header, _ in self.page.frames} <= {"good", "other"}
+        assert {path.name for path in (self.folder / "all").iterdir()} <= {"good", "other"}
         for task in self.watching:
             summary = task.result()
             assert summary.failed == 0, summary.refusals
