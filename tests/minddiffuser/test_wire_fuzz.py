@@ -291,6 +291,8 @@ ABSTAINED = {"window_id": "w", "stage": "abstained", "sha256": {}}
     {**meta(1, hashlib.sha256(b"hello").hexdigest()), "stage": "preview", "sha256": {
         "preview": hashlib.sha256(b"hello").hexdigest()}}))]], retain=False)  # fmt: skip
 @example(session="good", messages=[[("meta", encoded({**ABSTAINED, "window_id": "\ud800"}))]], retain=False)
+@example(session="..", messages=[[("meta", encoded(ABSTAINED))]], retain=False)
+@example(session="CON", messages=[[("meta", encoded(ABSTAINED))]], retain=True)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.timeout(600)
 def test_one_bad_message_costs_that_message(
