@@ -4,9 +4,9 @@ Every viewer has its own short queue and its own task. One that cannot keep up i
 that is frozen holds a few references until its heartbeat fails. Nothing else waits for it.
 
 Wire format, server to page: text messages are JSON ({"type": "broker" | "display" | "status" | "metrics", ...};
-"display" names the sessions that are shown, the display's own, how many found no place, how many messages were refused
-and, in `problem`, what is wrong with the display itself); a binary message is a frame: 4 bytes big-endian length of a
-JSON header, the header, the picture files it lists in `parts`, end to end.
+"display" names the sessions that are shown, the display's own, how many found no place, how many messages were refused,
+how many frames could not be archived and, in `problem`, what is wrong with the display itself); a binary message is a
+frame: 4 bytes big-endian length of a JSON header, the header, the picture files it lists in `parts`, end to end.
 A picture is sent once a window and viewer. The page sends one message, {"token": ...}, when it connects.
 
 GET /sessions/NAME.zip is a session as a file: the archive, where there is one, else what the display remembers.
@@ -316,6 +316,7 @@ class Display:
             "own": self._sessions.own,
             "unshown": self._sessions.unshown,
             "refused": self._subscriber.refusals.total,
+            "unarchived": self._archive.failed if self._archive else 0,
             "problem": self._problem,
         }
 

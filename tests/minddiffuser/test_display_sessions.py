@@ -1,19 +1,24 @@
 """Which sessions a display shows, and that its background tasks are heard."""
 
 import json
+from pathlib import Path
 
 import aiomqtt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minddiffuser.archive import Archive
+from minddiffuser.config import ArchiveSpec
 from minddiffuser.display.server import Display
 from minddiffuser.display.sessions import ENDED, MAX_SESSIONS, OVER, RUNS, SILENT_S, Sessions
 from stream.broker import EmbeddedBroker
 from stream.errors import PublishError
+from stream.frames import Frame
 from stream.messages import Message
 from stream.mqtt import Publisher
 from stream.refusals import Refusals
+from tests.minddiffuser.test_archive import files_end_at
 from tests.minddiffuser.test_display import Page, broker, picture, until
 
 __all__ = ["broker"]
@@ -163,6 +168,17 @@ async def test_a_viewer_whose_sending_dies_is_let_go_and_may_come_back(
             assert "viewer died: AttributeError" in caplog.text
             async with Page(display) as again:
                 await until(lambda: again.finals() == ["w1"])
+
+
+async def test_what_could_not_be_archived_is_counted_on_the_page(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    """A page learns how many frames the archive beside it could not write."""
+    archive = Archive(ArchiveSpec(folder=tmp_path), "lab", {})
+    async with Display(broker.spec, archive=archive) as display, Page(display) as page:
+        with files_end_at(100):
+            archive.add(Frame("lab", "w", "picture", {"window_id": "w"}, {"picture": picture(1)}))
+        async with Publisher(broker.spec, "lab") as publisher:
+            publisher.metrics({})
+            await until(lambda: shown(page)["unarchived"] == 1)
 
 
 async def test_refused_messages_are_counted_on_the_page(broker: EmbeddedBroker) -> None:

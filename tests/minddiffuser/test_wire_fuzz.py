@@ -217,6 +217,8 @@ class Lab:
         finals = set(self.sent)
         assert [name for name in self.page.finals() if name in finals] == self.sent
         assert self.archive.failed == 0
+        assert {header["session"] for header, _ in self.page.frames} <= {"good", "other"}
+        assert {path.name for path in (self.folder / "all").iterdir()} <= {"good", "other"}
         for task in self.watching:
             summary = task.result()
             assert summary.failed == 0, summary.refusals
@@ -289,6 +291,8 @@ ABSTAINED = {"window_id": "w", "stage": "abstained", "sha256": {}}
     {**meta(1, hashlib.sha256(b"hello").hexdigest()), "stage": "preview", "sha256": {
         "preview": hashlib.sha256(b"hello").hexdigest()}}))]], retain=False)  # fmt: skip
 @example(session="good", messages=[[("meta", encoded({**ABSTAINED, "window_id": "\ud800"}))]], retain=False)
+@example(session="..", messages=[[("meta", encoded(ABSTAINED))]], retain=False)
+@example(session="CON", messages=[[("meta", encoded(ABSTAINED))]], retain=True)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.timeout(600)
 def test_one_bad_message_costs_that_message(

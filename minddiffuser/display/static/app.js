@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 const sessions = new Map();
 const link = { connected: false, denied: false };
 const broker = { connected: true };
-const display = { own: null, unshown: 0, refused: 0, problem: "" };
+const display = { own: null, unshown: 0, refused: 0, unarchived: 0, problem: "" };
 const tiles = new Map();
 let chosen = null; // name of the session the operator looks at
 let picked = false; // the operator chose it
@@ -288,6 +288,7 @@ function drawPipeline(of, window) {
     ["Waiting", count(Object.values(queues).filter(Number.isFinite).reduce((a, b) => a + b, 0))],
     ["Left out", count(dropped), Object.entries(drops).map(([k, v]) => `${k}: ${v}`).join("\n"), dropped > 0 ? "bad" : ""],
     ...(display.refused ? [["Messages refused", count(display.refused), "Of any client, because they are none of ours", "bad"]] : []),
+    ...(display.unarchived ? [["Not archived", count(display.unarchived), "The archive's folder could not be written", "bad"]] : []),
     ["Backend", meta.backend ?? "–", models],
     ["Seed", meta.seed === undefined ? "–" : String(meta.seed)],
   ]);
