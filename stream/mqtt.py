@@ -128,6 +128,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._status = self._status_json({"state": "starting"})
         self._task = await until_started(self._run, f"publisher {self.session}")
+        self._task.add_done_callback(self._over)
         return self
 
     async def __aexit__(
@@ -137,6 +138,7 @@ class Publisher:
         if self.connected:
             with contextlib.suppress(PublishError):  # leaving must not hang on a broker that went away
                 await self.flush(timeout=3.0)
+        self._task.remove_done_callback(self._over)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         left = self._parcels.close()
@@ -153,6 +155,12 @@ class Publisher:
         """
         await asyncio.wait({self._task})
         raise PublishError(self._fault())
+
+    def _over(self, _: object) -> None:
+        """Take note that the task has ended, and let nothing pile up for it."""
+        self.error = self._fault()
+        logger.error("%s", self.error)
+        self._parcels.hold()
 
     def _fault(self) -> str:
         error = None if self._task.cancelled() else self._task.exception()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,29 @@ def test_a_clip_that_open_clip_cannot_read_is_refused(stable_diffusion: Path, tm
     """A text encoder named as CLIP lacks open_clip's config, and that is said before anything loads."""
     with pytest.raises(ModelError, match=r"no open_clip_config\.json for the clip"):
         load_models(ModelSpec(folder=str(stable_diffusion), clip=str(stable_diffusion / "text_encoder")), "cpu")
+
+
+@pytest.mark.parametrize(("variant", "shard"), [(None, "1GB"), ("fp16", "1GB"), (None, "20KB"), ("fp16", "20KB")])
+def test_of_a_hub_model_just_the_weights_that_are_loaded_are_fetched(
+    stable_diffusion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str | None, shard: str
+) -> None:
+    """Whole or in shards; fp16 only where there is nothing else; pickles and other files never."""
+    hub = saved_as(stable_diffusion, tmp_path / "hub", variant, shard)
+    (hub / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
+    if variant is None:
+        (hub / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not wanted")
+
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        for file in hub.rglob("*"):
+            inside = file.relative_to(hub)
+            if file.is_file() and any(fnmatch(str(inside), pattern) for pattern in allow_patterns):
+                (tmp_path / "local" / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, tmp_path / "local" / inside)
+        return str(tmp_path / "local")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    models = load_models(ModelSpec(folder="somebody/model"), "cpu")
+    assert count_weights(models.parts["unet"]) == count_weights(stable_diffusion / "unet")
+    fetched = {file.name for file in models.parts["unet"].iterdir()}
+    assert "diffusion_pytorch_model.bin" not in fetched
+    assert variant or "diffusion_pytorch_model.fp16.safetensors" not in fetched

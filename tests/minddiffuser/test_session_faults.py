@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from engine.models import Models
 from minddiffuser.session import STREAK, Account
 from stream.errors import PublishError
+from stream.windows import Channels, Window
 from tests.brokers import until
-from tests.minddiffuser.faulty import ERRORS, FATES, finished, label, live, outcome
+from tests.minddiffuser.faulty import CHANNELS, ERRORS, FATES, SFREQ, finished, label, live, outcome
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -39,6 +41,8 @@ async def test_each_window_becomes_what_its_faults_make_of_it(tiny: Models, tmp_
     assert [label(meta["window_id"]) for meta in run.metas("picture")] == [
         fate for fate in fates if outcome(fate) == "published"
     ]
+    previews = [fate for fate in fates if fate in {"fine", "original", "encode"} or fate.startswith("preview")]
+    assert [label(meta["window_id"]) for meta in run.metas("preview")] == previews
     left_out = {meta["window_id"]: meta["reason"] for meta in run.metas("abstained")}
     assert sorted(map(label, left_out)) == sorted(fate for fate in fates if outcome(fate) != "published")
     for window_id, reason in left_out.items():
@@ -150,6 +154,20 @@ async def test_whenever_a_session_ends_its_account_closes(
     assert closes(run.session.account)
     for counts in run.publisher.counts.values():
         assert counts.put == counts.published + counts.dropped + counts.denied
+
+
+async def test_windows_that_are_not_finite_never_reach_decoder_or_engine(tiny: Models, tmp_path: Path) -> None:
+    """Numbers that are not finite in a channel that the bundle takes are an abstention; in others they mean nothing."""
+    async with live(tiny, ["fine"], tmp_path) as run:
+        await finished(run)
+        data = np.zeros((3, 20), np.float32)
+        data[2] = np.nan
+        channels = Channels((*CHANNELS.names, "ACC"), (*CHANNELS.kinds, "misc"), (*CHANNELS.units, "count"))
+        window = Window("00001-fine", data, channels, SFREQ, 0.0, 0.0, None, 0.0, 0.0)
+        assert run.session._pipeline.process(window, 0) is None
+        data[1, 7] = np.inf
+        reason = run.session._pipeline.process(replace(window, id="00002-decode:KeyError"), 0)
+        assert reason == "the window holds numbers that are not finite"
 
 
 async def test_originals_are_encoded_once_and_not_on_the_loop(

@@ -64,7 +64,10 @@ async def test_a_publisher_whose_task_is_gone_says_so(broker: EmbeddedBroker) ->
     publisher._task.cancel()
     await until(publisher._task.done)
     assert not publisher.connected
-    publisher.picture(picture(1), {"window_id": "w"})
+    for number in range(9):
+        publisher.picture(picture(number), {"window_id": str(number)})
+    await until(lambda: publisher.error is not None)
+    assert len(publisher._parcels) == 1
     async with asyncio.timeout(2):
         with pytest.raises(PublishError, match="was cancelled"):
             await publisher.flush()
@@ -72,7 +75,7 @@ async def test_a_publisher_whose_task_is_gone_says_so(broker: EmbeddedBroker) ->
             await watching
         await publisher.__aexit__(None, None, None)
     publisher.picture(picture(2), {"window_id": "late"})
-    assert publisher.counts["picture"].dropped == publisher.counts["picture"].put == 2
+    assert publisher.counts["picture"].dropped == publisher.counts["picture"].put == 10
 
 
 async def test_what_fails_in_an_unknown_way_costs_itself(
