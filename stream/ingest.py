@@ -48,6 +48,8 @@ class IngestStats:
         lies (partly) outside what the streams still hold; markers whose window is not complete yet.
     bad_events : int
         Markers left out: without a finite time or value, or without a text.
+    marker_disconnections : int
+        How often a marker stream went away; what was marked meanwhile is lost.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -69,6 +71,7 @@ class IngestStats:
     unmade: int = 0
     pending: int = 0
     bad_events: int = 0
+    marker_disconnections: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0
