@@ -58,6 +58,8 @@ class IngestStats:
         without a finite time or value, or without a text.
     unnamed : int
         Of `events`, those that name no picture, where the pictures are known.
+    marker_disconnections : int
+        How often a marker stream went away; what was marked meanwhile is lost.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -84,6 +86,7 @@ class IngestStats:
     pending: int = 0
     bad_events: int = 0
     unnamed: int = 0
+    marker_disconnections: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0

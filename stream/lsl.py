@@ -135,6 +135,7 @@ class LiveIngest:
             stats,
             channel_rms=self._ingest.levels(),  # readers need not wait for these
             bad_events=stats.bad_events + sum(reader.bad for reader in self._marker_readers),
+            marker_disconnections=sum(reader.losses for reader in self._marker_readers),
             problems=[*stats.problems, *own],
         )
 
