@@ -1,5 +1,7 @@
 """Bad input of every command: one line that says what is wrong, another exit code than 0, and no traceback."""
 
+import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +13,12 @@ import pytest
 
 from minddiffuser.cli import main
 from minddiffuser.stopping import Stopping
+from stream.broker import EmbeddedBroker
 from tests.conftest import ROOT, Cli
 from tests.disks import read_only, small_disk
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
-SOON_S = 60
+READY_S = 60
 Run = Callable[..., str]
 
 
@@ -247,3 +250,17 @@ def test_a_name_with_a_line_break_stays_one_line(cli: Cli) -> None:
     assert ran.stderr.splitlines() == [
         "minddiffuser: no such.yaml: no such config; the ones that come with the project are in configs/"
     ]
+
+
+@pytest.mark.parametrize("columns", [20, 60])
+async def test_an_address_with_its_token_is_never_broken(cli: Cli, columns: int) -> None:
+    """However narrow the terminal, the page's address can be copied whole."""
+    async with EmbeddedBroker(0) as broker:
+        narrow = Cli(cli.environment | {"COLUMNS": str(columns)})
+        to = f"127.0.0.1:{broker.spec.port}"
+        process = narrow.start("display", "--host", "0.0.0.0", "--port", "0", "--broker", to)  # noqa: S104  the case
+        assert process.stderr
+        line = await asyncio.to_thread(process.stderr.readline)
+        process.terminate()
+        await asyncio.to_thread(process.communicate, timeout=READY_S)
+    assert re.search(r"The page is at http://[^ ]+:\d+/#token=[\w-]{24} \(Ctrl-C ends it\)\n", line), line
