@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stream.recordings import Recording
+from stream.recordings import RecordedStream, Recording
 
 LOG = logging.getLogger(__name__)
 AGREE_S = 5.0  # how far dates, whole seconds at times, may be from what the LSL clocks say
@@ -41,11 +41,17 @@ def shift(recording: Recording, seconds: float) -> Recording:
     """Give a recording whose times are later by some seconds."""
     return replace(
         recording,
-        streams=tuple(replace(stream, times=stream.times + seconds) for stream in recording.streams),
+        streams=tuple(_later(stream, seconds) for stream in recording.streams),
         events=tuple(replace(event, time=event.time + seconds) for event in recording.events),
+        other_events=tuple(replace(event, time=event.time + seconds) for event in recording.other_events),
         begun=None if recording.begun is None else recording.begun - seconds,
         lsl_begun=None if recording.lsl_begun is None else recording.lsl_begun - seconds,
     )
+
+
+def _later(stream: RecordedStream, seconds: float) -> RecordedStream:
+    bad = tuple(replace(stretch, start=stretch.start + seconds) for stretch in stream.bad)
+    return replace(stream, times=stream.times + seconds, bad=bad)
 
 
 def distinct(recordings: Sequence[Recording]) -> tuple[Recording, ...]:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from stream.annotations import is_mark
+from stream.delimited import number
 from stream.errors import RecordingError
+from stream.events import Event
 from stream.formats import from_raw
 from stream.nifti import read_volumes
-from stream.recordings import Recording
+from stream.recordings import BadStretch, Recording
 from stream.tables import read_events, read_rows, read_units
 
 LOG = logging.getLogger(__name__)
@@ -105,12 +108,32 @@ def read_run(wanted: BidsRun) -> Recording:
     events = read_events(tables[-1], wanted.label, warnings) if tables else ()
     if not tables:
         LOG.warning("%s has no events.tsv: it is read without events", path.name)
-    bold = _name(path).suffix == "bold"
-    recording = _read_bold(path, root, wanted.mask) if bold else _read_raw(path, root)
+    marks = tuple(event for event in events if is_mark(event.label))
+    events = tuple(event for event in events if event not in marks)
+    if _name(path).suffix == "bold":
+        recording = _marked(_read_bold(path, root, wanted.mask), marks, tables[-1:])
+    else:
+        recording = _read_raw(path, root, events)
     stated = str(_json(root / "dataset_description.json").get("Name", ""))
     data_set = root.name if stated.strip("[] ").lower() in {"", "unspecified"} else stated  # as mne-bids leaves it
     told = (*recording.warnings, *warnings)
     return replace(recording, events=events, warnings=told, description=f"{recording.streams[0].type} of {data_set}")
+
+
+def _marked(recording: Recording, marks: tuple[Event, ...], tables: list[Path]) -> Recording:
+    """Make bad stretches of a run's marks, as long as its table says."""
+    rows = [row for table in tables for row in read_rows(table, ("onset",))]
+    lengths = {_number(row["onset"]): _number(row.get("duration", "")) for row in rows}
+    bad = tuple(BadStretch(mark.time, lengths.get(mark.time, 0.0), mark.label) for mark in marks)
+    return replace(recording, streams=tuple(replace(stream, bad=bad) for stream in recording.streams))
+
+
+def _number(text: str) -> float:
+    """Read a cell of a table; 0 where it holds no finite number."""
+    try:
+        return number(text) if np.isfinite(number(text)) else 0.0
+    except ValueError:
+        return 0.0
 
 
 def root_of(path: Path) -> Path | None:
@@ -207,15 +230,20 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_raw(path: Path, root: Path) -> Recording:
+def _read_raw(path: Path, root: Path, events: tuple[Event, ...]) -> Recording:
     import mne_bids
 
     place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error").update(root=root)
-    raw = mne_bids.read_raw_bids(place, verbose="error").load_data(verbose="error")
+    options = {"encoding": "latin1"} if path.suffix.lower() in {".edf", ".bdf"} else {}  # see `formats.read_mne`
+    raw = mne_bids.read_raw_bids(place, extra_params=options, verbose="error").load_data(verbose="error")
     tables = _sidecars(path, root, "channels", ".tsv")
     sidecar = _sidecar(path, root)
     reference = str(sidecar.get("EEGReference") or sidecar.get("iEEGReference") or "")
-    return from_raw(raw, path.name, read_units(tables[-1]) if tables else None, reference.replace("n/a", ""))
+    return from_raw(
+        raw, path,
+        units=read_units(tables[-1]) if tables else None, reference=reference.replace("n/a", ""),
+        typed=bool(tables), events=events,
+    )  # fmt: skip
 
 
 def _read_bold(path: Path, root: Path, mask: Path | None) -> Recording:

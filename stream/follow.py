@@ -10,7 +10,7 @@ from pydantic import Field
 from stream.errors import StreamError
 from stream.filters import NYQUIST_SHARE, FilterSpec
 from stream.intake import Intake
-from stream.sources import StreamSelector
+from stream.sources import ReadingSpec
 from stream.window_spec import SLACK
 from stream.windows import Channels
 
@@ -18,7 +18,7 @@ PATIENCE_S = 2.0  # a window waits so long for a stream that is behind, or three
 CUBIC, LINEAR = (1, 2), (0, 1)  # nodes before and after the interval that a time lies in
 
 
-class FollowerSpec(StreamSelector):
+class FollowerSpec(ReadingSpec):
     """A further stream whose channels join each window, interpolated at the times of the source's samples.
 
     Regular streams are interpolated by cubics (through two samples before and two after), irregular ones by straight
@@ -27,8 +27,6 @@ class FollowerSpec(StreamSelector):
     numbers (gaze in a blink) count as missing.
     """
 
-    unit: str | None = None
-    """The unit of all channels, where the metadata do not state one that is known."""
     filters: FilterSpec = FilterSpec()
     """Its own filters, at its own rate."""
     prefix: str = Field("", max_length=32)

@@ -1,246 +1,253 @@
-"""Readers of other people's files, each giving a `Recording`."""
+"""Recordings that mne reads (FIF, EDF, BDF, BrainVision, EEGLAB): kinds, units and times as the files mean them."""
 
-import csv
-import gzip
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import RecordingError, StreamError
+from stream.annotations import Marks, sort_marks, with_triggers
+from stream.brainvision import read_header, with_distinct_names
+from stream.edf import EdfFile, read_edf
 from stream.events import Event, event_of
-from stream.montage import montage_of, montage_of_raw
-from stream.recordings import RecordedStream, Recording
+from stream.levels import unlikely
+from stream.markers import STATUS_BITS, triggers_of
+from stream.mne_channels import RawFile, raw_channels, raw_file
+from stream.recordings import TYPE_OF_KIND, BadStretch, RecordedStream, Recording
 from stream.triggers import Triggers
-from stream.units import UNIT_OF_KIND, channel_kind, number_name, si_unit
+from stream.units import UNIT_OF_KIND, UNKNOWN, is_known, listed, si_unit
 from stream.windows import Channels
 
-LOG = logging.getLogger(__name__)
-MUSE_SFREQ = 256.0
-POSIX_SINCE = 1e9  # stamps above are POSIX time (2001 and later); an LSL clock counts from the machine's start
-SCALED_BY_MNE = {"V", "mV", "uV", "µV"}
-TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "seeg": "iEEG", "ecog": "iEEG", "dbs": "iEEG"}
+logger = logging.getLogger(__name__)
+_FEW = 4
+"""A channel that is a trigger channel by its name alone changes at fewer than one sample of so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Events of the trigger channels that were chosen and of the others, and what there is to say of it."""
+
+    events: tuple[Event, ...]
+    others: tuple[Event, ...]
+    warnings: tuple[str, ...]
 
 
 def read_mne(path: Path) -> Recording:
-    """FIF, EDF, BDF, BrainVision, EEGLAB: annotations become events (else the stim channel's steps do)."""
+    """Read a file by mne; what mne warns of becomes the recording's warnings.
+
+    Raises
+    ------
+    RecordingError
+        An EDF or BDF file holds no whole record.
+    """
     import mne
 
-    raw = mne.io.read_raw(path, preload=True, verbose="error")
-    return from_raw(raw, path.name)
+    options, problems, ending = {}, [], path.suffix.lower()
+    if ending in {".edf", ".bdf"}:
+        read_edf(path)
+        # An annotation that is not UTF-8 would make the whole file unreadable; `read_edf` reads them.
+        options = {"encoding": "latin1"}
+    header = read_header(path) if ending == ".vhdr" else None
+    with warnings.catch_warnings(record=True) as caught, TemporaryDirectory(prefix="minddiffuser-") as scratch:
+        warnings.simplefilter("always")
+        file = path
+        if header and len(set(header.names)) < len(header.names):
+            file = with_distinct_names(path, header, Path(scratch))
+            doubled = {name for name in header.names if header.names.count(name) > 1}
+            problems.append(f"channels of the same name are numbered: {', '.join(sorted(doubled))}")
+        raw = mne.io.read_raw(file, preload=True, verbose="warning", **options)
+    if header and header.samples and header.samples != raw.n_times:
+        problems.append(f"the header tells of {header.samples} samples, and the data hold {raw.n_times}: cut short?")
+    # What mne leaves out of an EDF file's annotations is read by `read_edf`.
+    said = [str(each.message) for each in caught if issubclass(each.category, RuntimeWarning)]
+    said = [text for text in said if not (options and text.startswith("Omitted"))]
+    return from_raw(raw, path, said=(*problems, *_plain(said)))
 
 
-def from_raw(raw: Any, name: str, units: Mapping[str, str] | None = None, reference: str = "") -> Recording:
+def from_raw(
+    raw: Any,
+    path: Path,
+    *,
+    units: Mapping[str, str] | None = None,
+    reference: str = "",
+    typed: bool = False,
+    events: tuple[Event, ...] | None = None,
+    said: Sequence[str] = (),
+) -> Recording:
     """Make a recording of what mne has read.
 
     Parameters
     ----------
     raw : mne.io.BaseRaw
-    name : str
-        Of the recording and its stream.
+    path : Path
+        Names the recording and its stream; read again for what mne leaves out.
     units : mapping of str to str, optional
         By channel, for what the file itself does not say.
     reference : str
         What EEG was recorded against.
+    typed : bool
+        Channel types were stated beside the file (BIDS), not made up by mne.
+    events : tuple of Event, optional
+        Of a table beside the file (BIDS), which then has made the annotations too: these mark bad stretches only, and
+        triggers are `Recording.other_events`.
+    said : sequence of str
+        Warnings of reading it.
     """
     sfreq = float(raw.info["sfreq"])
-    events = _annotations(raw, sfreq) or _stim_steps(raw, sfreq)
-    if "stim" in raw.get_channel_types() and set(raw.get_channel_types()) != {"stim"}:
-        raw.drop_channels(
-            [name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"]
-        )
-    kinds = tuple(raw.get_channel_types())
-    si, factors = _units(raw, kinds, units or {})
-    kind = next((TYPE_OF_KIND[kind] for kind in kinds if kind in TYPE_OF_KIND), "misc")
-    data = np.ascontiguousarray((raw.get_data() * factors[:, None]).T, dtype=np.float32)
-    description = str(raw.info["description"] or f"{kind} recording")
-    channels = Channels(tuple(raw.ch_names), kinds, si, montage_of_raw(raw, reference))
-    times = np.arange(len(data)) / sfreq
-    stream = RecordedStream(name, kind, f"replay-{name}", channels, sfreq, times, data)
+    file = raw_file(raw, path)
+    channels, factors, given, problems = raw_channels(raw, file, units or {}, typed=typed, reference=reference)
+    times = file.edf.times(raw.n_times, sfreq) if file.edf else np.arange(raw.n_times) / sfreq
+    values = raw.get_data() * factors[:, None]
+    edf = file.edf if events is None else None
+    marks = sort_marks(_annotations(raw, edf, times, sfreq))
+    triggers = _triggers(raw, channels, values, times, file)
+    keep = [i for i, kind in enumerate(channels.kinds) if kind != "stim"] or list(range(len(channels)))
+    kept = channels.subset(keep)
+    data = np.ascontiguousarray(values[keep].T, dtype=np.float32)
+    fill = _fill(data, file, sfreq, times)
+    kind = next((TYPE_OF_KIND[kind] for kind in kept.kinds if kind in TYPE_OF_KIND), "misc")
+    stream = RecordedStream(
+        path.name, kind, f"replay-{path.name}", kept, sfreq, times, data,
+        bad=tuple(sorted([*marks.bad, *fill], key=lambda stretch: stretch.start)),
+        units_given=() if file.form == "EEGLAB" else tuple(given[i] for i in keep),
+    )  # fmt: skip
+    if fill:
+        problems.append(f"the last {fill[0].length:.3g} s hold one value in each channel: the last record's fill, bad")
+    holes = np.diff(times)[np.diff(times) > 1.5 / sfreq]
+    if len(holes):
+        problems.append(f"{len(holes)} holes between the records, {holes.sum() - len(holes) / sfreq:.6g} s in all")
+    if (np.diff(times) <= 0).any():
+        problems.append("its records overlap in time: samples lie where their records say")
+    if events is None:
+        events, others = _both(marks, triggers, sfreq, problems), triggers.others
+    else:
+        others = (*triggers.events, *triggers.others)
     date = raw.info["meas_date"]
-    return Recording(name, description, (stream,), events, date and date.timestamp() + raw.first_time)
+    begun = date and date.timestamp() + raw.first_time + (file.edf.offset if file.edf else 0.0)
+    told = (*said, *problems, *marks.warnings, *unlikely(kept, data, sfreq))
+    description = str(raw.info["description"] or f"{kind} recording")
+    return Recording(path.name, description, (stream,), events, begun, warnings=told, other_events=others)
 
 
-def _units(raw: Any, kinds: Sequence[str], stated: Mapping[str, str]) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Name each channel's SI unit, and the factor that takes mne's numbers there.
-
-    Of EDF and BDF, mne takes every unit but V, mV and uV for volts, the absent one too.
-    """
-    si, factors, unknown = [], [], []
-    for name, kind in zip(raw.ch_names, kinds, strict=True):
-        unit, factor = UNIT_OF_KIND.get(kind, "count"), 1.0
-        if raw.__class__.__name__ in {"RawEDF", "RawBDF"} and raw._orig_units.get(name) not in SCALED_BY_MNE:
-            try:
-                unit, factor = si_unit(stated.get(name) or raw._orig_units.get(name, ""), kind)
-            except StreamError:
-                unknown += [name] if unit == "V" else []
-                unit = "count"
-        si.append(unit)
-        factors.append(factor)
-    if unknown:
-        LOG.warning("no known unit is stated for %s: taken as plain numbers ('count')", ", ".join(unknown))
-    return tuple(si), np.array(factors)
+def _both(marks: Marks, triggers: _Found, sfreq: float, problems: list[str]) -> tuple[Event, ...]:
+    """Put the events of annotations and of trigger channels together, and say so."""
+    events = with_triggers(marks.events, triggers.events, max(1.5 / sfreq, 0.002))
+    problems += triggers.warnings
+    if marks.events and triggers.events:
+        same = len(marks.events) + len(triggers.events) - len(events)
+        problems.append(
+            f"{len(marks.events)} annotations and {len(triggers.events)} triggers of "
+            f"{listed(sorted({event.stream for event in triggers.events}))} are read; {same} of them tell the same"
+        )
+    if not events:
+        problems.append("no events: the file holds no annotation of one, and no trigger")
+    return events
 
 
-def _annotations(raw: Any, sfreq: float) -> tuple[Event, ...]:
-    """Each annotation on its sample; mne's own marks of bad stretches and file joins are left out."""
+def _annotations(
+    raw: Any, edf: EdfFile | None, times: NDArray[np.float64], sfreq: float
+) -> list[tuple[float, float, str | bytes]]:
+    """List annotations, each on its sample where it falls on one."""
+    if edf:
+        found = [(mark.onset, mark.duration, mark.text) for mark in edf.marks]
+        labels = {name.encode() for name in raw.ch_names}
+        # 'text@@channel' is of one channel alone.
+        found = [
+            (onset, length, text.rpartition(b"@@")[0] if text.rpartition(b"@@")[2] in labels else text)
+            for onset, length, text in found
+        ]
+    else:
+        places = raw.time_as_index(raw.annotations.onset, use_rounding=True, origin=raw.annotations.orig_time)
+        found = [
+            (place / sfreq, float(length), str(text).encode())
+            for place, length, text in zip(
+                places.tolist(), raw.annotations.duration, raw.annotations.description, strict=True
+            )
+        ]
+    onsets = _on_samples(np.array([onset for onset, _, _ in found]), times, sfreq)
+    return [(onset, length, text) for onset, (_, length, text) in zip(onsets.tolist(), found, strict=True)]
+
+
+def _on_samples(onsets: NDArray[np.float64], times: NDArray[np.float64], sfreq: float) -> NDArray[np.float64]:
+    """Take the times of the nearest samples where these are within half a period."""
+    if not len(times) or not len(onsets):
+        return onsets
+    order = np.argsort(times, kind="stable")  # the records of a file may overlap
+    places = np.searchsorted(times[order], onsets)
+    around = times[order][np.clip([places - 1, places], 0, len(times) - 1)]
+    near = np.where(np.abs(around[0] - onsets) < np.abs(around[1] - onsets), around[0], around[1])
+    return np.where(np.abs(near - onsets) <= 0.5001 / sfreq, near, onsets)
+
+
+def _triggers(
+    raw: Any, channels: Channels, values: NDArray[np.float64], times: NDArray[np.float64], file: RawFile
+) -> _Found:
+    """Find the steps of the trigger channels, of those that mne would take."""
+    told = [i for i, kind in enumerate(channels.kinds) if kind == "stim"]
+    by_channel: dict[str, tuple[Event, ...]] = {}
+    problems = []
+    for i in told:
+        name = channels.names[i]
+        # In EDF and BDF every trigger signal is 16 bits wide; what is above in a word of 24 are flags.
+        steps = (Triggers(STATUS_BITS) if file.form == "EDF" else triggers_of(name)).feed(values[i])
+        if raw.get_channel_types()[i] != "stim" and len(steps) * _FEW > len(times):
+            problems.append(f"{name} changes at {len(steps)} of {len(times)} samples: no trigger channel, left out")
+            continue
+        by_channel[name] = tuple(
+            event for at, code in steps if (event := event_of(float(times[at]), float(code), name))
+        )
+    return _chosen(by_channel, problems)
+
+
+def _chosen(by_channel: Mapping[str, tuple[Event, ...]], problems: list[str]) -> _Found:
+    """Choose trigger channels as mne.find_events does; say which others hold triggers."""
     import mne
 
-    wanted = [text for text in set(raw.annotations.description) if not text.upper().startswith(("BAD", "EDGE"))]
-    if not wanted:
-        return ()
-    numbers = {text: i + 1 for i, text in enumerate(sorted(wanted))}
-    rows, used = mne.events_from_annotations(raw, event_id=numbers, verbose="error")
-    labels = {number: str(text) for text, number in used.items()}
-    return _made(((row[0] - raw.first_samp) / sfreq, labels[row[2]]) for row in rows)
+    configured = [mne.get_config("MNE_STIM_CHANNEL"), *(mne.get_config(f"MNE_STIM_CHANNEL_{n}") for n in range(1, 9))]
+    wanted = [name for name in configured if name in by_channel]
+    wanted = wanted or [name for name in ("STI101", "STI 014") if name in by_channel][:1]
+    if not any(by_channel[name] for name in wanted):
+        wanted = list(by_channel)
+    events = [event for name in wanted for event in by_channel[name]]
+    counted = {name: len(found) for name, found in by_channel.items() if found}
+    read = [f"{name} ({n})" for name, n in counted.items() if name in wanted]
+    left = [f"{name} ({n})" for name, n in counted.items() if name not in wanted]
+    if len(read) > 1:
+        problems.append(f"several trigger channels are read, {listed(read)}; say which as source.markers")
+    if left:
+        problems.append(f"triggers are read of {listed(read)} and not of {listed(left)}; say which as source.markers")
+    others = [event for name, found in by_channel.items() if name not in wanted for event in found]
+    key = lambda event: event.time  # noqa: E731 (used twice)
+    return _Found(tuple(sorted(events, key=key)), tuple(sorted(others, key=key)), tuple(problems))
 
 
-def _stim_steps(raw: Any, sfreq: float) -> tuple[Event, ...]:
-    kinds = raw.get_channel_types()
-    if "stim" not in kinds:
-        return ()
-    steps = Triggers().feed(raw.get_data(picks=kinds.index("stim"))[0])
-    return _made((at / sfreq, code) for at, code in steps)
+def _fill(data: NDArray[np.float32], file: RawFile, sfreq: float, times: NDArray[np.float64]) -> list[BadStretch]:
+    """Find the end of the last EDF record where nothing was recorded: every channel keeps one value."""
+    if not file.edf or not len(data):
+        return []
+    record = data[-max(1, round(file.edf.record_s * sfreq)) :]
+    differing = np.flatnonzero((record != record[-1]).any(axis=1))
+    n = len(record) - 1 - int(differing[-1]) if len(differing) else 0
+    if n < max(8, 0.05 * sfreq):
+        return []
+    # It repeats the last value that was recorded, which is the first of these.
+    start = float(times[len(data) - n + 1])
+    return [BadStretch(start, float(times[-1]) + 1 / sfreq - start, "end of the last record")]
 
 
-def _made(pairs: Iterable[tuple[float, Any]]) -> tuple[Event, ...]:
-    """Make events of times and labels or numbers."""
-    return tuple(event for time, value in pairs if (event := event_of(time, value)))
-
-
-def read_csv(path: Path) -> Recording:
-    """muse-lsl's CSV: a `timestamps` column, channels in uV, and columns named Marker* that are 0 between markers.
-
-    One marker column gives labels '1', '2'; of several, each but the first puts its name before: 'Marker2=45'.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", newline="", encoding="utf-8") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
-        if not header or header[0].lower() not in {"timestamps", "timestamp", "time"}:
-            raise RecordingError(f"{path}: the first column must be 'timestamps', not {header[:1]}")
-        table = np.loadtxt(file, delimiter=",", ndmin=2)
-    if len(table) < 2 or table.shape[1] != len(header):
-        raise RecordingError(f"{path}: {len(header)} columns are named, the table is {table.shape}")
-    if not np.isfinite(table[:, 0]).all():
-        raise RecordingError(f"{path}: a timestamp is not a number")
-    marker = [i for i, name in enumerate(header) if name.lower().startswith("marker")]
-    data = [i for i in range(1, len(header)) if i not in marker]
-    times = table[:, 0] - table[0, 0]
-    events = []
-    for order, column in enumerate(marker):
-        prefix = f"{header[column]}=" if order else ""
-        # muse-lsl writes one row a marker, so two rows with the same code are two markers.
-        rows = np.flatnonzero(table[:, column])
-        labels = _made((times[row], table[row, column]) for row in rows)
-        events += [replace(event, label=prefix + event.label) if prefix else event for event in labels]
-    names = tuple(header[i] for i in data)
-    kinds = tuple("misc" if "aux" in name.lower() else "eeg" for name in names)
-    channels = Channels(names, kinds, ("V",) * len(names))
-    volts = (table[:, data] * 1e-6).astype(np.float32)
-    name = path.name
-    stream = RecordedStream(name, "EEG", f"replay-{name}", channels, _rate(times), times, volts)
-    in_order = tuple(sorted(events, key=lambda event: event.time))
-    begun = float(table[0, 0]) if table[0, 0] > POSIX_SINCE else None
-    return Recording(name, "human EEG (Muse headband)", (stream,), in_order, begun)
-
-
-def _rate(times: NDArray[np.float64]) -> float:
-    """Nominal rate of a table: Muse's where it is near that, else the measured one, rounded."""
-    measured = (len(times) - 1) / (times[-1] - times[0])
-    if not np.isfinite(measured) or measured <= 0:
-        raise RecordingError("the timestamps do not increase")
-    return MUSE_SFREQ if abs(measured / MUSE_SFREQ - 1) < 0.02 else float(round(measured, 1))
-
-
-def read_xdf(path: Path) -> Recording:
-    """XDF: numeric streams become streams, string streams (and type 'Markers') events; clocks synchronised by pyxdf."""
-    import pyxdf
-
-    # Smoothing is left to our own clock: pyxdf's would hide the file's holes from it.
-    found, header = pyxdf.load_xdf(path, dejitter_timestamps=False, verbose=False)
-    found = [entry for entry in found if len(entry["time_stamps"])]
-    if not found:
-        raise RecordingError(f"{path}: holds no samples")
-    start = min(float(np.min(entry["time_stamps"])) for entry in found)
-    events: list[Event] = []
-    streams: list[RecordedStream] = []
-    for entry in found:
-        times = np.asarray(entry["time_stamps"], dtype=np.float64) - start
-        marker = entry["info"]["type"][0] in {"Markers", "Marker", "StringMarker", "Events"}
-        if entry["info"]["channel_format"][0] == "string" or (
-            marker and np.asarray(entry["time_series"]).shape[1] == 1
-        ):
-            events += _made((time, row[0]) for time, row in zip(times, entry["time_series"], strict=True))
-        else:
-            streams.append(_xdf_stream(entry, times))
-    events.sort(key=lambda event: event.time)
-    kind = streams[0].type if streams else "marker"
-    return Recording(path.name, f"{kind} recording", tuple(streams), tuple(events), _xdf_date(header), start)
-
-
-def _xdf_date(header: Any) -> float | None:
-    """When the recording was begun, as LabRecorder and our own recorder write it."""
-    try:
-        return datetime.fromisoformat(header["info"]["datetime"][0]).timestamp()
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-
-
-def _xdf_stream(entry: dict[str, Any], times: NDArray[np.float64]) -> RecordedStream:
-    info = entry["info"]
-    series = np.asarray(entry["time_series"], dtype=np.float64)
-    kind = channel_kind(info["type"][0])
-    described = _xdf_channels(info)
-    if len(described) != series.shape[1]:
-        described = [{} for _ in range(series.shape[1])]
-    names, kinds, units, factors = [], [], [], []
-    for i, channel in enumerate(described):
-        names.append(_text(channel, "label") or number_name(info["type"][0] or "", i))
-        kinds.append(channel_kind(stated) if (stated := _text(channel, "type")) else kind)
-        try:
-            unit, factor = si_unit(_text(channel, "unit"), kinds[-1])
-        except StreamError:
-            unit, factor = "count", 1.0  # the file does not say; 'count' claims nothing
-        units.append(unit)
-        factors.append(factor)
-    if len(set(names)) < len(names):
-        LOG.warning("stream %s has channels of the same name; they are numbered", info["name"][0])
-        names = [f"{name}-{names[:i].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
-    montage = montage_of(
-        names,
-        lambda i, key: _text(described[i], key),
-        lambda i, axis: _text(described[i], "location", axis),
-        _text(info, "desc", "reference", "label"),
-    )
-    order = np.argsort(times, kind="stable")
-    return RecordedStream(
-        name=info["name"][0],
-        type=info["type"][0] or "misc",
-        source_id=_text(info, "source_id") or f"replay-{info['name'][0]}",
-        channels=Channels(tuple(names), tuple(kinds), tuple(units), montage),
-        sfreq=float(info["nominal_srate"][0]),
-        times=times[order],
-        data=(series * factors)[order].astype(np.float32),
-    )
-
-
-def _xdf_channels(info: dict[str, Any]) -> list[dict[str, Any]]:
-    desc = (info.get("desc") or [None])[0]
-    channels = (desc.get("channels") or [None])[0] if isinstance(desc, dict) else None
-    entries = channels.get("channel", []) if isinstance(channels, dict) else []
-    return [one if isinstance(one, dict) else {} for one in entries]
-
-
-def _text(node: Any, *path: str) -> str:
-    """Text of an entry of a stream's metadata, empty where there is none; pyxdf gives each XML node as a list."""
-    for key in path:
-        node = (node.get(key) or [None])[0] if isinstance(node, dict) else None
-    return node if isinstance(node, str) else ""
+def _plain(said: Sequence[str]) -> list[str]:
+    """Shorten mne's warnings to their first sentence's line; leave out what we say ourselves or what is no matter."""
+    ours = (
+        "No coordinate information", "Not setting positions of", "This filename",
+        "The data contains 'boundary'", "Limited",
+    )  # fmt: skip
+    lines = [" ".join(text.split()) for text in said if not text.startswith(ours)]
+    return [f"mne: {line[:300]}" for line in dict.fromkeys(lines)]
 
 
 def in_unit(recording: Recording, unit: str | None) -> Recording:
@@ -253,7 +260,20 @@ def in_unit(recording: Recording, unit: str | None) -> Recording:
     """
     if unit is None:
         return recording
-    return replace(recording, streams=tuple(_in_unit(stream, unit) for stream in recording.streams))
+    if not any(is_known(unit, kind) for kind in ("eeg", "mag", "grad")):
+        si_unit(unit)
+    streams = tuple(_in_unit(stream, unit) for stream in recording.streams)
+    told = tuple(line for line in recording.warnings if UNKNOWN not in line)
+    levels = [
+        line
+        for new, old in zip(streams, recording.streams, strict=True)
+        if new is not old
+        for line in unlikely(new.channels, new.data, new.sfreq)
+        if line not in told
+    ]
+    for line in levels:
+        logger.warning("%s: %s", recording.name, line)
+    return replace(recording, streams=streams, warnings=(*told, *levels))
 
 
 def _in_unit(stream: RecordedStream, unit: str) -> RecordedStream:
@@ -261,5 +281,7 @@ def _in_unit(stream: RecordedStream, unit: str) -> RecordedStream:
     for i, (kind, had) in enumerate(zip(channels.kinds, channels.units, strict=True)):
         if had == "count" and kind in UNIT_OF_KIND:
             units[i], factors[i] = si_unit(unit, kind)
+    if tuple(units) == channels.units:
+        return stream
     stated = replace(channels, units=tuple(units))
     return replace(stream, channels=stated, data=(stream.data * factors).astype(np.float32))

@@ -19,8 +19,9 @@ from stream.follow import FollowerSpec
 from stream.intake import StreamStats
 from stream.joint import Extra, Joint, distinct
 from stream.labels import LabelMatcher, shown
+from stream.marker_choice import selected
 from stream.recordings import Recording, chosen
-from stream.sources import StreamSelector
+from stream.sources import SourceSpec, StreamSelector
 from stream.window_spec import SLACK, WindowSpec, line, trend
 from stream.windows import Channels, Quality, Window
 
@@ -54,6 +55,8 @@ class IngestStats:
         lies (partly) outside what the streams still hold; markers whose window is not complete yet.
     unnamed : int
         Of `events`, those that name no picture, where the pictures are known.
+    bad_events : int
+        Markers left out: without a finite time or value, or without a text.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -75,6 +78,7 @@ class IngestStats:
     unmade: int = 0
     pending: int = 0
     unnamed: int = 0
+    bad_events: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0
@@ -187,7 +191,7 @@ class Ingest:
             self._stats.unnamed += 1
             if len(self._unnamed) < EXAMPLES:
                 self._unnamed[shown(event.label)] = None
-            if self._stats.unnamed in TOLD_AT:
+            if self._clock_now and self._stats.unnamed in TOLD_AT:
                 logger.warning("%d of %d %s", self._stats.unnamed, self._stats.events, *self._problems())
         return event
 
@@ -381,7 +385,8 @@ def windows_of(
     window : WindowSpec
     filters : FilterSpec
     source : StreamSelector, optional
-        Which stream decides the windows, by name, type and source id; where there is only one, that one.
+        Which stream decides the windows, by name, type and source id; where there is only one, that one. A
+        `SourceSpec` says also which markers count, see `stream.marker_choice.selected`, and the true rate.
     extra : sequence of FollowerSpec
         Streams that join it.
 
@@ -397,20 +402,29 @@ def windows_of(
     """
     streams = own, *others = chosen(recording, source, extra)
     name, *names = distinct([(each.name, each.source_id) for each in streams])
-    extras = [Extra(of, each.channels, each.sfreq, spec) for of, each, spec in zip(names, others, extra, strict=True)]
-    ingest = Ingest(own.channels, own.sfreq, window, filters, name=name, extras=extras)
-    for event in sorted(recording.events, key=lambda event: event.time):
-        ingest.event(event)
+    sfreq = source.sfreq if isinstance(source, SourceSpec) and source.sfreq else own.sfreq
+    extras = [
+        Extra(of, each.channels, spec.sfreq or each.sfreq, spec)
+        for of, each, spec in zip(names, others, extra, strict=True)
+    ]
+    ingest = Ingest(own.channels, sfreq, window, filters, name=name, extras=extras, labels=recording.labels)
+    if window.mode != "sliding":
+        selectors = source.markers if isinstance(source, SourceSpec) else ()
+        # Trigger channels that were not chosen in reading count where the config names them.
+        events = (*recording.events, *recording.other_events) if selectors else recording.events
+        for event in selected(events, selectors, own):
+            ingest.event(event)
+    sent, others_sent = own.sent, [other.sent for other in others]
     fed = [0] * len(others)
-    chunk = max(1, round(own.sfreq)) if own.sfreq else 64
+    chunk = max(1, round(sfreq)) if sfreq else 64
     for start in range(0, len(own.times), chunk):
         part = slice(start, start + chunk)
-        for k, other in enumerate(others):
+        for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
             upto = other.until(fed[k], float(own.times[part][-1]))
-            yield from ingest.samples(other.data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
+            yield from ingest.samples(data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
             fed[k] = upto
-        yield from ingest.samples(own.data[part], own.times[part])
-    for k, other in enumerate(others):
-        yield from ingest.samples(other.data[fed[k] :], other.times[fed[k] :], k + 1)
+        yield from ingest.samples(sent[part], own.times[part])
+    for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
+        yield from ingest.samples(data[fed[k] :], other.times[fed[k] :], k + 1)
     for k in reversed(range(len(streams))):
         yield from ingest.release(k)

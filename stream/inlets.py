@@ -1,86 +1,111 @@
-"""The inlets of one source: its samples and its markers, on one clock."""
+"""Inlets, each of one stream, with times in our clock."""
 
 import logging
+import math
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Event, event_of
-from stream.offset import ClockOffset
+from stream.offset import HostClocks
 
 if TYPE_CHECKING:
     import pylsl
 
 LOG = logging.getLogger(__name__)
-CHUNK_S = 0.5  # the most that one pull may bring
+CHUNK_S = 0.5  # the most that one pull of samples may bring
 CORRECT_EVERY_S = 5.0
+BUFFER_S = 60
+MARKERS = 1024  # the most that one pull of markers may bring
+IRREGULAR = 100  # liblsl counts an irregular stream's buffer in hundreds of samples
 
 
-class Inlets:
-    """The data inlet and the markers' of one source, on one clock.
+class Inlet:
+    """The inlet of one stream.
 
     Recovery by liblsl is off: it raises no event, and an inlet destroyed while it recovers can abort the process
     (liblsl issue 220). A lost source raises LostError here and is looked for anew.
+
+    Parameters
+    ----------
+    lsl : module
+    info : pylsl.StreamInfo
+    clocks : HostClocks
+    stamps : {'source', 'arrival'}
+        Whose time stamps.
+    sfreq : float, optional
+        The true rate, where the stream declares none.
     """
 
-    def __init__(self, lsl: Any, info: "pylsl.StreamInfo", marker_infos: "Sequence[pylsl.StreamInfo]" = ()) -> None:
-        rate = info.nominal_srate()
-        self._lsl = lsl
-        self._data = lsl.StreamInlet(info, max_buflen=60, recover=False)
-        self._offset = ClockOffset(lsl, self._data, info.hostname())
-        self._markers = [lsl.StreamInlet(each, max_buflen=60, recover=False) for each in marker_infos]
-        # Streams of one host share one offset, else markers slip against samples.
-        self._offsets = {info.hostname(): self._offset}
-        for each, inlet in zip(marker_infos, self._markers, strict=True):
-            self._offsets.setdefault(each.hostname(), ClockOffset(lsl, inlet, each.hostname()))
-        self._marker_offsets = [self._offsets[each.hostname()] for each in marker_infos]
-        self._buffer = np.empty((max(256, round(rate * CHUNK_S)), info.channel_count()), dtype=self._data.np_dtype)
-        self._measured = -np.inf
+    def __init__(
+        self, lsl: Any, info: "pylsl.StreamInfo", clocks: HostClocks, *,
+        stamps: Literal["source", "arrival"] = "source", sfreq: float | None = None,
+    ) -> None:  # fmt: skip
+        declared = info.nominal_srate()
+        self.sfreq = sfreq or declared
+        buffer = BUFFER_S if declared else math.ceil(BUFFER_S * max(1.0, self.sfreq / IRREGULAR))
+        self._lsl, self._arrival = lsl, stamps == "arrival"
+        self._inlet = lsl.StreamInlet(info, max_buflen=buffer, recover=False)
+        self._offset = clocks.of(info.hostname())
+        self._measured = -math.inf
 
     def info(self) -> Any:
-        """Ask for the full description of the data stream."""
-        return self._data.info(5.0)
+        """Ask for the full description of the stream."""
+        return self._inlet.info(5.0)
 
     def open(self) -> None:
-        """Begin to receive; the markers first: a replay that waits for consumers begins when data are asked for."""
-        for inlet in (*self._markers, self._data):
-            inlet.open_stream(5.0)
+        """Begin to receive."""
+        self._inlet.open_stream(5.0)
 
     def close(self) -> None:
-        """Let the connections go."""
-        for inlet in (self._data, *self._markers):
-            if inlet:
-                inlet.close_stream()
-        self._data, self._markers = None, []
+        """Let the connection go."""
+        self._offset.leave(self._inlet)
+        self._inlet.close_stream()
 
-    def measure(self) -> None:
-        """Measure how far the clocks of the sources' hosts are from ours."""
+    def measure(self, *, claim: bool = False) -> None:
+        """Measure how far the clock of the stream's host is from ours, unless another stream of it does."""
         self._measured = time.monotonic()
-        for offset in self._offsets.values():
-            offset.measure()
+        self._offset.measure(self._inlet, claim=claim)
 
-    def pull(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Wait up to 20 ms for samples, shape (n, n_channels), and their times in our clock, shape (n,)."""
+    def times(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return time stamps, shape (n,), in our clock; of the samples that have just come."""
+        if not self._arrival:
+            return stamps + self._offset.seconds
+        later = np.arange(len(stamps) - 1, -1, -1) / self.sfreq if self.sfreq else np.zeros(len(stamps))
+        arrived: NDArray[np.float64] = self._lsl.local_clock() - later
+        return arrived
+
+    def _correct(self) -> None:
+        """Measure the clock when it is due."""
         if time.monotonic() - self._measured > CORRECT_EVERY_S:
             try:
                 self.measure()
             except self._lsl.util.TimeoutError:
                 LOG.warning("no answer on the clock offset; the last one stays in use")
-        n = len(self._buffer)
-        _, stamps = self._data.pull_chunk(timeout=0.02, max_samples=n, dest_obj=self._buffer, min_samples=1)
-        return self._buffer[: len(stamps)].astype(np.float64), np.asarray(
-            stamps, dtype=np.float64
-        ) + self._offset.seconds
 
-    def pull_events(self) -> list[Event]:
-        """Take the markers that have come, with times in our clock."""
-        events: list[Event] = []
-        for inlet, offset in zip(self._markers, self._marker_offsets, strict=True):
-            rows, stamps = inlet.pull_chunk(timeout=0.0)
-            pairs = zip(rows or (), stamps, strict=True)
-            made = (event_of(stamp + offset.seconds, row[0]) for row, stamp in pairs)
-            events += [event for event in made if event]
-        return events
+
+class DataInlet(Inlet):
+    """The inlet of a stream of samples."""
+
+    def __init__(self, lsl: Any, info: "pylsl.StreamInfo", clocks: HostClocks, **options: Any) -> None:
+        super().__init__(lsl, info, clocks, **options)
+        rows = max(256, round(self.sfreq * CHUNK_S))
+        self._buffer = np.empty((rows, info.channel_count()), dtype=self._inlet.np_dtype)
+
+    def pull(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Wait up to 20 ms for samples, shape (n, n_channels), and their times in our clock, shape (n,)."""
+        self._correct()
+        n = len(self._buffer)
+        _, stamps = self._inlet.pull_chunk(timeout=0.02, max_samples=n, dest_obj=self._buffer, min_samples=1)
+        return self._buffer[: len(stamps)].astype(np.float64), self.times(np.asarray(stamps, dtype=np.float64))
+
+
+class MarkerInlet(Inlet):
+    """The inlet of a stream of markers."""
+
+    def pull(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Wait up to 0.1 s for markers, shape (n, n_columns), texts as bytes, and their times, shape (n,)."""
+        self._correct()
+        rows, stamps = self._inlet.pull_chunk(timeout=0.1, max_samples=MARKERS, min_samples=1, as_numpy=True)
+        return rows, self.times(np.asarray(stamps, dtype=np.float64))

@@ -1,13 +1,15 @@
-"""Live ingest over the Lab Streaming Layer: each source read in a thread of its own, handed on as windows."""
+"""Live ingest over the Lab Streaming Layer: each stream read in a thread of its own, handed on as windows."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import SourceError, StreamError
+from stream.errors import StreamError
 from stream.events import Event
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
@@ -15,15 +17,23 @@ from stream.ingest import Extra, Ingest, IngestStats, WindowSpec
 from stream.intake import StreamStats
 from stream.joint import distinct
 from stream.labels import LabelMatcher
-from stream.reader import Reader
-from stream.sources import LOOK_S, Source, SourceSpec, StreamSelector, find_among, load_lsl, matches
+from stream.marker_choice import find_markers
+from stream.marker_reader import MarkerReader
+from stream.markers import TriggerColumn
+from stream.offset import HostClocks
+from stream.reader import Reader, StreamReader
+from stream.sources import ReadingSpec, Source, SourceSpec, StreamSelector, load_lsl
+from stream.stamps import FAR_S, stamp_problems
+from stream.twins import TwinWatch
 from stream.windows import Channels, Window
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["IngestStats", "LiveIngest", "Source", "SourceSpec", "StreamSelector"]
 
 
 class LiveIngest:
-    """One or more live sources and their markers, each source read in a thread of its own.
+    """One or more live sources and their markers, each stream read in a thread of its own.
 
     Parameters
     ----------
@@ -65,8 +75,10 @@ class LiveIngest:
         self._stop = threading.Event()
         self._lock = threading.RLock()  # between the readers and whoever asks for the account, a window's receiver too
         self._readers: list[Reader] = []
+        self._marker_readers: list[MarkerReader] = []
+        self._twins: TwinWatch | None = None
         self._ingest: Ingest | None = None
-        self._markers: list[StreamSelector] = []  # which marker streams, once that is known
+        self._told: set[str] = set()  # problems that are in the log
         self.source: Source | None = None
         self.channels: Channels | None = None
         self.sfreq = 0.0
@@ -83,24 +95,24 @@ class LiveIngest:
             The window or the filters do not fit the streams.
         """
         lsl = self._lsl = load_lsl(self._spec.peers)
-        markers = None if self._window.mode == "sliding" else self._find_markers
-        reconnect = self._spec.reconnect
-        self._readers = [Reader(lsl, self._spec, self._spec.unit, self._stop, markers=markers, reconnect=reconnect)]
-        self._readers += [Reader(lsl, each, each.unit, self._stop, reconnect=reconnect) for each in self._extra]
+        clocks, options = HostClocks(lsl), {"reconnect": self._spec.reconnect}
+        specs: list[tuple[ReadingSpec, FilterSpec]] = [(self._spec, self._filters)]
+        specs += [(each, each.filters) for each in self._extra]
+        self._readers = [
+            Reader(lsl, spec, self._stop, clocks, needed=filters.channels, **options) for spec, filters in specs
+        ]
         try:
-            found: list[Any] | None = None
-            for reader in self._readers:
+            found = self._readers[0].find(None, self._spec.timeout_s)
+            if self._window.mode != "sliding":
+                self._find_markers(found, clocks)
+            for reader in self._readers[1:]:
                 found = reader.find(found, self._spec.timeout_s)
             self._ingest = self._make()
-            # All at once: a replay that waits for consumers begins soon after the first has come.
-            for reader in self._readers:
-                reader.open()
-            for stream, reader in enumerate(self._readers):
-                reader.start(stream, self)
+            self._connect()
         except BaseException:
             self.stop()
-            for reader in self._readers:
-                reader.close()
+            for each in (*self._readers, *self._marker_readers):
+                each.close()
             raise
         self.source = self._readers[0].source
         self.channels, self.sfreq = self._ingest.channels, self._ingest.sfreq
@@ -109,15 +121,23 @@ class LiveIngest:
     def stop(self) -> None:
         """End the threads, which close their inlets; a `start` under way in another thread ends soon after."""
         self._stop.set()
-        for reader in self._readers:
+        for reader in (*self._readers, *self._marker_readers):
             reader.join()
+        if self._twins:
+            self._twins.close()
 
     def stats(self) -> IngestStats:
         """Account of what came in so far."""
         if self._ingest is None:
             return IngestStats()
         with self._lock:
-            return self._ingest.account()
+            stats = self._ingest.account()
+        own = self._problems()
+        return replace(
+            stats,
+            bad_events=stats.bad_events + sum(reader.bad for reader in self._marker_readers),
+            problems=[*stats.problems, *own],
+        )
 
     def take(self, stream: int, data: NDArray[np.float64], times: NDArray[np.float64], events: list[Event]) -> None:
         """Move what a reader has got through the pipeline."""
@@ -127,6 +147,16 @@ class LiveIngest:
                 self._ingest.event(event)
             # Handed over under the lock: another reader's windows must not come in between.
             for window in self._ingest.samples(data, times, stream):
+                self._on_window(window)
+
+    def mark(self, events: list[Event]) -> None:
+        """Move markers through the pipeline, with the windows that were complete but for them."""
+        assert self._ingest is not None
+        with self._lock:
+            for event in events:
+                self._ingest.event(event)
+            nothing = np.empty((0, len(self._readers[0].source.channels)))
+            for window in self._ingest.samples(nothing, np.empty(0)):
                 self._on_window(window)
 
     def interrupted(self, stream: int) -> None:
@@ -142,6 +172,10 @@ class LiveIngest:
         assert self._ingest is not None
         with self._lock:
             return self._ingest.intakes[stream].account()
+
+    def ended(self) -> bool:
+        """Return whether the source has sent all it said it would."""
+        return self._readers[0].ended()
 
     def failed(self, error: StreamError) -> None:
         """Keep the first error that ended a reader."""
@@ -167,23 +201,47 @@ class LiveIngest:
             labels=self._labels,
         )
 
-    def _find_markers(self, info: Any, found: list[Any]) -> list[Any]:
-        """Find the marker streams: the config's, else the source's own, else the only one; after a loss the same."""
-        wanted = self._markers or self._spec.marker_selectors
-        if not wanted:
-            own = StreamSelector(name=f"{info.name()}-markers")
-            if not any(matches(own, other) for other in found):
-                # It may be announced a moment after the data: look once more before taking another one.
-                found = self._lsl.resolve_streams(LOOK_S)
-                own = own if any(matches(own, other) for other in found) else StreamSelector(type="Markers")
-            wanted = [own]
-        chosen = []
-        for selector in wanted:
-            one, found = find_among(found, selector, self._spec.timeout_s, lsl=self._lsl, stop=self._stop)
-            chosen.append(one)
-        if len({one.uid() for one in chosen}) < len(chosen):
-            raise SourceError(f"two of the markers are one stream: {', '.join(one.name() for one in chosen)}")
-        self._markers = [
-            StreamSelector(name=one.name(), type=one.type(), source_id=one.source_id() or None) for one in chosen
+    def _find_markers(self, found: list[Any], clocks: HostClocks) -> None:
+        """Find what marks the source's samples."""
+        reader, spec = self._readers[0], self._spec
+        source = reader.source
+        streams, channels = find_markers(self._lsl, spec.markers, source, found, spec.timeout_s, self._stop)
+        reader.triggers = [
+            TriggerColumn(name, source.channels.names.index(name), source.sfreq, source.speed) for name in channels
         ]
-        return chosen
+        for info, selector in streams:
+            marks = MarkerReader(
+                self._lsl, selector, self._stop, clocks, buffer_s=spec.buffer_s, reconnect=spec.reconnect
+            )
+            self._marker_readers.append(marks)
+            marks.attach(info)
+
+    def _connect(self) -> None:
+        """Connect to all that was found, at once, and begin to read."""
+        # Markers first: a replay that waits for consumers begins soon after data are asked for.
+        for each in (*self._marker_readers, *self._readers):
+            each.open()
+        for stream, reader in enumerate(self._readers):
+            reader.read(stream, self)
+        for marks in self._marker_readers:
+            marks.start(self)
+        ids = [each.source_id for each in (*self._readers, *self._marker_readers)]
+        self._twins = TwinWatch(self._lsl, ids)
+
+    def _problems(self) -> list[str]:
+        """Name what is wrong with connections and time stamps now; what is new goes to the log."""
+        readers: list[StreamReader] = [*self._readers, *self._marker_readers]
+        away = [reader.away for reader in readers if reader.away]
+        gone = set[str]().union(*(reader.gone for reader in readers))
+        twins = self._twins.problems(gone) if self._twins and not self._stop.is_set() else []
+        first, *extras = self._readers
+        others = [(f"samples of {each.name!r}", "extra.stamps", each.stamps) for each in extras]
+        others += [(f"markers of {each.name!r}", "source.markers.stamps", each.stamps) for each in self._marker_readers]
+        stamps = stamp_problems((first.name, first.stamps), others, self._spec.buffer_s + FAR_S)
+        for line in stamps:
+            if line not in self._told:
+                LOG.warning("%s", line)
+        for line in self._told.difference(stamps):
+            LOG.info("no longer: %s", line)
+        self._told = set(stamps)
+        return [*away, *twins, *stamps]

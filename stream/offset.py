@@ -2,6 +2,7 @@
 
 import ctypes
 import socket
+import threading
 from typing import Any
 
 TIMEOUT_S = 5.0
@@ -32,12 +33,13 @@ def believed(offset: float, round_trip: float, known: float | None, *, one_machi
 
 
 class ClockOffset:
-    """The offset to add to an inlet's timestamps.
+    """The offset to add to the timestamps of a host's streams: one for all of them, or markers slip against samples.
+
+    One inlet measures it, in its reader's thread, until it leaves; another one takes over then.
 
     Parameters
     ----------
     lsl : module
-    inlet : pylsl.StreamInlet
     hostname : str
         Of the source.
 
@@ -46,29 +48,42 @@ class ClockOffset:
     seconds : float
     """
 
-    def __init__(self, lsl: Any, inlet: Any, hostname: str) -> None:
-        self._lsl, self._inlet = lsl, inlet
+    def __init__(self, lsl: Any, hostname: str) -> None:
+        self._lsl = lsl
         self._one_machine = hostname == socket.gethostname()
         self._known: float | None = None
+        self._measurer: Any = None
+        self._lock = threading.Lock()
 
     @property
     def seconds(self) -> float:
         """The offset in use; 0 before the first measurement."""
         return self._known or 0.0
 
-    def measure(self) -> None:
-        """Ask liblsl, which measures every few seconds in a thread of its own.
+    def measure(self, inlet: Any, *, claim: bool = False) -> None:
+        """Ask liblsl, which measures every few seconds in a thread of its own; nothing if another inlet is asked.
+
+        Parameters
+        ----------
+        inlet : pylsl.StreamInlet
+        claim : bool
+            Ask this inlet from now on: a machine that was started again has another clock.
 
         Raises
         ------
         pylsl.util.TimeoutError, pylsl.util.LostError
         """
+        with self._lock:
+            if claim or self._measurer is None:
+                self._measurer = inlet
+            if self._measurer is not inlet:
+                return
         # pylsl leaves out the variant that tells the round trip.
         call = self._lsl.inlet.lib.lsl_time_correction_ex
         call.restype = ctypes.c_double
         remote, round_trip, failure = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
         offset: float = call(
-            self._inlet.obj,
+            inlet.obj,
             ctypes.byref(remote),
             ctypes.byref(round_trip),
             ctypes.c_double(TIMEOUT_S),
@@ -76,3 +91,21 @@ class ClockOffset:
         )
         self._lsl.util.handle_error(failure)
         self._known = believed(offset, round_trip.value, self._known, one_machine=self._one_machine)
+
+    def leave(self, inlet: Any) -> None:
+        """Ask another inlet from now on, if this one was asked."""
+        with self._lock:
+            if self._measurer is inlet:
+                self._measurer = None
+
+
+class HostClocks:
+    """The clock offset of each host that streams come from."""
+
+    def __init__(self, lsl: Any) -> None:
+        self._lsl = lsl
+        self._offsets: dict[str, ClockOffset] = {}
+
+    def of(self, hostname: str) -> ClockOffset:
+        """Return a host's offset, the same object for all its streams."""
+        return self._offsets.setdefault(hostname, ClockOffset(self._lsl, hostname))

@@ -1,9 +1,10 @@
-"""One source, read in a thread of its own and looked for again when it is lost."""
+"""One stream, read in a thread of its own and looked for again when it is lost."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,23 +12,28 @@ from numpy.typing import NDArray
 
 from stream.errors import SourceError, StreamError
 from stream.events import Event
-from stream.inlets import Inlets
+from stream.inlets import DataInlet, Inlet
 from stream.intake import StreamStats
-from stream.sources import Source, StreamSelector, describe, find_among
+from stream.markers import TriggerColumn
+from stream.offset import HostClocks
+from stream.sources import LOOK_S, ReadingSpec, Source, StreamSelector, describe, find_among, only
+from stream.stamps import StampWatch
+from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
 BATCH_S = 0.003  # the thread sleeps so long after each chunk: a stream pushed sample by sample would wake it each time
 LOST_AFTER_S = 3.0  # a regular stream that is silent so long is called lost
-
-FindMarkers = Callable[[Any, list[Any]], list[Any]]
-"""(the source's StreamInfo, those of all streams found with it) -> those of its marker streams."""
+STALL_S = 0.25  # a pull takes 20 ms: what takes longer is this process standing still, not the stream
 
 
 class Receiver(Protocol):
     """Where the samples of several readers go; called from their threads."""
 
     def take(self, stream: int, data: NDArray[np.float64], times: NDArray[np.float64], events: list[Event]) -> None:
-        """Take samples in SI units, and markers."""
+        """Take samples in SI units, and markers that came as one of their columns."""
+
+    def mark(self, events: list[Event]) -> None:
+        """Take markers."""
 
     def interrupted(self, stream: int) -> None:
         """Note that a stream is silent or gone."""
@@ -35,156 +41,302 @@ class Receiver(Protocol):
     def stream_stats(self, stream: int) -> StreamStats:
         """Give a stream's account."""
 
+    def ended(self) -> bool:
+        """Return whether the source has sent all it said it would."""
+
     def failed(self, error: StreamError) -> None:
         """Learn that a reader has ended by itself."""
 
 
-class Reader:
-    """Finds one source and reads it.
+class StreamReader(ABC):
+    """Reads one stream in a thread of its own, and looks for it again when it is lost.
 
     Parameters
     ----------
     lsl : module
-    selector : StreamSelector
-        Which stream.
-    unit : str or None
-        Of all its channels, where its metadata do not say.
     stop : threading.Event
         Ends the thread.
-    markers : callable, optional
-        Finds the marker streams that come with it.
+    clocks : HostClocks
     reconnect : bool
-        Look for the source again when it is lost.
+        Look for the stream again when it is lost.
+
+    Attributes
+    ----------
+    name, source_id : str
+        Of the stream that was found.
+    stamps : StampWatch
+    away : str or None
+        What keeps the stream away now, with the way out.
+    gone : set of str
+        Unique ids of the outlets that were lost.
+    """
+
+    what = "stream"
+    measures = True
+    """Whether the clock of the stream's host is measured by it, whoever else there is."""
+
+    def __init__(self, lsl: Any, stop: threading.Event, clocks: HostClocks, *, reconnect: bool) -> None:
+        self._lsl, self._stop, self._clocks, self._reconnect = lsl, stop, clocks, reconnect
+        self._inlet: Inlet | None = None
+        self._thread: threading.Thread | None = None
+        self._again = StreamSelector()
+        self._uid = ""
+        self._blocked = False
+        self.name = self.source_id = ""
+        self.stamps = StampWatch()
+        self.away: str | None = None
+        self.gone: set[str] = set()
+
+    def attach(self, info: Any) -> None:
+        """Take the stream that was found, and read its description.
+
+        Raises
+        ------
+        SourceError
+            It does not answer, or cannot be read.
+        """
+        self._inlet = self._make(info)
+        self._note(info)
+        with _Answering(self._lsl, self.name):
+            self._learn(self._inlet.info())
+
+    def open(self) -> None:
+        """Connect to what was found."""
+        assert self._inlet is not None
+        with _Answering(self._lsl, self.name):
+            self._inlet.open()
+
+    def start(self, receiver: Receiver) -> None:
+        """Begin to read, in a thread."""
+        assert self._inlet is not None
+        with _Answering(self._lsl, self.name):
+            self._inlet.measure(claim=self.measures)
+        self._receiver = receiver
+        self._thread = threading.Thread(target=self._read, name=f"lsl-{self.name}", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the thread, which ends, and lets the connection go, once the stop event is set."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Let the connection go that no thread reads."""
+        if self._inlet:
+            self._inlet.close()
+        self._inlet = None
+
+    @abstractmethod
+    def _make(self, info: Any) -> Inlet:
+        """Make the inlet of a stream that was found."""
+
+    @abstractmethod
+    def _learn(self, info: Any) -> None:
+        """Read the full description; of a stream that is back, hold it against what it was."""
+
+    @abstractmethod
+    def _pump(self) -> None:
+        """Hand on what has come in."""
+
+    @abstractmethod
+    def _ended(self) -> bool:
+        """Return whether the stream was to end now: a replay has sent all it said it would."""
+
+    def _note(self, info: Any) -> None:
+        self._uid, self.name, self.source_id = info.uid(), info.name(), info.source_id()
+        self._again = StreamSelector(name=info.name(), type=info.type(), source_id=info.source_id() or None)
+        self.gone.discard(self._uid)
+
+    def _read(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    if self._inlet:
+                        self._pump()
+                    else:
+                        self._look_again()
+                except self._lsl.util.LostError:
+                    self.gone.add(self._uid)
+                    self.close()
+                    self._lost()
+                    if not self._reconnect:
+                        break
+        except StreamError as error:
+            LOG.error("ingest ended: %s", error)
+            self._receiver.failed(error)
+        except Exception as error:
+            # Whoever started this thread must learn that it ended, whatever a window's receiver threw.
+            LOG.exception("ingest failed")
+            self._receiver.failed(StreamError(f"ingest of {self.name!r} failed: {error!r}"))
+        finally:
+            self.close()
+
+    def _lost(self) -> None:
+        """Take note that the stream is gone."""
+        if self._ended():
+            LOG.info("%s %s has ended", self.what, self.name)
+            return
+        LOG.warning("%s %s is lost", self.what, self.name)
+        by = f"source_id {self.source_id!r}" if self.source_id else "name and type"
+        way = f"looked for by its {by}; start its program again" if self._reconnect else "source.reconnect is off"
+        self.away = f"{self.what} {self.name!r} is lost: {way}"
+
+    def _look_again(self) -> None:
+        """Look for the lost stream and connect to it if it is back; say at once what keeps it away."""
+        try:
+            info = only(self._lsl.resolve_streams(LOOK_S), self._again, lsl=self._lsl)
+            if info is None:
+                self._blocked = False
+                return
+            inlet = self._make(info)
+            try:
+                with _Answering(self._lsl, self.name):
+                    self._learn(inlet.info())
+                    inlet.open()
+                    inlet.measure(claim=self.measures)
+            except BaseException:
+                inlet.close()
+                raise
+        except ChangedError:
+            raise
+        except SourceError as error:
+            self.away = f"{self.what} {self.name!r} cannot be taken up again: {error}"
+            if not self._blocked:
+                LOG.warning("%s", self.away)
+            self._blocked = True
+            return
+        self._inlet, self._blocked, self.away = inlet, False, None
+        self._note(info)
+        LOG.info("%s %s is back", self.what, self.name)
+
+
+class ChangedError(SourceError):
+    """A stream came back as another one than it was: its samples cannot go on where they stopped."""
+
+
+class Reader(StreamReader):
+    """Reads a stream of samples.
+
+    Parameters
+    ----------
+    lsl : module
+    spec : ReadingSpec
+        Which stream, and how to read it.
+    stop : threading.Event
+        Ends the thread.
+    clocks : HostClocks
+    needed : sequence of str, optional
+        Names or kinds of the channels that are used; all when left out.
+    reconnect : bool
+        Look for the stream again when it is lost.
 
     Attributes
     ----------
     source : Source
         What was found.
+    triggers : list of TriggerColumn
+        Which columns' onsets are markers.
     """
 
     source: Source
 
     def __init__(
-        self, lsl: Any, selector: StreamSelector, unit: str | None, stop: threading.Event, *,
-        markers: FindMarkers | None = None, reconnect: bool = True,
+        self, lsl: Any, spec: ReadingSpec, stop: threading.Event, clocks: HostClocks, *,
+        needed: Sequence[str] | None = None, reconnect: bool = True,
     ) -> None:  # fmt: skip
-        self._lsl, self._selector, self._unit, self._stop = lsl, selector, unit, stop
-        self._find_markers, self._reconnect = markers, reconnect
-        self._inlets: Inlets | None = None
-        self._thread: threading.Thread | None = None
+        super().__init__(lsl, stop, clocks, reconnect=reconnect)
+        self._spec, self._needed = spec, needed
+        self._known = False
+        self._heard, self._quiet_s = 0.0, 0.0
+        self._silent = False
+        self.triggers: list[TriggerColumn] = []
 
     def find(self, seen: list[Any] | None, timeout_s: float) -> list[Any]:
-        """Find the source and read its description; gives the streams that the last look-around found.
+        """Find the source and read its description; return the streams that the last look-around found.
 
         Raises
         ------
         SourceError
             A stream is missing, ambiguous, doubled, or its units are not known.
         """
-        info, found = find_among(seen, self._selector, timeout_s, lsl=self._lsl, stop=self._stop)
-        self._inlets = Inlets(self._lsl, info, self._find_markers(info, found) if self._find_markers else ())
-        with _Answering(self._lsl, info.name()):
-            self.source = describe(self._inlets.info(), self._unit)
+        info, found = find_among(seen, self._spec, timeout_s, lsl=self._lsl, stop=self._stop)
+        self.attach(info)
+        for warning in self.source.warnings:
+            LOG.warning("%s", warning)
         return found
 
-    def open(self) -> None:
-        """Connect to what was found."""
-        assert self._inlets is not None
-        with _Answering(self._lsl, self.source.name):
-            self._inlets.open()
-
-    def start(self, stream: int, receiver: Receiver) -> None:
+    def read(self, stream: int, receiver: Receiver) -> None:
         """Begin to read, in a thread; `stream` says to the receiver which one this is."""
-        assert self._inlets is not None
-        with _Answering(self._lsl, self.source.name):
-            self._inlets.measure()
-        self._stream, self._receiver = stream, receiver
-        self._thread = threading.Thread(target=self._read, name=f"lsl-{self.source.name}", daemon=True)
-        self._thread.start()
+        self._stream, source = stream, self.source
+        self._limit_s = max(LOST_AFTER_S, 3 / (source.sfreq * source.speed)) if source.sfreq else np.inf
+        self._heard = time.monotonic()
+        self.start(receiver)
 
-    def join(self) -> None:
-        """Wait for the thread, which ends, and lets the connections go, once the stop event is set."""
-        if self._thread:
-            self._thread.join()
-            self._thread = None
+    def _make(self, info: Any) -> DataInlet:
+        return DataInlet(self._lsl, info, self._clocks, stamps=self._spec.stamps, sfreq=self._spec.sfreq)
 
-    def close(self) -> None:
-        """Let the connections go that no thread reads."""
-        if self._inlets:
-            self._inlets.close()
-        self._inlets = None
-
-    def _read(self) -> None:
-        source, receiver = self.source, self._receiver
-        heard = time.monotonic()
-        silent_s = max(LOST_AFTER_S, 3 / (source.sfreq * source.speed)) if source.sfreq else np.inf
-        try:
-            while not self._stop.is_set():
-                try:
-                    if not self._inlets:
-                        self._look_again()
-                    elif self._pump(self._inlets):
-                        heard = time.monotonic()
-                    elif time.monotonic() - heard > silent_s and self._state() == "streaming":
-                        LOG.warning("stream %s is silent", source.name)
-                        receiver.interrupted(self._stream)
-                except self._lsl.util.LostError:
-                    if self._ended():
-                        LOG.info("stream %s has ended", source.name)
-                    else:
-                        LOG.warning("stream %s is lost", source.name)
-                    receiver.interrupted(self._stream)
-                    self.close()
-                    if not self._reconnect:
-                        break
-        except StreamError as error:
-            LOG.error("ingest ended: %s", error)
-            receiver.failed(error)
-        except Exception as error:
-            # Whoever started this thread must learn that it ended, whatever a window's receiver threw.
-            LOG.exception("ingest failed")
-            receiver.failed(StreamError(f"ingest of {source.name!r} failed: {error!r}"))
-        finally:
-            self.close()
-
-    def _state(self) -> str:
-        return self._receiver.stream_stats(self._stream).state
+    def _learn(self, info: Any) -> None:
+        spec = self._spec
+        source = describe(info, spec.unit, sfreq=spec.sfreq, kind=spec.type, needed=self._needed)
+        if self._known and (change := _change(self.source, source)):
+            raise ChangedError(f"stream {source.name!r} came back with {change}: start again")
+        self.source, self._known = source, True
 
     def _ended(self) -> bool:
-        """Whether a replay has sent all it said it would."""
+        return self.ended()
+
+    def ended(self) -> bool:
+        """Return whether the source has sent all it said it would."""
         announced = self.source.samples
         return announced is not None and self._receiver.stream_stats(self._stream).samples >= announced
 
-    def _pump(self, inlets: Inlets) -> bool:
-        """Hand on what has come in; False if no sample came."""
-        data, times = inlets.pull()
-        events = inlets.pull_events()
+    def _pump(self) -> None:
+        assert isinstance(self._inlet, DataInlet)
+        data, times = self._inlet.pull()
+        now = time.monotonic()
+        # What this process slept through is not the stream's silence.
+        self._quiet_s += min(now - self._heard, STALL_S)
+        self._heard = now
+        if len(times):
+            self.stamps.note(times, self._lsl.local_clock())
+            self._quiet_s = 0.0
+            if self._silent:
+                self._silent, self.away = False, None
+                LOG.info("stream %s is back", self.name)
+        events = [event for column in self.triggers for event in column.feed(data, times)] if len(times) else []
         self._receiver.take(self._stream, data * self.source.factors, times, events)
         if len(times):
             self._stop.wait(BATCH_S)
-        return len(times) > 0
+        elif self._quiet_s > self._limit_s and self._receiver.stream_stats(self._stream).state == "streaming":
+            self._silent = True
+            self.away = f"stream {self.name!r} is silent: its program runs, but sends no samples"
+            LOG.warning("stream %s is silent", self.name)
+            self._receiver.interrupted(self._stream)
 
-    def _look_again(self) -> None:
-        """Look for the lost source and connect to it if it is back."""
-        source = self.source
-        again = StreamSelector(name=source.name, type=source.type, source_id=source.source_id or None)
-        try:
-            info, found = find_among(None, again, 0.0, lsl=self._lsl, stop=self._stop)
-            markers = self._find_markers(info, found) if self._find_markers else ()
-        except SourceError:
-            return
-        inlets = Inlets(self._lsl, info, markers)
-        try:
-            back = describe(inlets.info(), self._unit)
-            inlets.open()
-            inlets.measure()
-        except (self._lsl.util.TimeoutError, self._lsl.util.LostError):
-            inlets.close()
-            return
-        if (back.channels, back.sfreq, back.speed) != (source.channels, source.sfreq, source.speed):
-            inlets.close()
-            raise SourceError(f"stream {back.name!r} came back with other channels or another rate; start again")
-        self.source, self._inlets = back, inlets
+    def _lost(self) -> None:
+        super()._lost()
+        if not self._silent:
+            self._receiver.interrupted(self._stream)
+        self._silent, self._quiet_s = False, 0.0
+
+
+def _change(was: Source, now: Source) -> str | None:
+    """Name what differs between a source and what came back in its place."""
+    if len(was.channels) != len(now.channels):
+        return f"{len(now.channels)} channels instead of {len(was.channels)}"
+    if was.channels != now.channels:
+        pairs = zip(_described(was.channels), _described(now.channels), strict=True)
+        differing = next(((old, new) for old, new in pairs if old != new), None)
+        return f"channel {differing[1]} instead of {differing[0]}" if differing else "other electrode positions"
+    if (was.sfreq, was.speed) != (now.sfreq, now.speed):
+        return f"{now.sfreq * now.speed:g} Hz instead of {was.sfreq * was.speed:g} Hz"
+    return None
+
+
+def _described(channels: Channels) -> list[str]:
+    columns = zip(channels.names, channels.kinds, channels.units, strict=True)
+    return [f"{name} ({kind}, {unit})" for name, kind, unit in columns]
 
 
 class _Answering:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stream.clock import Gap, SampleClock
 from stream.errors import RecordingError, SourceError
 from stream.scout import Scout, connect, key_of
-from stream.sources import LOOK_S, StreamSelector, find_among, load_lsl
+from stream.sources import LOOK_S, SAMPLED, StreamSelector, find_among, is_markers, load_lsl, twins_of
+from stream.units import channel_kind
 from stream.xdf_writer import XdfWriter
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ FLUSH_EVERY_S = 1.0
 BOUNDARY_EVERY_S = 10.0
 AT_ONCE_S, LAST_WAIT_S = 1e-3, 2.0
 CHUNK = 4096
+RATE_AFTER_S = 2.0  # of samples, before their rate is held against the declared one
+RATE_TOLERANCE = 0.02
+HOLE_S = 0.5  # between two samples: longer than any device's chunk
 
 
 @dataclass(slots=True)
@@ -47,6 +51,12 @@ class StreamAccount:
         How often the source went away.
     since : float
         Seconds after the recording's start at which the stream came.
+    declared_hz : float
+        The rate that the stream declares; 0 where it is irregular.
+    measured_hz : float or None
+        The rate at which its samples are stamped, holes left out; None while that is not known.
+    warning : str or None
+        What is wrong with its rate.
     """
 
     name: str
@@ -58,6 +68,9 @@ class StreamAccount:
     gaps: list[Gap] = field(default_factory=list)
     disconnections: int = 0
     since: float = 0.0
+    declared_hz: float = 0.0
+    measured_hz: float | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +163,7 @@ def _choose(
         pass
     if not found:
         raise SourceError(f"no stream at all within {timeout_s:g} s; start the amplifier's LSL app first")
-    ids = [info.source_id() for info in found if info.source_id()]
-    if twins := sorted({f"{one!r}" for one in ids if ids.count(one) > 1}):
+    if twins := sorted({repr(info.source_id()) for info in found if len(twins_of(info, found)) > 1}):
         raise SourceError(f"several streams carry source_id {', '.join(twins)}; stop one, or name what to record")
     return sorted(found, key=lambda info: (info.nominal_srate() == 0, info.name()))
 
@@ -163,7 +175,11 @@ class _Track:
         self._lsl = lsl
         self.key = key_of(info)
         self.number = number
-        self.account = StreamAccount(info.name(), info.type(), info.source_id(), since=since)
+        self.account = StreamAccount(
+            info.name(), info.type(), info.source_id(), since=since, declared_hz=info.nominal_srate()
+        )
+        self._rate = RunningRate()
+        self._sampled = channel_kind(info.type()) in SAMPLED and not is_markers(info)
         self.offsets: list[tuple[float, float]] = []
         self.first = self.last = 0.0
         self._clock = SampleClock(info.nominal_srate())
@@ -225,6 +241,7 @@ class _Track:
         self.last = float(stamps[-1])
         self.account.samples += len(stamps)
         self._uncounted.append(stamps)
+        self._rate.feed(stamps)
         # A jump of the clock must not look like a gap: what comes before the first offset waits for it.
         if self._measured > 0 or time.monotonic() - self._opened > OFFSET_EVERY_S:
             self.find_gaps()
@@ -239,6 +256,59 @@ class _Track:
                 account.lost += gap.lost
                 account.gaps = [*account.gaps[-99:], gap]
         self._uncounted.clear()
+        self._judge_rate()
+
+    def _judge_rate(self) -> None:
+        """Hold the rate of the stamps against the declared one."""
+        account, declared = self.account, self.account.declared_hz
+        account.measured_hz = measured = self._rate.hz if declared or self._sampled else None
+        if measured is None:
+            return
+        if declared and abs(measured / declared - 1) > RATE_TOLERANCE:
+            account.warning = f"declares {declared:g} Hz and sends {measured:.4g} Hz"
+        elif not declared:
+            account.warning = f"declares no rate (0 Hz) and sends {measured:.4g} Hz"
+        else:
+            account.warning = None
+
+    def warn(self) -> None:
+        """Log what is wrong with the rate, once the recording is over."""
+        if self.account.warning:
+            LOG.warning(
+                "stream %s %s: the file says what it declares; state the true rate as source.sfreq where it is used",
+                self.account.name,
+                self.account.warning,
+            )
+
+
+class RunningRate:
+    """The rate at which samples are stamped, over all stretches without a hole.
+
+    Attributes
+    ----------
+    hz : float or None
+        None before `RATE_AFTER_S` of such stretches.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._steps, self._seconds = 0, 0.0
+
+    def feed(self, stamps: NDArray[np.float64]) -> None:
+        """Take the next time stamps, shape (n,)."""
+        stamps = stamps[np.isfinite(stamps)]
+        if not len(stamps):
+            return
+        steps = np.diff(stamps if self._last is None else np.concatenate([[self._last], stamps]))
+        # A hole, or a clock that was set anew, is no step of the stream.
+        whole = steps[np.abs(steps) < HOLE_S]
+        self._last = float(stamps[-1])
+        self._steps, self._seconds = self._steps + len(whole), self._seconds + float(whole.sum())
+
+    @property
+    def hz(self) -> float | None:
+        """Samples a second."""
+        return self._steps / self._seconds if self._seconds >= RATE_AFTER_S else None
 
 
 class _Recorder:
@@ -251,11 +321,12 @@ class _Recorder:
         """Begin with a stream, or go on with the one that it was before it went away."""
         key = key_of(info)
         track = next((track for track in self._tracks if track.key == key and not track.connected), None)
+        back = track is not None
         if track is None:
             since = round(time.monotonic() - self._begun, 3)
             track = _Track(self._lsl, info, self._file.stream(header), since)
             self._tracks.append(track)
-        LOG.info("recording stream %s", info.name())
+        LOG.info("stream %s is back" if back else "recording stream %s", info.name())
         track.attach(inlet)
 
     def run(
@@ -274,6 +345,7 @@ class _Recorder:
                 if not track.offsets and (offset := track.offset(LAST_WAIT_S)):
                     self._file.offset(track.number, *offset)
                 track.find_gaps()
+                track.warn()
                 self._file.footer(track.number, track.first, track.last, track.account.samples, track.offsets)
             self._file.flush()
         except RecordingError as error:

@@ -4,7 +4,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 
 from stream.errors import RecordingError
 from stream.events import Event
+from stream.file_signatures import check_signature
 from stream.montage import restored, stored
 from stream.sources import StreamSelector
 from stream.windows import Channels
 
 if TYPE_CHECKING:
     from stream.bids import BidsRun
+    from stream.labels import LabelMatcher
 
 logger = logging.getLogger(__name__)
+TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "seeg": "iEEG", "ecog": "iEEG", "dbs": "iEEG"}
+"""What a stream of channels of a kind is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,27 @@ class RecordedStream:
         return start + int(late[0]) if len(late) else len(self.times)
 
 
+def measured_rate(times: NDArray[np.float64]) -> float:
+    """Measure the rate of samples by their times; holes are no part of it.
+
+    Parameters
+    ----------
+    times : ndarray, shape (n,)
+        In seconds.
+
+    Returns
+    -------
+    float
+        Samples a second; 0 where the times tell none.
+    """
+    steps = np.diff(times)
+    # Stamps are often rounded, or of whole chunks: their middle step is not the period.
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    inside = steps[steps < 5 * middle] if middle > 0 else steps
+    total = float(inside.sum())
+    return len(inside) / total if total > 0 and np.isfinite(total) else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Streams and events of one session.
@@ -120,6 +145,10 @@ class Recording:
         The same in the LSL clock of the machine that recorded (XDF).
     warnings : tuple of str
         What whoever uses it should know of how it was read, in plain words; `read` logs them, `inspect` shows them.
+    other_events : tuple of Event
+        Of trigger channels that were not chosen; they lead to windows only where a config names their channel.
+    labels : LabelMatcher or None
+        What finds the pictures that the events name, where somebody knows the pictures; left out of comparisons.
     """
 
     name: str
@@ -129,6 +158,8 @@ class Recording:
     begun: float | None = None
     lsl_begun: float | None = None
     warnings: tuple[str, ...] = ()
+    other_events: tuple[Event, ...] = ()
+    labels: "LabelMatcher | None" = field(default=None, compare=False, repr=False)
 
 
 def chosen(
@@ -202,19 +233,21 @@ def read(where: "Path | BidsRun") -> Recording:
         raise
     except Exception as error:  # what a broken file makes of a foreign parser cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecordingError(f"{path}: cannot be read ({reason})") from error
+        raise RecordingError(
+            f"{path}: cannot be read; it may be cut short, still being written, or damaged ({reason})"
+        ) from error
     for line in recording.warnings:
         logger.warning("%s: %s", path, line)
     return recording
 
 
 def _reader(path: Path) -> Callable[[Path], Recording]:
-    from stream import formats, nifti
+    from stream import csv_files, formats, nifti, xdf
 
     readers: dict[str, Callable[[Path], Recording]] = {
         ".fif": formats.read_mne, ".fif.gz": formats.read_mne, ".edf": formats.read_mne, ".bdf": formats.read_mne,
-        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": formats.read_xdf, ".xdfz": formats.read_xdf,
-        ".csv": formats.read_csv, ".csv.gz": formats.read_csv, ".npz": read_npz,
+        ".vhdr": formats.read_mne, ".set": formats.read_mne, ".xdf": xdf.read_xdf, ".xdfz": xdf.read_xdf,
+        ".csv": csv_files.read_csv, ".csv.gz": csv_files.read_csv, ".npz": read_npz,
         ".nii": nifti.read_nifti, ".nii.gz": nifti.read_nifti,
     }  # fmt: skip
     reader = next((reader for suffix, reader in readers.items() if path.name.lower().endswith(suffix)), None)
@@ -222,6 +255,7 @@ def _reader(path: Path) -> Callable[[Path], Recording]:
         raise RecordingError(f"{path}: not a recording I can read; known are {', '.join(readers)}, and BIDS folders")
     if not path.is_file():
         raise RecordingError(f"{path}: no such file")
+    check_signature(path)
     return reader
 
 
@@ -243,10 +277,14 @@ def write_npz(recording: Recording, path: Path) -> None:
                 "sfreq": stream.sfreq,
                 "channels": [stream.channels.names, stream.channels.kinds, stream.channels.units],
                 "montage": stored(stream.channels.montage),
+                "units_given": stream.units_given,
+                "bad": [[stretch.start, stretch.length, stretch.label] for stretch in stream.bad],
             }
             for stream in recording.streams
         ],
-        "events": [[event.time, event.label, event.code] for event in recording.events],
+        "events": [_stored_event(event) for event in recording.events],
+        "other_events": [_stored_event(event) for event in recording.other_events],
+        "warnings": recording.warnings,
         "begun": recording.begun,
         "lsl_begun": recording.lsl_begun,
     }
@@ -282,14 +320,32 @@ def read_npz(path: Path) -> Recording:
                     sfreq=float(stream["sfreq"]),
                     times=file[f"times_{i}"].astype(np.float64),
                     data=file[f"data_{i}"].astype(np.float32),
+                    bad=tuple(BadStretch(float(a), float(b), str(label)) for a, b, label in stream.get("bad", ())),
+                    units_given=tuple(map(str, stream.get("units_given", ()))),
                 )
                 for i, stream in enumerate(header["streams"])
             )
-            events = tuple(Event(float(time), str(label), code) for time, label, code in header["events"])
         begun, lsl_begun = (header.get(key) for key in ("begun", "lsl_begun"))
-        return Recording(str(header["name"]), str(header["description"]), streams, events, begun, lsl_begun)
+        return Recording(
+            str(header["name"]), str(header["description"]), streams, _events(header["events"]), begun, lsl_begun,
+            tuple(map(str, header.get("warnings", ()))), _events(header.get("other_events", ())),
+        )  # fmt: skip
     except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise RecordingError(f"{path}: not a recording written by minddiffuser ({error})") from error
+
+
+def _stored_event(event: Event) -> list[Any]:
+    return [event.time, event.label, event.code, event.stream, event.columns]
+
+
+def _events(rows: Sequence[Sequence[Any]]) -> tuple[Event, ...]:
+    """Make events of the rows of a header; older files hold time, label and code alone."""
+    events = []
+    for row in rows:
+        time, label, code, stream, columns = row if len(row) > 3 else (*row, "", ())
+        pairs = tuple((str(name), str(text)) for name, text in columns)
+        events.append(Event(float(time), str(label), code, str(stream), pairs))
+    return tuple(events)
 
 
 def _channels(stream: dict[str, Any]) -> Channels:

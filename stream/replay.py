@@ -14,6 +14,7 @@ import numpy as np
 
 from stream.alignment import aligned, distinct, length
 from stream.errors import RecordingError
+from stream.events import Event
 from stream.montage import append_to
 from stream.recordings import RecordedStream, Recording
 from stream.sources import load_lsl
@@ -35,8 +36,10 @@ def replay(
 ) -> None:
     """Play recordings on one time line (see `stream.alignment`); returns at their end or after `stop` is set.
 
-    Each stream gets an outlet of its own name. The events of each recording that has some go, as text, to
-    '<its first stream's name>-markers', type 'Markers', with the timestamps of the samples they fell on.
+    Each stream gets an outlet of its own name; samples in bad stretches are sent without a number, see
+    `RecordedStream.sent`. The events of each recording that has some go, as text, to '<its first stream's
+    name>-markers', type 'Markers', with the timestamps of the samples they fell on. Where a recording holds the events
+    of several marker streams, each is sent under its own name.
 
     Parameters
     ----------
@@ -78,35 +81,61 @@ def replay(
 
 
 class _Markers:
-    """The events of a recording on their way out."""
+    """The events of a marker stream on their way out."""
 
-    def __init__(self, lsl: Any, recording: Recording) -> None:
-        name = source_id = recording.name
-        if recording.streams:
-            name, source_id = recording.streams[0].name, recording.streams[0].source_id
-        info = lsl.StreamInfo(f"{name}-markers", "Markers", 1, 0.0, "string", f"{source_id}-markers")
+    def __init__(self, lsl: Any, name: str, source_id: str, events: Sequence[Event]) -> None:
+        names = {tuple(column for column, _ in event.columns) for event in events}
+        self._columns = names.pop() if len(names) == 1 else ()
+        info = lsl.StreamInfo(name, "Markers", max(1, len(self._columns)), 0.0, "string", source_id)
+        channels: Any = info.desc().append_child("channels") if self._columns else None
+        for column in self._columns:
+            channels.append_child("channel").append_child_value("label", column)
         self._outlet = lsl.StreamOutlet(info)
-        self._events = sorted(recording.events, key=lambda event: event.time)
+        self._events = sorted(events, key=lambda event: event.time)
         self._times = np.array([event.time for event in self._events])
 
     def push(self, due: float, done: int, begin: float, speed: float) -> int:
         """Push what has fallen due after the first `done`; how many that makes."""
         upto = int(np.searchsorted(self._times, due, side="right"))
         for event in self._events[done:upto]:
-            self._outlet.push_sample([event.label], begin + event.time / speed)
+            row = [text for _, text in event.columns] if self._columns else [event.label]
+            self._outlet.push_sample(row, begin + event.time / speed)
         return upto
+
+
+def _marker_streams(lsl: Any, recordings: Sequence[Recording]) -> list[_Markers]:
+    """Make the marker streams of all recordings; of those that bear their own names, no two bear one."""
+    streams: list[_Markers] = []
+    names = {stream.name for recording in recordings for stream in recording.streams}
+    for recording in recordings:
+        own = source_id = recording.name
+        if recording.streams:
+            own, source_id = recording.streams[0].name, recording.streams[0].source_id
+        parts: dict[str, list[Event]] = {}
+        for event in recording.events:
+            parts.setdefault(event.stream, []).append(event)
+        if len(parts.keys() - {""}) < 2:
+            parts = {"": list(recording.events)} if recording.events else {}
+        for part, events in parts.items():
+            name = part or f"{own}-markers"
+            name = next(each for each in (name, f"{own}-{part}", *(f"{own}-{part}-{n}" for n in range(2, 9999)))
+                        if each not in names)  # fmt: skip
+            names.add(name)
+            streams.append(_Markers(lsl, name, f"{source_id}-{part or 'markers'}", events))
+    return streams
 
 
 class _Player:
     def __init__(self, lsl: Any, recordings: Sequence[Recording], speed: float, *, loop: bool) -> None:
         self._lsl, self._speed = lsl, speed
         self._streams = [stream for recording in recordings for stream in recording.streams]
+        self._data = [stream.sent for stream in self._streams]
         self._outlets = [
             lsl.StreamOutlet(_info(lsl, stream, recording.description, speed, loop=loop))
             for recording in recordings
             for stream in recording.streams
         ]
-        self._markers = [_Markers(lsl, recording) for recording in recordings if recording.events]
+        self._markers = _marker_streams(lsl, recordings)
         self.length = max(length(recording) for recording in recordings)
 
     def consumed(self) -> bool:
@@ -125,7 +154,7 @@ class _Player:
                 last = _due(stream, sent[i], due)
                 if last > sent[i]:
                     stamps = begin + stream.times[sent[i] : last] / self._speed
-                    self._outlets[i].push_chunk(stream.data[sent[i] : last], stamps.tolist())
+                    self._outlets[i].push_chunk(self._data[i][sent[i] : last], stamps.tolist())
                     sent[i] = last
             if progress and due - reported >= 0.1 * self._speed:
                 reported = due

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 BUFFERED_S = 360  # what liblsl holds while the disk is busy
-TWIN_AFTER_S = 10.0  # a source that was started anew is announced beside its dead self for some seconds
+TWIN_AFTER_S = 2.0  # a source that was started anew is announced beside its dead self for a moment
 
 Key = tuple[str, str, str, int, int, float]
 
@@ -67,6 +67,7 @@ class Scout:
         self._alive = [key_of(info) for info in known]
         self._gone: list[Key] = []
         self._twins: dict[str, float] = {}
+        self._warned: set[str] = set()  # twins that are in the log
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="scout", daemon=True)
@@ -102,9 +103,14 @@ class Scout:
             twin = key in self._alive and bool(info.source_id())
         if twin:
             since = self._twins.setdefault(info.uid(), time.monotonic())
-            if time.monotonic() - since > TWIN_AFTER_S:
-                LOG.warning("another stream %s has the same source_id %r; not recorded", info.name(), info.source_id())
-                self._handled.add(info.uid())
+            if time.monotonic() - since > TWIN_AFTER_S and info.uid() not in self._warned:
+                LOG.warning(
+                    "another stream %s on %s has the same source_id %r: it is not recorded while the first one runs",
+                    info.name(),
+                    info.hostname(),
+                    info.source_id(),
+                )
+                self._warned.add(info.uid())
             return False
         return not self._selectors or any(
             info.uid() in {one.uid() for one in chosen_among(around, selector, lsl=self._lsl)}

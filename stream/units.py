@@ -1,19 +1,47 @@
 """Channel kinds and units: from what devices write to SI and MNE's names."""
 
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
 from stream.errors import StreamError
 
-_SI_PREFIX = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
-_WORDS = {
-    "volt": "V", "volts": "V", "millivolt": "mV", "millivolts": "mV", "microvolt": "uV", "microvolts": "uV",
-    "nanovolts": "nV", "tesla": "T", "femtotesla": "fT", "picotesla": "pT",
+_PREFIX = {
+    "": 0, "kilo": 3, "k": 3, "milli": -3, "m": -3, "micro": -6, "mc": -6, "mk": -6, "u": -6, "nano": -9, "n": -9,
+    "pico": -12, "p": -12, "femto": -15, "f": -15,
 }  # fmt: skip
-_PURE = {"z": "z", "percent": "percent", "%": "percent", "count": "count", "counts": "count", "spikes": "count"}
-_GRADIENT = {"T/m": 1.0, "fT/cm": 1e-13, "pT/cm": 1e-10, "fT/m": 1e-15}
+"""Power of ten; letters of either case, since nobody records brains in megavolts."""
+_SPELLED = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?(?:e[-+]?\d+)?)?(?P<prefix>kilo|milli|micro|nano|pico|femto|mc|mk|[kmunpf])?"
+    r"(?P<unit>v(?:olts?)?|t(?:eslas?)?)(?:/(?P<per>c?m))?"
+)
+_MICRO = re.compile("\u00c2\u00b5|\u00ce\u00bc|\x83\xca|[\u00b5\u03bc\u039c]")
+"""Mu, as Unicode has it twice, its capital, as UTF-8 read as Latin-1 and as Shift-JIS leave it."""
+_CYRILLIC = str.maketrans("мквнп", "mkvnp")
+_PURE = dict.fromkeys(("count", "counts", "spikes", "adccounts", "bits", "boolean"), "count") | {
+    "z": "z", "percent": "percent", "%": "percent",
+}  # fmt: skip
+_OTHER = {
+    "c", "degc", "celsius", "f", "degf", "k", "s", "sec", "seconds", "ms", "us", "ns", "siemens", "usiemens",
+    "microsiemens", "ohm", "ohms", "kohm", "kohms", "ω", "kω", "a", "ma", "ua", "bpm", "mmhg", "db", "g", "mg", "m/s2",
+    "m/s/s", "rad/s", "deg/s", "deg", "lux", "pa", "kpa", "hpa", "hz", "l/min", "l/s", "n", "aru", "m", "mm", "cm",
+}  # fmt: skip
 _KINDS = {
     "eeg", "mag", "grad", "ref_meg", "eog", "ecg", "emg", "resp", "stim", "misc", "voxel", "unit", "seeg", "ecog",
     "dbs", "bio", "hbo", "hbr", "temperature", "gsr",
 }  # fmt: skip
-_ALIASES = {"meg": "mag", "megmag": "mag", "meggrad": "grad", "spikes": "unit", "fmri": "voxel", "aux": "misc"}
+_ALIASES = {
+    "meg": "mag", "megmag": "mag", "meggrad": "grad", "meggradaxial": "mag", "meggradplanar": "grad", "spikes": "unit",
+    "fmri": "voxel", "aux": "misc", "heog": "eog", "veog": "eog", "ekg": "ecg", "respiration": "resp", "eda": "gsr",
+    "temp": "temperature", "trig": "stim", "trigger": "stim", "triggers": "stim", "status": "stim", "stimulus": "stim",
+    "marker": "stim", "markers": "stim", "event": "stim", "events": "stim", "ieeg": "seeg",
+}  # fmt: skip
+UNKNOWN = "no known unit is stated for"
+"""Begins the warning about units that are not known."""
 UNIT_OF_KIND = {"mag": "T", "grad": "T/m", "ref_meg": "T"} | dict.fromkeys(
     ("eeg", "eog", "ecg", "emg", "seeg", "ecog", "dbs"), "V"
 )
@@ -26,8 +54,8 @@ def si_unit(unit: str, kind: str = "") -> tuple[str, float]:
     Parameters
     ----------
     unit : str
-        As a device writes it: 'uV', 'microvolts', 'fT/cm', 'z', or a power of ten of the kind's SI unit ('-6':
-        mne-lsl writes those).
+        As a device writes it, in any case and spelling: 'uV', 'µV', 'UV', 'uVolts', 'micro volt', '[mV]', '0.1uV',
+        'fT/cm', 'z', or a power of ten of the kind's SI unit ('-6': mne-lsl writes those).
     kind : str
         Channel kind; only needed for powers of ten.
 
@@ -43,19 +71,76 @@ def si_unit(unit: str, kind: str = "") -> tuple[str, float]:
     StreamError
         The unit is not known.
     """
-    text = unit.strip().replace("µ", "u").replace("μ", "u")
-    text = _WORDS.get(text.lower(), text)
-    if text in _GRADIENT:
-        return "T/m", _GRADIENT[text]
-    if text.lower() in _PURE:
-        return _PURE[text.lower()], 1.0
-    if text and text[-1] in "VT" and text[:-1] in _SI_PREFIX:
-        return text[-1], _SI_PREFIX[text[:-1]]
-    if kind in UNIT_OF_KIND and text.lstrip("-").isdecimal() and abs(int(text)) <= 15:
+    text = _MICRO.sub("u", unit).casefold().translate(_CYRILLIC)
+    text = re.sub(r"[\s_\[\]()]|(?<=[a-z])-(?=[a-z])|\.$", "", text)
+    if text in _PURE:
+        return _PURE[text], 1.0
+    if spelled := _SPELLED.fullmatch(text):
+        number, prefix, name, per = spelled.group("number", "prefix", "unit", "per")
+        power = _PREFIX[prefix or ""] + (2 if per == "cm" else 0)
+        factor = float(number or 1) * float(f"1e{power}")
+        if factor and (name[0] == "t" or not per):
+            return name[0].upper() + ("/m" if per else ""), factor
+    if kind in UNIT_OF_KIND and re.fullmatch(r"-?\d{1,2}", text) and abs(int(text)) <= 15:
         return UNIT_OF_KIND[kind], 10.0 ** int(text)
     raise StreamError(
         f"unit {unit!r} is not known; state one of V, mV, uV, nV, T, pT, fT, T/m, fT/cm, z, percent, count"
     )
+
+
+def is_known(unit: str, kind: str = "") -> bool:
+    """Return whether `si_unit` knows a unit."""
+    try:
+        si_unit(unit, kind)
+    except StreamError:
+        return False
+    return True
+
+
+def si_units(
+    names: Sequence[str], kinds: Sequence[str], given: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.float64], list[str]]:
+    """Name the SI units of a file's channels; one that is not known makes plain numbers ('count'), and is said.
+
+    Parameters
+    ----------
+    names, kinds, given : sequence of str
+        One a channel; units as the file writes them. Trigger channels are numbers whatever it writes.
+
+    Returns
+    -------
+    units : tuple of str
+    factors : ndarray, shape (n_channels,)
+        Multiply by these.
+    warnings : list of str
+    """
+    units, factors, unknown = [], [], []
+    for name, kind, text in zip(names, kinds, given, strict=True):
+        try:
+            unit, factor = ("count", 1.0) if kind == "stim" else si_unit(text, kind)
+        except StreamError:
+            unit, factor = "count", 1.0
+            unknown += (
+                [f"{name} ({text!r})" if text else name]
+                if kind in UNIT_OF_KIND or text.strip().casefold() not in {"", "n/a"}
+                else []
+            )
+        units.append(unit)
+        factors.append(factor)
+    said = f"{UNKNOWN} {listed(unknown)}: taken as plain numbers ('count'); state it as source.unit"
+    return tuple(units), np.array(factors), [said] if unknown else []
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Join names for a message; of many, the first ones and how many more."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_no_voltage(unit: str) -> bool:
+    """Return whether a unit is a known one of something else: temperature, conductance, time, pressure, sound ..."""
+    text = re.sub(r"[\s_\[\]().^°]", "", _MICRO.sub("u", unit)).casefold()
+    return bool(text) and (text in _OTHER or _PURE.get(text) == "percent")
 
 
 def channel_kind(text: str) -> str:
@@ -63,6 +148,21 @@ def channel_kind(text: str) -> str:
     name = text.strip().lower()
     name = _ALIASES.get(name, name)
     return name if name in _KINDS else "misc"
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Give numbers to the names that occur more than once, as MNE does: 'Cz-0', 'Cz-1'; live and in files.
+
+    A number that another channel bears already is passed over.
+    """
+    often = Counter(names)
+    taken = {name for name, n in often.items() if n == 1}
+    distinct = []
+    for name in names:
+        endings = (f"{name}-{number}" for number in itertools.count())
+        distinct.append(name if often[name] == 1 else next(each for each in endings if each not in taken))
+        taken.add(distinct[-1])
+    return tuple(distinct)
 
 
 def number_name(stream_type: str, i: int) -> str:

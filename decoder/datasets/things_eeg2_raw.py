@@ -106,7 +106,7 @@ def _brainvision(session: Path, part: str, where: str) -> Iterator[Recording]:
         stem = f"{subject}_{session.name}_task-{task}"
         recording = read(require(session / "eeg" / f"{stem}_eeg.vhdr", where))
         shown = _shown(require(session / "beh" / f"{stem}_beh.mat", where), where)
-        marks = [event for event in recording.events if not event.label.startswith("New Segment")]
+        marks = recording.events
         if len(marks) < len(shown):
             raise DatasetError(f"{stem} has {len(marks)} markers for {len(shown)} pictures; fetch it from {where}")
         if len(marks) > len(shown):
@@ -165,6 +165,7 @@ def _epochs(recording: Recording) -> NDArray[np.float32]:
         raise DatasetError(
             f"{recording.name} holds no whole epoch from {EPOCH[0]} to {EPOCH[1]} s to learn its noise from"
         )
-    epochs: NDArray[np.float32] = stream.data[rows[:, None] + np.arange(first, last)].transpose(0, 2, 1)
+    epochs: NDArray[np.float32] = stream.sent[rows[:, None] + np.arange(first, last)].transpose(0, 2, 1)
+    epochs = epochs[np.isfinite(epochs).all(axis=(1, 2))]  # none over a bad stretch or a joint
     epochs -= epochs[:, :, :-first].mean(axis=2, keepdims=True)
     return epochs

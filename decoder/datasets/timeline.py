@@ -51,12 +51,16 @@ def epoch_recording(
 def joined(name: str, recordings: Sequence[Recording]) -> Recording:
     """Put recordings of one stream each, of the same channels and rate, one after the other."""
     first = recordings[0].streams[0]
-    times, events, start = [], [], 0.0
+    times, events, bad, start = [], [], [], 0.0
     for recording in recordings:
         stream = recording.streams[0]
         times.append(stream.times + start)
         events += [replace(event, time=event.time + start) for event in recording.events]
+        bad += [replace(stretch, start=stretch.start + start) for stretch in stream.bad]
         start += float(stream.times[-1]) + PAUSE + 1 / stream.sfreq
     data = np.concatenate([recording.streams[0].data for recording in recordings])
-    stream = replace(first, name=name, source_id=f"replay-{name}", times=np.concatenate(times), data=data)
-    return Recording(name, recordings[0].description, (stream,), tuple(events))
+    stream = replace(
+        first, name=name, source_id=f"replay-{name}", times=np.concatenate(times), data=data, bad=tuple(bad)
+    )
+    warnings = tuple(dict.fromkeys(line for recording in recordings for line in recording.warnings))
+    return Recording(name, recordings[0].description, (stream,), tuple(events), warnings=warnings)

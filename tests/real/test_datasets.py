@@ -1,6 +1,5 @@
 """Recorded data sets: what the readers find, and that real brains can be decoded as well as is claimed."""
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -20,14 +19,11 @@ from minddiffuser.evaluate import category_figures
 from minddiffuser.rehearsal import Received
 from stream.ingest import windows_of
 from stream.windows import Window
+from tests.datafolder import DATA, data_set
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("MINDDIFFUSER_DATA") or ROOT.parent / "shared" / "data")
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings at {DATA}; set MINDDIFFUSER_DATA to their folder"),
-]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +38,16 @@ def models() -> Models:
     return load_models(load_config(ROOT / "configs" / "miyawaki-fmri.yaml").engine.models, "cpu")
 
 
+def loaded(name: str, config: Config) -> Dataset:
+    """Load a config's data set; skip where its folder is not there."""
+    data_set(name)
+    return load(config.data.dataset, DATA)
+
+
 def prepared(name: str) -> tuple[Config, Dataset, list[Window], list[Window]]:
     """Give a config, its data set, and the windows to train and to test on, cut as the live loop cuts them."""
     config = load_config(ROOT / "configs" / f"{name}.yaml")
-    dataset = load(config.data.dataset, DATA)
+    dataset = loaded(name, config)
     train = [w for run in dataset.train for w in windows_of(run, config.window, config.filters)]
     test = [w for w in windows_of(dataset.live, config.window, config.filters) if not w.quality.rejected]
     return config, dataset, train, test
@@ -86,7 +88,7 @@ def test_muse_single_trials_of_an_unseen_run_are_told_apart() -> None:
 def test_categories_of_unseen_runs_are_told_apart(name: str, score: str, least: float) -> None:
     """Leaving one run out at a time, the config's decoder reaches what the data's source reports."""
     config = load_config(ROOT / "configs" / f"{name}.yaml").model_copy(update={"candidates": ()})
-    scores = crossval(config, load(config.data.dataset, DATA), models())["scores"]
+    scores = crossval(config, loaded(name, config), models())["scores"]
     assert scores[score] >= least
     assert scores[score] > scores[f"{score}_chance"][1] + 0.1
 
@@ -150,7 +152,7 @@ def test_v4_photographs_are_identified_as_well_as_reported() -> None:
     """Macaque V4, ten folds: CLIP's first block, of units chosen in training, tells 1,200 photographs apart: 0.94."""
     config = load_config(ROOT / "configs" / "v4-photos.yaml")
     decoder = config.decoder.model_copy(update={"features": ("s",), "blocks": (1,)})
-    dataset = load(config.data.dataset, DATA)
+    dataset = loaded("v4-photos", config)
     answer = crossval(config.model_copy(update={"decoder": decoder}), dataset, models())
     score = answer["scores"]["s1"]
     assert (score["pictures"], score["windows"], answer["held_out"]["folds"]) == (1200, 1200, 10)
@@ -164,7 +166,7 @@ def test_miyawaki_figures_are_decoded_as_well_as_reported() -> None:
     """Leave one figure out, penalties chosen among the other 19: PixCorr 0.88, and 0.62 of 20-way identifications."""
     config = load_config(ROOT / "configs" / "miyawaki-fmri.yaml")
     decoder = config.decoder.model_copy(update={"features": ("z",)})
-    dataset = load(config.data.dataset, DATA)
+    dataset = loaded("miyawaki-fmri", config)
     answer = crossval(config.model_copy(update={"decoder": decoder, "candidates": ()}), dataset, models())
     assert answer["held_out"]["folds"] == 20
     assert answer["scores"]["picture"]["pixcorr_mean_image"] == pytest.approx(0.66, abs=0.01)

@@ -1,23 +1,19 @@
 """Real recordings through the whole loop: trained, replayed over LSL, decoded live, received over MQTT."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Cli
+from tests.conftest import Cli
+from tests.datafolder import DATA, data_set
 
-DATA = Path(os.environ.get("MINDDIFFUSER_DATA") or ROOT.parent / "shared" / "data")
-
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings at {DATA}; set MINDDIFFUSER_DATA to their folder"),
-]
+pytestmark = pytest.mark.real
 
 
 def test_human_eeg_gives_the_same_pictures_live_as_offline(cli: Cli, tmp_path: Path) -> None:
     """Replayed over LSL and received over MQTT, a headband's windows give the very pictures they give offline."""
+    data_set("muse-faces")
     bundle = tmp_path / "muse"
     run = cli("train", "configs/muse-faces.yaml", "--data", str(DATA), "--out", str(bundle))
     assert run.returncode == 0, run.stderr
@@ -32,6 +28,7 @@ def test_human_eeg_gives_the_same_pictures_live_as_offline(cli: Cli, tmp_path: P
 
 def test_human_fmri_decodes_live_as_offline(cli: Cli, tmp_path: Path) -> None:
     """Every trial is decoded by weights that never saw its figure, and live and offline figures agree."""
+    data_set("miyawaki-fmri")
     bundle = tmp_path / "miyawaki"
     run = cli("train", "configs/miyawaki-fmri.yaml", "--data", str(DATA), "--out", str(bundle))
     assert run.returncode == 0, run.stderr

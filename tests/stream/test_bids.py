@@ -68,6 +68,39 @@ def test_eeg_run(tmp_path: Path, fmt: str) -> None:
     assert recording.events == (Event(0.5, "face1"), Event(2.0, "house2"))
 
 
+@pytest.mark.parametrize("fmt", ["BrainVision", "EDF"])
+def test_marks_of_a_run_are_no_events(tmp_path: Path, fmt: str) -> None:
+    """Bad stretches and joints in events.tsv are marked in the data, as long as the table says, and are no events."""
+    write(tmp_path, "01", "01", made(), fmt=fmt)
+    table = next(tmp_path.rglob("*_events.tsv"))
+    table.write_text(
+        "onset\tduration\ttrial_type\n0.5\t0.1\tface1\n1.0\t0.5\tBAD_blink\n2.0\t0.1\thouse2\n3.0\t0\tboundary\n"
+    )
+    recording = read(BidsRun(bids=tmp_path, subject="01"))
+    assert [event.label for event in recording.events] == ["face1", "house2"]
+    assert [(one.start, one.length, one.label) for one in recording.streams[0].bad] == [
+        (1.0, 0.5, "BAD_blink"), (3.0, 0.0, "boundary"),
+    ]  # fmt: skip
+
+
+def test_marks_of_an_fmri_run_are_no_events(tmp_path: Path) -> None:
+    """Volumes in a stretch that the table marks as bad count as lost, and the mark is no event."""
+    func = tmp_path / "sub-01" / "func"
+    func.mkdir(parents=True)
+    (tmp_path / "dataset_description.json").write_text('{"Name": "d", "BIDSVersion": "1.10.0"}')
+    image = nibabel.Nifti1Image(np.random.default_rng(0).normal(100, 5, (2, 2, 1, 10)).astype(np.float32), np.eye(4))
+    image.header.set_zooms((3, 3, 3, 2.0))
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, func / "sub-01_task-x_bold.nii.gz")
+    (func / "sub-01_task-x_events.tsv").write_text(
+        "onset\tduration\ttrial_type\n2.0\t2\tface\n8.0\t4\tBAD_motion\n14.0\tn/a\tboundary\n"
+    )
+    recording = read(BidsRun(bids=tmp_path))
+    assert [event.label for event in recording.events] == ["face"]
+    lost = np.isnan(recording.streams[0].sent).all(axis=1)
+    assert np.flatnonzero(lost).tolist() == [4, 5, 7]
+
+
 def test_meg_run(tmp_path: Path) -> None:
     """A FIF of magnetometers comes in tesla, under its own name."""
     raw = made(kinds=("mag", "mag", "eog"))

@@ -1,6 +1,5 @@
 """Readers, clock and windows on recordings of real amplifiers (skipped where they are not there)."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,10 @@ import pytest
 from stream.bids import BidsRun
 from stream.ingest import FilterSpec, Ingest, WindowSpec, windows_of
 from stream.recordings import Recording, read
+from tests.datafolder import data_set
 
 CATEGORIES = {"bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"}
-DATA = Path(os.environ.get("MINDDIFFUSER_DATA", Path(__file__).parents[3] / "shared" / "data"))
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings at {DATA}: set MINDDIFFUSER_DATA"),
-]
+pytestmark = pytest.mark.real
 
 
 def ingest_of(recording: Recording) -> tuple[Ingest, int]:
@@ -30,7 +26,7 @@ def ingest_of(recording: Recording) -> tuple[Ingest, int]:
 @pytest.mark.parametrize("task", ["N170", "left-right", "spatial_freq"])
 def test_muse(task: str) -> None:
     """Bluetooth chunks that overlap by 16 ms are jitter and no gap; every marker that fits gives a window in volts."""
-    path = min((DATA / "muse_eeg_visual" / task / "subject1" / "session1").glob("*.csv.gz"))
+    path = min((data_set("muse_eeg_visual") / task / "subject1" / "session1").glob("*.csv.gz"))
     recording = read(path)
     (stream,) = recording.streams
     assert stream.sfreq == 256
@@ -44,7 +40,7 @@ def test_muse(task: str) -> None:
 
 def test_xdf_with_clock_resets() -> None:
     """The hole that a computer's restart left is found once, with its length."""
-    recording = read(DATA / "xdf_example_files" / "clock_resets.xdf")
+    recording = read(data_set("xdf_example_files") / "clock_resets.xdf")
     assert len(recording.events) == 175
     assert recording.streams[0].data.shape == (27815, 8)
     ingest, _ = ingest_of(recording)
@@ -54,7 +50,7 @@ def test_xdf_with_clock_resets() -> None:
 
 def test_minimal_xdf() -> None:
     """int16 samples and string markers come back as they were written."""
-    recording = read(DATA / "xdf_example_files" / "minimal.xdf")
+    recording = read(data_set("xdf_example_files") / "minimal.xdf")
     (stream,) = recording.streams
     assert stream.data[:2].tolist() == [[192, 255, 238], [12, 22, 32]]
     assert [event.label for event in recording.events][1:5] == ["Hello", "World", "from", "LSL"]
@@ -62,14 +58,14 @@ def test_minimal_xdf() -> None:
 
 def test_exo_fif() -> None:
     """A FIF of eight occipital channels at 256 Hz is read whole."""
-    path = min((DATA / "ssvep_exo_kalunga2016" / "subject03").glob("*_raw.fif"))
+    path = min((data_set("ssvep_exo_kalunga2016") / "subject03").glob("*_raw.fif"))
     (stream,) = read(path).streams
     assert (len(stream.channels), stream.sfreq, stream.data.shape) == (8, 256, (59040, 8))
 
 
 def test_haxby_runs_as_bids(tmp_path: Path) -> None:
     """Two runs of human fMRI, linked into a BIDS layout as archives do, come with their blocks and mask."""
-    source = DATA / "haxby2001_pymvpa_slice" / "haxby2001_sub001"
+    source = data_set("haxby2001_pymvpa_slice") / "haxby2001_sub001"
     root, func = tmp_path / "ds", tmp_path / "ds" / "sub-001" / "func"
     masks = root / "derivatives" / "masks" / "sub-001" / "func"
     for folder in (func, masks):

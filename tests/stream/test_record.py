@@ -24,6 +24,8 @@ from stream.record import RecordAccount, record
 from stream.recordings import read
 from stream.sources import StreamSelector, load_lsl, selector
 from stream.xdf_writer import XdfWriter
+from tests.stream.amp import Amp
+from tests.stream.amp import outlet as amp_outlet
 
 HEADER = (
     '<?xml version="1.0"?><info><name>{name}</name><type>EEG</type><channel_count>{n}</channel_count>'
@@ -308,12 +310,17 @@ def outlet(name: str, kind: str, source_id: str, n_channels: int = 1) -> Any:
     return lsl.StreamOutlet(lsl.StreamInfo(name, kind, n_channels, 100.0, "float32", source_id))
 
 
+accounts: list[RecordAccount] = []
+"""What recordings have told of their progress."""
+
+
 @contextmanager
 def recording_of(path: Path, selectors: list[StreamSelector]) -> Iterator[dict[str, int]]:
     """Record while the block goes on; how many samples each stream has, by name."""
     stop, seen = threading.Event(), dict[str, int]()
 
     def watch(account: RecordAccount) -> None:
+        accounts.append(account)
         seen.update({f"{one.name}/{one.source_id}": one.samples for one in account.streams})
 
     thread = threading.Thread(target=record, args=(path, selectors), kwargs={"stop": stop, "progress": watch})
@@ -363,3 +370,27 @@ def test_a_source_that_comes_back_otherwise_shaped_is_another_stream(tmp_path: P
         wait_for(lambda: seen.get(f"amp-{tag}/{tag}") == 30)
     streams, _ = pyxdf.load_xdf(tmp_path / "x.xdf", verbose=False)
     assert sorted(one["time_series"].shape for one in streams) == [(20, 1), (30, 2)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "real", "wrong"), [(250.0, 200.0, True), (250.0, 252.0, False), (0.0, 100.0, True)]
+)
+def test_a_rate_that_is_not_the_declared_one_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, declared: float, real: float, wrong: bool
+) -> None:
+    """The account holds the rate that was measured, holes left out, and a warning where it is not the declared one."""
+    name = f"rate-{uuid.uuid4().hex}"
+    device = amp_outlet(name, sfreq=declared)
+    with Amp(device, real) as amp, recording_of(tmp_path / "x.xdf", [StreamSelector(name=name)]) as seen:
+        wait_for(lambda: seen.get(f"{name}/{name}", 0) > 1.5 * real)
+        amp.paused.set()
+        before = amp.sent
+        wait_for(lambda: amp.sent > before + real)
+        amp.paused.clear()
+        wait_for(lambda: seen.get(f"{name}/{name}", 0) > 4 * real)
+        wait_for(lambda: accounts[-1].streams[0].measured_hz is not None)
+    [account] = accounts[-1].streams
+    assert account.declared_hz == declared
+    assert account.measured_hz == pytest.approx(real, rel=5e-3)
+    assert bool(account.warning) == wrong
+    assert ("source.sfreq" in caplog.text) == wrong

@@ -163,6 +163,43 @@ def test_missing_and_unknown_files(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x_raw.fif", b"", "the file is empty (0 bytes)"),
+        ("x.edf", b"", "the file is empty (0 bytes)"),
+        ("x.csv", b"", "the file is empty (0 bytes)"),
+        ("x.npz", PNG, "is named .npz, and holds a PNG picture"),
+        ("x_raw.fif", PNG, "is named .fif, and holds a PNG picture"),
+        ("x.edf", b"time,Cz\n0,1\n0.1,2\n", "is named .edf, and holds text"),
+        ("x.xdf", b"PK\x03\x04" + bytes(40), "is named .xdf, and holds a ZIP archive"),
+        ("x.vhdr", b"XDF:" + bytes(40), "is named .vhdr, and holds an XDF recording"),
+        ("x.set", b"\x00\x01" * 20, "is named .set, and holds something else"),
+        ("x.nii.gz", b"plain text of a page" * 4, "is named .gz, and holds text"),
+        ("x.bdf", b"version https://git-lfs.github.com/spec/v1", "holds a Git LFS pointer: fetch the file itself"),
+    ],
+)
+def test_files_that_are_something_else(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    """A file that is empty, or not what its ending says, is told in one line of ours."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecordingError) as caught:
+        read(tmp_path / name)
+    assert said in str(caught.value)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_warnings_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What a reader has to say of a file is in the log, with the file's name."""
+    (tmp_path / "x.csv").write_text("time,Cz\n" + "".join(f"{i / 100},{i % 7}\n" for i in range(200)))
+    recording = read(tmp_path / "x.csv")
+    assert recording.warnings
+    assert all(f"x.csv: {line}" in caplog.text for line in recording.warnings)
+
+
 @pytest.fixture(scope="module")
 def whole_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Write a small good file of each kind; give their bytes."""

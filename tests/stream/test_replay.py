@@ -22,7 +22,7 @@ from stream.errors import RecordingError
 from stream.events import Event
 from stream.montage import Montage
 from stream.record import record
-from stream.recordings import RecordedStream, Recording, read, write_npz
+from stream.recordings import BadStretch, RecordedStream, Recording, read, write_npz
 from stream.replay import replay
 from stream.sources import StreamSelector, describe, load_lsl
 from stream.windows import Channels
@@ -149,6 +149,34 @@ def test_recordings_without_data_are_refused() -> None:
     """Markers alone cannot be replayed: nobody would know when to begin."""
     with pytest.raises(RecordingError, match="no data stream"):
         replay(Recording("m", "markers", (), (Event(0.0, "x"),)))
+
+
+def test_bad_stretches_are_sent_as_lost(tmp_path: Path) -> None:
+    """What is marked bad, and the sample behind a joint, come without a number in any channel; the rest as it was."""
+    tag = uuid.uuid4().hex
+    whole = made(tag)
+    bad = (BadStretch(0.5, 0.2, "BAD_x"), BadStretch(1.0, 0.0, "boundary"))
+    marked = replace(whole, streams=(replace(whole.streams[0], bad=bad),))
+    path = received(tmp_path, {tag: 200}, lambda stop: replay(marked, stop=stop))
+    (stream,) = read(path).streams
+    lost = np.isnan(stream.data).all(axis=1)
+    assert np.flatnonzero(lost).tolist() == [*range(50, 70), 100]
+    np.testing.assert_array_equal(stream.data[~lost], whole.streams[0].data[~lost])
+
+
+def test_each_marker_stream_is_sent_under_its_own_name(tmp_path: Path) -> None:
+    """Events of several streams are told apart live; those of one go to '<name>-markers', wherever they came from."""
+    tag = uuid.uuid4().hex
+    events = (Event(0.5, "cat", stream=f"pictures-{tag}"), Event(0.7, "left", stream=f"keys-{tag}"))
+    both = made(tag, events=events)
+    path = received(tmp_path, {tag: 200} | {event.stream: 1 for event in events}, lambda stop: replay(both, stop=stop))
+    assert {(event.label, event.stream) for event in read(path).events} == {
+        ("cat", f"pictures-{tag}"), ("left", f"keys-{tag}"),
+    }  # fmt: skip
+    tag = uuid.uuid4().hex
+    one = made(tag, events=events[:1])
+    path = received(tmp_path, {tag: 200, f"{tag}-markers": 1}, lambda stop: replay(one, stop=stop))
+    assert [event.label for event in read(path).events] == ["cat"]
 
 
 def test_dates_and_montages_come_from_the_files(tmp_path: Path) -> None:
