@@ -57,6 +57,8 @@ class IngestStats:
         Of `events`, those that name no picture, where the pictures are known.
     bad_events : int
         Markers left out: without a finite time or value, or without a text.
+    marker_disconnections : int
+        How often a marker stream went away; what was marked meanwhile is lost.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
@@ -79,6 +81,7 @@ class IngestStats:
     pending: int = 0
     unnamed: int = 0
     bad_events: int = 0
+    marker_disconnections: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0

@@ -136,6 +136,7 @@ class LiveIngest:
         return replace(
             stats,
             bad_events=stats.bad_events + sum(reader.bad for reader in self._marker_readers),
+            marker_disconnections=sum(reader.losses for reader in self._marker_readers),
             problems=[*stats.problems, *own],
         )
 

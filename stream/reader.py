@@ -69,6 +69,8 @@ class StreamReader(ABC):
         What keeps the stream away now, with the way out.
     gone : set of str
         Unique ids of the outlets that were lost.
+    losses : int
+        How often the stream went away.
     """
 
     what = "stream"
@@ -86,6 +88,7 @@ class StreamReader(ABC):
         self.stamps = StampWatch()
         self.away: str | None = None
         self.gone: set[str] = set()
+        self.losses = 0
 
     def attach(self, info: Any) -> None:
         """Take the stream that was found, and read its description.
@@ -174,6 +177,7 @@ class StreamReader(ABC):
 
     def _lost(self) -> None:
         """Take note that the stream is gone."""
+        self.losses += 1
         if self._ended():
             LOG.info("%s %s has ended", self.what, self.name)
             return

@@ -92,6 +92,7 @@ def test_a_marker_stream_that_dies_leaves_the_data_alone(name: str, caplog: pyte
         mark(first, "c", got)
         stats = ingest.stats()
         assert (stats.problems, stats.lost, stats.gap_count, stats.disconnections) == ([], 0, 0, 0)
+        assert stats.marker_disconnections == 1
         assert ingest.error is None
         before = stats.samples
         wait_for(lambda: ingest.stats().samples > before)

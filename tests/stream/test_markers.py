@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stream.errors import StreamError
 from stream.events import Event, event_of
 from stream.marker_choice import own_markers
-from stream.markers import MarkerColumns, in_column
+from stream.markers import MarkerColumns, in_column, triggers_of
 from stream.sources import is_marker_type
 
 WORDS = [
@@ -96,3 +96,27 @@ def test_the_markers_of_a_source() -> None:
     assert own_markers([], "amp") is None
     with pytest.raises(StreamError, match=r"2 marker streams \(keys, psychopy\).*source\.markers"):
         own_markers(["psychopy", "keys"], "amp")
+
+
+VALUES = st.one_of(st.text(), st.binary(), st.floats(), st.integers(-(2**63), 2**63 - 1))
+
+
+@given(st.integers(1, 4), st.sampled_from([0.0, 100.0]), st.data())
+def test_no_row_ends_a_reader(columns: int, sfreq: float, data: st.DataObject) -> None:
+    """Whatever a row holds, it is an event or counted as none; nothing is thrown, and no event is without a label."""
+    rows = data.draw(st.lists(st.lists(VALUES, min_size=columns, max_size=columns)))
+    if sfreq:  # a regular stream is of texts or of numbers
+        rows = [[str(value) for value in row] for row in rows]
+    times = data.draw(st.lists(st.floats(), min_size=len(rows), max_size=len(rows)))
+    stream = MarkerColumns("m", [""] * columns, sfreq)
+    events = stream.feed(rows, times)
+    assert len(events) + stream.bad == len(rows)
+    assert all(math.isfinite(event.time) and event.label.strip() for event in events)
+    assert all(in_column(event, 1) is None or in_column(event, 1).label for event in events)
+
+
+def test_of_a_status_word_the_low_bits_count() -> None:
+    """BioSemi's flags above the 16 trigger bits are left out, also where they change."""
+    flags = 0x110000
+    assert triggers_of("Status").feed(np.array([flags, flags + 7, 0x100007, flags, flags + 8.0])) == [(1, 7), (4, 8)]
+    assert triggers_of("TRG").feed(np.array([0, 70000.0])) == [(1, 70000)]
