@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from stream.annotations import is_mark
+from stream.delimited import number
 from stream.errors import RecordingError
 from stream.events import Event
 from stream.formats import from_raw
@@ -130,7 +131,7 @@ def _marked(recording: Recording, marks: tuple[Event, ...], tables: list[Path]) 
 def _number(text: str) -> float:
     """Read a cell of a table; 0 where it holds no finite number."""
     try:
-        return float(text) if np.isfinite(float(text)) else 0.0
+        return number(text) if np.isfinite(number(text)) else 0.0
     except ValueError:
         return 0.0
 

@@ -291,7 +291,7 @@ class Ingest:
         lines = self._streams.problems()
         if self._spec.mode != "sliding":
             lines |= self._markers.problems(self._pending, *self._streams.held, over=over)
-        if self._labels and self._unnamed:
+        if self._clock_now and self._labels and self._unnamed:  # whoever reads recordings counts all of theirs
             pictures = ", ".join(map(shown, self._labels.ids[:EXAMPLES]))
             lines["unnamed"] = (
                 f"markers name no picture, such as {', '.join(self._unnamed)}; pictures are called {pictures}: say in "
@@ -464,7 +464,7 @@ def windows_of(
         Extra(of, each.channels, spec.sfreq or each.sfreq, spec)
         for of, each, spec in zip(names, others, extra, strict=True)
     ]
-    ingest = Ingest(own.channels, sfreq, window, filters, name=name, extras=extras)
+    ingest = Ingest(own.channels, sfreq, window, filters, name=name, extras=extras, labels=recording.labels)
     events: list[Event] = []
     if window.mode != "sliding":
         selectors = source.markers if isinstance(source, SourceSpec) else ()

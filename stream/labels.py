@@ -212,6 +212,8 @@ class LabelMatcher:
 
     def named(self, event: Event) -> Event:
         """Return the event with its picture's id as label, and what came in `sent`; as it is where it names none."""
+        if event.sent:
+            return event
         picture = None if event.columns and event.label not in self._known else self.match(event.label)
         if picture is None and event.columns:
             found = {match for _, text in event.columns if (match := self.match(text)) is not None}
@@ -221,8 +223,9 @@ class LabelMatcher:
         return replace(event, label=picture, sent=event.label)
 
     def named_all(self, recording: Recording) -> Recording:
-        """Return a recording whose events are `named`."""
-        return replace(recording, events=tuple(map(self.named, recording.events)))
+        """Return a recording whose events are `named`, also those that are chosen anew when it is cut into windows."""
+        events, others = (tuple(map(self.named, each)) for each in (recording.events, recording.other_events))
+        return replace(recording, events=events, other_events=others, labels=self)
 
     def _picture(self, text: str) -> str | None:
         places = self._ids.find(text)
@@ -233,8 +236,11 @@ class LabelMatcher:
 
 def as_sent(recording: Recording) -> Recording:
     """Return a recording with the labels that its events had before they were `named`."""
-    events = (replace(event, label=event.sent, sent="") if event.sent else event for event in recording.events)
-    return replace(recording, events=tuple(events))
+    events, others = (
+        tuple(replace(event, label=event.sent, sent="") if event.sent else event for event in each)
+        for each in (recording.events, recording.other_events)
+    )
+    return replace(recording, events=events, other_events=others, labels=None)
 
 
 def mismatch(labels: Iterable[str], pictures: Collection[str], what: str = "markers") -> str | None:

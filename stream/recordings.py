@@ -4,7 +4,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from stream.windows import Channels
 
 if TYPE_CHECKING:
     from stream.bids import BidsRun
+    from stream.labels import LabelMatcher
 
 logger = logging.getLogger(__name__)
 TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "seeg": "iEEG", "ecog": "iEEG", "dbs": "iEEG"}
@@ -149,6 +150,8 @@ class Recording:
         What whoever uses it should know of how it was read, in plain words; `read` logs them, `inspect` shows them.
     other_events : tuple of Event
         Of trigger channels that were not chosen; they lead to windows only where a config names their channel.
+    labels : LabelMatcher or None
+        What finds the pictures that the events name, where somebody knows the pictures; left out of comparisons.
     """
 
     name: str
@@ -159,6 +162,7 @@ class Recording:
     lsl_begun: float | None = None
     warnings: tuple[str, ...] = ()
     other_events: tuple[Event, ...] = ()
+    labels: "LabelMatcher | None" = field(default=None, compare=False, repr=False)
 
 
 def chosen(
