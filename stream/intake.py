@@ -201,7 +201,8 @@ class Intake:
         """
         unusable = round(int((~present).sum()) / self.chain.factor)
         marks = self.marks.within(start, stop)
-        channels = [prefix + name for name in self.channels.names if any(mark.channel == name for mark in marks)]
+        spoilt = {mark.channel for mark in marks}
+        channels = [prefix + name for name in self.channels.names if name in spoilt] if spoilt else []
         unexplained = ~present
         for mark in marks:
             if mark.channel:
