@@ -138,7 +138,7 @@ class BadSamples:
     def _feed(self, data: NDArray[np.float64], at: int) -> tuple[NDArray[np.float64], States | None]:
         """Take samples of one block."""
         states: States | None = None
-        low, high = data.min(axis=0), data.max(axis=0)
+        low, high = np.minimum.reduce(data), np.maximum.reduce(data)
         if (low >= self._floor).all() and (high <= self._ceiling).all():  # False where one is not a number
             self._held = data[-1]
             if self._bad_for.any():
