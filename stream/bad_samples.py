@@ -124,7 +124,7 @@ class BadSamples:
         if len(data) < self._size:
             return
         data = np.where(np.isfinite(data), data, np.nan)
-        seen = ~np.isnan(data).all(axis=0)
+        seen = np.asarray(~np.isnan(data).all(axis=0))
         self._centre[seen] = np.nanmedian(data[:, seen], axis=0)
         self._level[seen] = np.nanmedian(np.abs(data[:, seen] - self._centre[seen]), axis=0)
         self._draw(seen)
