@@ -234,7 +234,7 @@ class SampleClock:
     def _rate_doubts(self, seen: int, n: int) -> list[tuple[int, int, str]]:
         """Find where among the n samples after the first `seen` the rate is in doubt."""
         doubts: list[tuple[int, int, str]] = []
-        at = 0
+        at = 0 if self._suspects or self._suspect is not None else n
         while at < n:
             while self._suspects and self._suspects[0][0] <= seen + at:
                 self._suspect = self._suspects.pop(0)[1]

@@ -184,7 +184,7 @@ class FilterChain:
     needed : Channels
         Of the samples that come in, those that anything hangs on: chosen, referenced to, or interpolated from.
     restarts : int
-        How often the filters began anew because their state was no longer finite.
+        How often a channel's filters began anew because they could not have forgotten where it had been.
 
     Raises
     ------
@@ -232,6 +232,8 @@ class FilterChain:
 
     def begin_anew(self, channel: int, level: float) -> None:
         """Take one of the needed channels for having been at a level for ever."""
+        self.restarts += 1
+        LOG.warning("filters of channel %s begin anew at %.3g", self.needed.names[channel], level)
         if self._state is not None:
             self._state[:, channel] = self._steady[:, 0] * level
 
@@ -280,23 +282,7 @@ class FilterChain:
         data, states = self._mix(data, states)
         for step in self._running:
             data = step.feed(data)
-        rows = data.astype(np.float32)
-        if not np.isfinite(
-            rows.sum()
-        ):  # a pass that costs little: finite samples are too small for their sum to overflow
-            rows, states = self._begin_all_anew(rows, states)
-        return Filtered(rows, newest, ahead, states, changes)
-
-    def _begin_all_anew(
-        self, rows: NDArray[np.float32], states: States | None
-    ) -> tuple[NDArray[np.float32], States]:  # fmt: skip
-        """Forget a signal that led to numbers that are not finite; these are bad."""
-        LOG.warning("filters begin anew: what came out of them was not finite")
-        self.restarts += 1
-        self.reset()
-        states = np.zeros(rows.shape, np.int8) if states is None else states
-        finite = np.isfinite(rows)
-        return np.where(finite, rows, np.float32(0.0)), np.where(finite, states, np.maximum(states, BAD))
+        return Filtered(data.astype(np.float32), newest, ahead, states, changes)
 
     def _filter(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
         from scipy import signal

@@ -305,6 +305,8 @@ class Ingest:
         reason = cut.reason or self._streams.unfit(data)
         if not reason and baseline and baseline.reason:
             reason = f"baseline: {baseline.reason}"
+        if not np.isfinite(data.sum()):  # samples are bounded: no sum of them overflows
+            reason = reason or "numbers that are not finite"
         if self._spec.mode == "mean":
             data = data.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
         onset = event.time if event else float(cut.times[0])

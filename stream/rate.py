@@ -13,6 +13,10 @@ LOOK = 8
 """Durations from block to block that one look judges."""
 SCALES = 5
 """Looks at durations of 1, 2, 4, 8 and 16 blocks: the longer ones see through more jitter."""
+EXACT = 0.005
+"""Share by which a measured rate may be wrong before it is named: half of what packets move, over the whole time."""
+MOST_BLOCKS = LOOK * 2 ** (SCALES - 1) + 1
+"""Blocks kept: one more than the longest look has durations."""
 SHORTEST_S = 0.5
 """A look counts only if it took this long by the timestamps: what a device had saved up comes in one burst."""
 EVEN = 0.4
@@ -110,7 +114,7 @@ class RateMeter:
             step = 2**scale
             if self._blocks and self._blocks % (LOOK * step) == 0:
                 self._look(scale, np.array(self._means[-LOOK * step - 1 :: step]))
-        del self._means[: -LOOK * 2 ** (SCALES - 1)]
+        del self._means[:-MOST_BLOCKS]
         self._blocks += 1
 
     def _look(self, scale: int, means: NDArray[np.float64]) -> None:
@@ -124,17 +128,27 @@ class RateMeter:
         off = [each for each in self._looks if each and each.off]
         self.suspect = off[-1].share * self._sfreq if off else None
         if look.wrong and before and before.wrong and abs(look.share / before.share - 1) < TOLERANCE / 2:
-            self.verdict = self._sfreq * self._fitted(look.share)
+            self.verdict = self._measured(look.share)
         elif look.right and not off:
             self.verdict = None
 
-    def _fitted(self, share: float) -> float:
-        """Measure once more over all blocks, where a line fits them: that is more exact than a median."""
+    def _measured(self, share: float) -> float | None:
+        """Measure the rate over all blocks, in Hz; None while packets leave more doubt than `EXACT`.
+
+        Where no line fits, because the rate has changed meanwhile, the newest look's share counts.
+        """
         means = np.array(self._means)
-        slope = (
-            self._expected / float(np.polyfit(np.arange(len(means)), means, 1)[0]) if np.isfinite(means).all() else 0.0
-        )
-        return slope if abs(slope / share - 1) < TOLERANCE else share
+        if not np.isfinite(means).all():
+            return share * self._sfreq
+        places = np.arange(len(means))
+        slope, begin = np.polyfit(places, means - means[0], 1)
+        fitted = self._expected / float(slope)
+        if abs(fitted / share - 1) > 2 * TOLERANCE:
+            return share * self._sfreq
+        swing = float(np.abs(means - means[0] - begin - slope * places).max())
+        if swing > EXACT * (means[-1] - means[0]) and len(means) < MOST_BLOCKS:
+            return None
+        return fitted * self._sfreq
 
 
 def judged(lengths: NDArray[np.float64], samples: int) -> Look:

@@ -19,7 +19,7 @@ class StreamStats:
     bad_stamps, steps_back : int
         Timestamps that were not finite or that no other bore out; steps of the source's clock.
     restarts : int
-        How often filters began anew because of a signal that they could not forget.
+        How often a channel's filters began anew because it leapt, or came back after a second without usable samples.
     gaps : list of Gap
         The newest 100. `gap_count` counts them all.
     disconnections : int
@@ -79,7 +79,7 @@ class StreamTroubles:
                 "steps_back",
                 "times the timestamps stepped back or leapt: was a clock set, or do two programs send as one?",
             ),
-            ("restarts", "times the filters began anew: the signal was beyond all bounds"),
+            ("restarts", "times filters began anew: a channel leapt, or had said nothing of use for a second"),
         ):
             count = getattr(stats, counter)
             if count > self._risen.get(counter, (0, 0))[0]:
