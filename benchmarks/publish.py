@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import machine
-from minddiffuser.children import TIED
+from minddiffuser.stopping import TIED
 from minddiffuser.subscribe import percentiles
 from stream.broker import EmbeddedBroker
 from stream.messages import lsl_clock

@@ -20,8 +20,9 @@ from decoder.simulate_fmri import simulate_fmri, write_fmri
 from engine.desk.compose import Stimulus, compose, images, load_test_stimuli
 from engine.desk.pack import load_pack
 from engine.models import Models
-from minddiffuser.cache import cache_dir, written_whole
+from minddiffuser.cache import cache_dir
 from minddiffuser.data import CALIBRATION_SEED
+from stream.atomic import whole_folder
 from stream.filters import FilterSpec
 from stream.ingest import windows_of
 from stream.recordings import read
@@ -145,7 +146,7 @@ def _kept(
         if not cut:
             cut.append(_recorder(modality, models, shown, seed))
         data, rows, times = cut[0](int(run >= TEST_RUNS), run)
-        with written_whole(place) as scratch:
+        with whole_folder(place) as scratch:
             np.savez(scratch / "windows.npz", data=data, rows=rows, times=times)
     with np.load(place / "windows.npz", allow_pickle=False) as held:
         return held["data"], held["rows"], held["times"]

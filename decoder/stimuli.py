@@ -185,15 +185,15 @@ def read_stimuli(folder: Path, background: Colour = GREY) -> StimulusTable:
         rows.setdefault(name, []).append(row)
     if not rows:
         raise StimulusError(f"{path} has no rows; give one row a picture")
-    if doubled := sum(len(own) - 1 for own in rows.values()):
-        warnings.append(f"{doubled} rows name a picture again; their captions are put together")
+    if again := sum(len(own) - 1 for own in rows.values()):
+        warnings.append(f"{again} rows name a picture again; their captions are put together")
     images = one_size(tuple(rows), [pictures.read(file) for file in files.values()], folder)
     captions = tuple(_captions(own) for own in rows.values())
     concepts = tuple(_given(own[0], "concept") for own in rows.values())
     warnings += _gaps("caption", rows, captions) + _gaps("concept", rows, concepts)
     warnings += [f"{times} of {len(images)} pictures are {remark}" for remark, times in pictures.remarks.items()]
-    for remark in warnings:
-        logger.warning("%s: %s", path, remark)
+    for warning in warnings:
+        logger.warning("%s: %s", path, warning)
     return StimulusTable(
         ids=tuple(rows),
         images=images,

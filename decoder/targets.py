@@ -1,7 +1,7 @@
 """What decoders are trained to predict: the features of the pictures that were shown."""
 
 import hashlib
-import os
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
 from decoder.stimuli import StimulusTable
+from stream.atomic import whole_file
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -137,15 +140,16 @@ def _read(path: Path | None) -> dict[str, NDArray[Any]] | None:
 
 
 def _write(arrays: dict[str, NDArray[Any]], path: Path | None) -> None:
-    """Write through a temporary name, so that a killed run leaves no half file to be believed later."""
+    """Write to the cache; one that is full or read-only costs the time to compute them anew, and nothing else."""
     if path is None:
         return
     from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-    partial.replace(path)
+    try:
+        with whole_file(path) as file:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file.name)
+    except OSError as error:
+        logger.warning("targets are not kept in %s: %s", path, error.strerror or error)
 
 
 def _slices(n: int, batch: int, what: str, progress: Progress) -> Iterator[slice]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from engine.cache import EngineCache, Key
 from engine.errors import BackendError
-from engine.folders import count_weights, hash_folders
+from engine.folders import hash_folders
 from engine.models import Models
+from engine.weights import count_weights
 
 _log = logging.getLogger(__name__)
 

@@ -1,14 +1,12 @@
 """Where weights lie: folders and hub ids, safetensors only, and the hash that names a feature space."""
 
 import hashlib
-import json
-import struct
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 
 from engine.errors import ModelError
 from engine.spec import ModelSpec
+from engine.weights import check_weights, weight_files
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PARTS = {
@@ -50,10 +48,16 @@ def locate(reference: str, parts: tuple[str, ...] = ()) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.txt", "*model.safetensors"]
-    allowed = [f"{part}/{pattern}" for part in parts for pattern in wanted] if parts else wanted
-    try:
+    def fetch(*wanted: str) -> Path:
+        allowed = [f"{part}/{pattern}" for part in parts for pattern in wanted] if parts else list(wanted)
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=allowed))
+
+    try:
+        folder = fetch("*.json", "*.txt", "*model.safetensors", "*model-*-of-*.safetensors")
+        places = [folder / part for part in parts] or [folder]
+        if any((place / "config.json").is_file() and not weight_files(place) for place in places):
+            fetch("*model.fp16*.safetensors")  # the only weights that some models have
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         msg = f"no folder and no reachable hub model {reference!r} ({type(error).__name__}): check the name"
         raise ModelError(msg) from error
@@ -65,7 +69,8 @@ def find_parts(spec: ModelSpec) -> dict[str, Path]:
     Raises
     ------
     ModelError
-        If a needed part is missing, or has weights that are not safetensors.
+        If a needed part is missing, or has weights that are not safetensors, not whole, or called otherwise than what
+        reads them expects.
     """
     named = {part: value for part in _PARTS if (value := getattr(spec, part)) is not None}
     wanted = {name for names in _PARTS.values() for name in names} | set(named.values())
@@ -87,9 +92,8 @@ def find_parts(spec: ModelSpec) -> dict[str, Path]:
             msg = f"{folder}: no {' or '.join(names)} folder for the {part}: name one in the models' configuration"
             raise ModelError(msg)
     for part, path in found.items():
-        if part not in {"scheduler", "tokenizer"} and not list(path.glob("*.safetensors")):
-            msg = f"{path}: no .safetensors file for the {part}: convert the weights (pickled ones are never loaded)"
-            raise ModelError(msg)
+        if part not in {"scheduler", "tokenizer"}:
+            check_weights(part, path)
     return found
 
 
@@ -109,20 +113,3 @@ def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Give the safetensors files that are loaded: beside `model.safetensors`, `model.fp16.safetensors` is not."""
-    files = list(folder.glob("*.safetensors"))
-    return [path for path in files if "." not in path.stem] or files
-
-
-def count_weights(folder: Path) -> int:
-    """Numbers in a folder's safetensors files, read from their headers (8 bytes of length, then JSON)."""
-    total = 0
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        total += sum(prod(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__")
-    return total

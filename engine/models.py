@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from engine.clip import OPENAI_MEAN, OPENAI_STD, ShallowClip
 from engine.errors import ModelError
 from engine.folders import find_parts, hash_folders
 from engine.spec import ModelSpec
+from engine.weights import variant_of
 
 BLOCKS = (1, 2, 3, 4, 5, 6)
 _PLAIN = {"low_cpu_mem_usage": False}  # diffusers' other way needs a package more, and prints so at every start
@@ -112,7 +114,8 @@ class Models:
         if folder not in self._open_clips:
             import open_clip
 
-            model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", device=self.device)
+            with _loading(folder, "a CLIP of open_clip"):
+                model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", device=self.device)
             self._open_clips[folder] = model.eval().requires_grad_(False)
         return self._open_clips[folder]
 
@@ -312,12 +315,22 @@ def _text_shape(folder: Path) -> tuple[int, int]:
     return int(config.get("max_position_embeddings", 77)), int(config.get("hidden_size", 512))
 
 
-def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype, **options: bool) -> Any:
+@contextmanager
+def _loading(folder: Path, name: str) -> Iterator[None]:
+    """Name the folder in whatever a library says of files that it cannot load."""
+    from safetensors import SafetensorError
+
     try:
-        return cls.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        msg = f"{folder}: cannot be loaded as {cls.__name__} ({str(error).splitlines()[0]})"
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        msg = f"{folder}: cannot be loaded as {name} ({next(iter(str(error).splitlines()), type(error).__name__)})"
         raise ModelError(msg) from error
+
+
+def _from_pretrained(cls: Any, folder: Path, dtype: torch.dtype, **options: bool) -> Any:
+    given = {"torch_dtype": dtype, "variant": variant_of(folder), "use_safetensors": True, "local_files_only": True}
+    with _loading(folder, cls.__name__):
+        return cls.from_pretrained(folder, **given, **options)
 
 
 def _open_clip_text(model: Any, folder: Path, device: torch.device) -> Callable[[Sequence[str]], Tensor]:
@@ -339,7 +352,8 @@ def _transformers_text(folder: Path, tokenizer: Path, device: torch.device) -> C
     from transformers import CLIPTextModel, CLIPTokenizer
 
     model = _from_pretrained(CLIPTextModel, folder, torch.float32).to(device).eval().requires_grad_(False)
-    tokens = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    with _loading(tokenizer, "CLIPTokenizer"):
+        tokens = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
 
     def encode(captions: Sequence[str]) -> Tensor:
         length = model.config.max_position_embeddings

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.features import Features
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -28,6 +30,8 @@ class Picture:
         Why this is a stage-1 picture where stage 2 was asked for, or ''.
     reused : str
         The window for which this picture was made, where it is shown again for another that is all but the same.
+    fault : str
+        Why there is no picture, or ''. Where it is set, `pixels` mean nothing and are not to be shown.
     """
 
     window_id: str
@@ -39,3 +43,14 @@ class Picture:
     confidence: float = 0.0
     note: str = ""
     reused: str = ""
+    fault: str = ""
+
+
+def fault_of(features: Features) -> str:
+    """Name what of decoded features is not finite and makes a picture of them worthless, or return ''.
+
+    Blocks of `s` are not among it: stage 2 leaves out those that cannot be used, and does with the others.
+    """
+    numbers = {"c": features.c, "z": features.z, "layout": features.layout, "confidence": features.confidence}
+    faults = [name for name, value in numbers.items() if value is not None and not np.isfinite(value).all()]
+    return f"{' and '.join(faults)} not finite" if faults else ""

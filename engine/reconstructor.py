@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
@@ -20,13 +19,13 @@ from engine.batches import sizes
 from engine.cache import EngineCache
 from engine.errors import FeatureError
 from engine.gradient import load_gradient
+from engine.groups import NOT_FINITE, Group, finite, in_order, threads_for
 from engine.memory import THRIFTIEST, Decode, decode_by, forget_peak, peak_bytes, plan_decode
 from engine.models import Models, load_models, to_uint8
 from engine.picture import Picture
 from engine.reuse import Reuse
 from engine.sampling import (
     Predict,
-    Schedule,
     begin,
     guided,
     make_schedule,
@@ -47,28 +46,8 @@ from engine.structure import (
 
 _log = logging.getLogger(__name__)
 
-_SMALL = 4  # windows whose pull takes longer on several threads than on one (two cores, OMP_WAIT_POLICY=passive)
-
 MaskedPredict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """UNet with the mask of its caption's tokens: x, timesteps, c, mask (n, tokens) -> prediction."""
-
-
-@dataclass
-class _Group:
-    """Windows that can share one batch, on their way to pictures."""
-
-    places: list[int]
-    features: list[Features]
-    schedule: Schedule
-    seeds: list[int]
-    z: Tensor | None
-    c: Tensor
-    mask: Tensor
-    noise: Tensor
-    layout: Tensor | None = None
-    first: Tensor | None = None
-    pixels: Tensor | None = None
-    pictures: list[Picture] = field(default_factory=list)
 
 
 class Reconstructor:
@@ -190,7 +169,8 @@ class Reconstructor:
         Returns
         -------
         list of Picture
-            Of stage 2; of stage 1, with a note, where stage 2 could not be done or did not help.
+            Of stage 2; of stage 1, with a note, where stage 2 could not be done or did not help. One whose latents or
+            pixels came out not finite has a `fault` and nothing to show; the others of its batch are as they would be.
 
         Raises
         ------
@@ -214,22 +194,25 @@ class Reconstructor:
                 on_preview(pictures)
 
         try:
-            return fill(self._both_stages(new, preview), 2)
+            pictures = fill(self._both_stages(new, preview), 2)
         except Exception:
             reuse.forget(stream)
             raise
+        if any(picture.fault for picture in pictures):
+            reuse.forget(stream)
+        return pictures
 
     def _both_stages(self, features: Sequence[Features], on_preview: Callable[[list[Picture]], None]) -> list[Picture]:
         groups = self._groups(features)
         for group in groups:
             self._stage1(group)
-        on_preview(_in_order(groups))
+        on_preview(in_order(groups))
         if self.spec.structure.mode != "none":
             for group in groups:
                 self._stage2(group)
-        return _in_order(groups)
+        return in_order(groups)
 
-    def _groups(self, features: Sequence[Features]) -> list[_Group]:
+    def _groups(self, features: Sequence[Features]) -> list[Group]:
         usable = [self._check(f) for f in features]
         keys: dict[tuple[bool, bool], list[int]] = {}
         for place, f in enumerate(usable):
@@ -240,7 +223,7 @@ class Reconstructor:
             batches += [list(islice(left, size)) for size in sizes(len(places))]
         return [self._group(places, [usable[p] for p in places]) for places in batches]
 
-    def _group(self, places: list[int], features: list[Features]) -> _Group:
+    def _group(self, places: list[int], features: list[Features]) -> Group:
         device = self.models.device
         with_z = [f.z for f in features if f.z is not None]
         schedule = self._from_z if with_z else self._from_noise
@@ -255,7 +238,7 @@ class Reconstructor:
         for i, f in enumerate(features):
             c[i, : len(f.c)] = torch.from_numpy(f.c)
             mask[i, : len(f.c)] = True
-        return _Group(places, features, schedule, seeds, z, c.to(device), mask.to(device), noise, layout)
+        return Group(places, features, schedule, seeds, z, c.to(device), mask.to(device), noise, layout)
 
     def _check(self, f: Features) -> Features:
         dim, shape = self.models.context_dim, self.models.latent_shape
@@ -280,7 +263,7 @@ class Reconstructor:
             f = replace(f, c=self.models.encode_text([""])[0])
         return f
 
-    def _predict(self, group: _Group, unet: MaskedPredict, guidance: float) -> Predict:
+    def _predict(self, group: Group, unet: MaskedPredict, guidance: float) -> Predict:
         """UNet of a group's own caption masks, with guidance where it is wanted."""
         if guidance == 1:
             return lambda x, t, c: unet(x, t, c, group.mask)
@@ -292,7 +275,7 @@ class Reconstructor:
         """The empty caption, (1, tokens, dims)."""
         return torch.from_numpy(self.models.encode_text([""])).to(self.models.device)
 
-    def _stage1(self, group: _Group) -> None:
+    def _stage1(self, group: Group) -> None:
         began = time.perf_counter()
         outputs: list[Tensor] = []
         predict = self._predict(group, self._unet, self.spec.guidance)
@@ -308,12 +291,13 @@ class Reconstructor:
         group.pixels = self._decode(latents)
         arrays = to_uint8(group.pixels).cpu().numpy()
         timings = {"stage1": sampled - began, "decode1": time.perf_counter() - sampled}
+        faults = ["" if sound else f"stage 1 gave {NOT_FINITE}" for sound in finite(latents, group.pixels)]
         group.pictures = [
-            Picture(f.window_id, 1, pixels, seed, self.backend.name, dict(timings), f.confidence)
-            for f, pixels, seed in zip(group.features, arrays, group.seeds, strict=True)
+            Picture(f.window_id, 1, pixels, seed, self.backend.name, dict(timings), f.confidence, fault=fault)
+            for f, pixels, seed, fault in zip(group.features, arrays, group.seeds, faults, strict=True)
         ]
 
-    def _stage2(self, group: _Group) -> None:
+    def _stage2(self, group: Group) -> None:
         began = time.perf_counter()
         targets = make_targets(group.features, self._layer_weights, self._units, self.models.device)
         if not targets.blocks or not any(problem is None for problem in targets.problems):
@@ -325,11 +309,15 @@ class Reconstructor:
         pixels = self._decode(latents)
         arrays = to_uint8(pixels).cpu().numpy()
         decoded = time.perf_counter()
-        notes = self._judge(group, pixels, targets)
+        sound = finite(latents, pixels)
+        notes = [
+            note if finite else f"stage 2 gave {NOT_FINITE}"
+            for note, finite in zip(self._judge(group, pixels, targets), sound, strict=True)
+        ]
         timings = {"stage2": sampled - began, "decode2": decoded - sampled, "check": time.perf_counter() - decoded}
         self._finish(group, arrays, notes, timings)
 
-    def _pulled(self, group: _Group, targets: Targets) -> Tensor:
+    def _pulled(self, group: Group, targets: Targets) -> Tensor:
         structure = self.spec.structure
         if structure.mode == "fast":
             if self._last is not None and group.layout is not None:
@@ -368,7 +356,7 @@ class Reconstructor:
         predict = self._predict(group, differentiable, self.spec.guidance)
         return pull_through(predict, schedule, (group.z, group.c, group.noise), self._true_view, targets, structure)
 
-    def _finished(self, pulled: Tensor, group: _Group, targets: Targets) -> Tensor:
+    def _finished(self, pulled: Tensor, group: Group, targets: Targets) -> Tensor:
         """Take away by more UNet calls what gradients leave and no picture has (`structure.finish`).
 
         Noise decides what a picture becomes, and no gradient goes through it, so several are tried, and the latent
@@ -389,12 +377,12 @@ class Reconstructor:
         return x
 
     def _pull(self, x0: Tensor, targets: Targets, z: Tensor | None) -> Tensor:
-        with _threads_for(x0):
+        with threads_for(x0):
             return pull(x0, self._view, targets, self.spec.structure, z)
 
     def _nearest(self, tried: Sequence[Tensor], targets: Targets) -> Tensor:
         """Of several latents of each sample, the one whose structure is nearest to the decoded."""
-        with torch.no_grad(), _threads_for(tried[0]):
+        with torch.no_grad(), threads_for(tried[0]):
             losses = torch.stack([structure_loss(self._view(x, targets.blocks), targets) for x in tried])
         nearest = torch.nan_to_num(losses, nan=torch.inf).argmin(dim=0)
         return torch.stack(list(tried))[nearest, torch.arange(len(nearest), device=nearest.device)]
@@ -403,7 +391,7 @@ class Reconstructor:
         shallow = self.models.shallow
         return shallow.features(shallow.patches(self.models.decode_pixels(latents).float()), blocks)
 
-    def _judge(self, group: _Group, pixels: Tensor, targets: Targets) -> list[str]:
+    def _judge(self, group: Group, pixels: Tensor, targets: Targets) -> list[str]:
         """Why not to take stage 2, by sample ('' to take it); judged on the pictures by CLIP's own features."""
         shallow = self.models.shallow
         assert group.pixels is not None
@@ -421,34 +409,15 @@ class Reconstructor:
             for problem, better in zip(targets.problems, closer, strict=True)
         ]
 
-    def _finish(self, group: _Group, arrays: NDArray[np.uint8], notes: list[str], timings: dict[str, float]) -> None:
+    def _finish(self, group: Group, arrays: NDArray[np.uint8], notes: list[str], timings: dict[str, float]) -> None:
         self._fall_back(group, notes)
         group.pictures = [
             replace(p, timings=p.timings | timings, **({} if note else {"stage": 2, "pixels": pixels}))
             for p, pixels, note in zip(group.pictures, arrays, notes, strict=True)
         ]
 
-    def _fall_back(self, group: _Group, notes: list[str]) -> None:
+    def _fall_back(self, group: Group, notes: list[str]) -> None:
         for picture, note in zip(group.pictures, notes, strict=True):
             if note:
                 _log.warning("window %s: stage 1 stands: %s", picture.window_id, note)
         group.pictures = [replace(p, note=note) for p, note in zip(group.pictures, notes, strict=True)]
-
-
-@contextmanager
-def _threads_for(latents: Tensor) -> Iterator[None]:
-    """Run on one thread what is too small to be shared out: waking another costs more than it does."""
-    threads = torch.get_num_threads()
-    if latents.device.type != "cpu" or len(latents) > _SMALL or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_order(groups: Sequence[_Group]) -> list[Picture]:
-    placed = {place: picture for g in groups for place, picture in zip(g.places, g.pictures, strict=True)}
-    return [placed[place] for place in range(len(placed))]

@@ -8,8 +8,8 @@ Layout of a session's folder
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import logging
 import re
 import time
@@ -25,13 +25,16 @@ from numpy.typing import NDArray
 
 from minddiffuser.errors import AppError
 from minddiffuser.pictures import decode
-from stream.messages import MAX_JSON, MAX_PAYLOAD, content_type, to_json
+from stream.errors import WireError
+from stream.messages import MAX_JSON, MAX_NESTING, MAX_PAYLOAD, content_type, is_device, to_json, topic
+from stream.refusals import EVERY_S
+from stream.wire_models import read_json
 
 if TYPE_CHECKING:
     from minddiffuser.config import ArchiveSpec
     from stream.frames import Frame
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ABOUT = "session.json"
 FORMAT = {"format": "minddiffuser-session", "version": 1}
@@ -39,14 +42,22 @@ SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "i
 _OURS = re.compile(r"(.+)\.(original|preview|picture|abstained)\.(jpg|png|webp|gif|json)")
 
 
+_HASHED = re.compile(r"-[0-9a-f]{16}")
+
+
 def file_stem(window_id: str) -> str:
-    """Turn a window's id, which comes from outside, into a file name that stays in its folder and stays unique."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", window_id)[:80]
-    return plain if plain == window_id else f"{plain}-{hashlib.sha256(window_id.encode()).hexdigest()[:8]}"
+    """Turn a window's id, which comes from outside, into a file name that stays in its folder and stays unique.
+
+    An id that is a plain name on every system stays as it is; any other loses what is not plain and gets its digest.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]|^-", "_", window_id)[:80]
+    if plain == window_id and plain and not is_device(plain) and not _HASHED.fullmatch(plain[-17:]):
+        return plain
+    return f"{plain}-{hashlib.sha256(window_id.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def files_of(frame: Frame) -> dict[str, bytes]:
-    """Give the files of a frame by name: its own picture, where it has one, and its meta."""
+    """Return the files of a frame by name: its own picture, where it has one, and its meta."""
     base = f"{file_stem(frame.window_id)}.{frame.stage}"
     files = {f"{base}.json": to_json(frame.meta)}
     if (payload := frame.pictures.get(frame.stage)) is not None:
@@ -55,28 +66,35 @@ def files_of(frame: Frame) -> dict[str, bytes]:
 
 
 def save(frame: Frame, folder: Path) -> list[Path]:
-    """Write a frame's own picture and its meta; a file is there whole or not at all.
+    """Write a frame's own picture and its meta; a frame is there whole or not at all.
 
     Raises
     ------
     AppError
-        The folder or a file cannot be written.
+        The folder or a file cannot be written; nothing of the frame stays behind.
     """
-    written = []
+    written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files_of(frame).items():
             _write(folder / name, content)
             written.append(folder / name)
     except OSError as error:
-        raise AppError(f"cannot save pictures in {folder}: {error}") from error
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise AppError(f"cannot save pictures in {folder}: {error.strerror or error}") from error
     return written
 
 
 def _write(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            part.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(slots=True)
@@ -93,7 +111,8 @@ class _Kept:
 class Archive:
     """Keeps what was published, and lets the oldest windows go where a limit is reached.
 
-    The limits hold for all sessions in `spec.folder` together. What is no archive of ours is never touched.
+    The limits hold for all sessions in `spec.folder` together. What is no archive of ours is never touched. What cannot
+    be written costs itself only: it is counted and named in the log, and the next frame is tried again.
 
     Parameters
     ----------
@@ -108,44 +127,53 @@ class Archive:
     session : str
     folder : Path
         Of this session.
+    kept, failed : int
+        Frames that were written, and frames that could not be.
     removed : int
         Windows that a limit has cost, of this session and earlier ones.
+    lost : int
+        Pictures that were published and never came here; known at the end.
 
     Raises
     ------
     AppError
         The folder cannot be written.
+    PublishError
+        No session may be called so.
     """
 
     def __init__(self, spec: ArchiveSpec, session: str, about: Mapping[str, Any]) -> None:
         assert spec.folder is not None
+        topic(session, "status")
         self._spec, self._root, self.session = spec, spec.folder, session
         started = datetime.now(UTC)
         self.folder = self._root / f"{session}-{started:%Y%m%dT%H%M%S.%fZ}"
-        self.removed = 0
+        self.kept = self.failed = self.removed = self.lost = 0
+        self._about = {**FORMAT, "session": session, "started": started.isoformat(), **about}
+        self._gone_here = 0
+        self._next_word = 0.0
         try:
             self._kept = deque(_scan(self._root))
             self._size = sum(kept.size for kept in self._kept)
-            self.folder.mkdir(parents=True)
-            _write(
-                self.folder / ABOUT, to_json({**FORMAT, "session": session, "started": started.isoformat(), **about})
-            )
+            self._describe()
         except OSError as error:
             raise AppError(f"cannot keep an archive in {self._root}: {error}") from error
         self._trim()
 
     def add(self, frame: Frame) -> None:
-        """Write a frame that was published since the archive began.
-
-        Raises
-        ------
-        AppError
-            It cannot be written.
-        """
+        """Write a frame that was published since the archive began; what cannot be written is counted and logged."""
         if frame.retained:
             return
-        files = save(frame, self.folder)
-        size = sum(path.stat().st_size for path in files)
+        try:
+            if not (self.folder / ABOUT).exists():
+                self._begin_anew()
+            files = save(frame, self.folder)
+            size = sum(path.stat().st_size for path in files)
+        except (AppError, OSError) as error:
+            self.failed += 1
+            self._say(f"{frame.stage} of window {frame.window_id[:80]!r} is not archived: {error}")
+            return
+        self.kept += 1
         stem = file_stem(frame.window_id)
         if not self._kept or (self._kept[-1].folder, self._kept[-1].stem) != (self.folder, stem):
             self._kept.append(_Kept(self.folder, stem, time.time()))
@@ -153,6 +181,28 @@ class Archive:
         self._kept[-1].names += [path.name for path in files]
         self._size += size
         self._trim()
+
+    def account(self) -> dict[str, int]:
+        """Return what became of the frames: kept, failed, removed and lost."""
+        return {"kept": self.kept, "failed": self.failed, "removed": self.removed, "lost": self.lost}
+
+    def _begin_anew(self) -> None:
+        """Make the session's folder again, which somebody removed by hand."""
+        self._describe()
+        logger.warning("archive %s was removed: it begins anew", self.folder)
+        self._kept = deque(kept for kept in self._kept if kept.folder != self.folder)
+        self._size = sum(kept.size for kept in self._kept)
+
+    def _describe(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / ABOUT, to_json({**self._about, "removed": self._gone_here}))
+
+    def _say(self, words: str) -> None:
+        """Log an error: the first at once, then one line in `EVERY_S` at most."""
+        if (now := time.monotonic()) >= self._next_word:
+            more = f" ({self.failed} so far)" if self.failed > 1 else ""
+            logger.error("archive: %s%s", words, more)
+            self._next_word = now + EVERY_S
 
     def _trim(self) -> None:
         oldest_allowed = time.time() - self._spec.max_days * 86400
@@ -164,46 +214,62 @@ class Archive:
         ):
             kept = self._kept.popleft()
             self._size -= kept.size
-            for name in kept.names:
-                (kept.folder / name).unlink(missing_ok=True)
+            try:
+                for name in kept.names:
+                    (kept.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                self._say(f"the old window {kept.stem} in {kept.folder} cannot be removed: {error.strerror or error}")
             gone[kept.folder] += 1
         if gone and not self.removed:
-            log.warning("archive %s is full: its oldest windows are removed from now on", self._root)
+            logger.warning("archive %s is full: its oldest windows are removed from now on", self._root)
         self.removed += gone.total()
         for folder, count in gone.items():
-            self._account(folder, count)
+            try:
+                self._subtract(folder, count)
+            except (AppError, OSError) as error:
+                self._say(f"{folder} does not say that {count} of its windows are gone: {error}")
 
-    def _account(self, folder: Path, count: int) -> None:
+    def _subtract(self, folder: Path, count: int) -> None:
         """Say in a session's own folder how many of its windows are gone; one that is empty goes as a whole."""
-        about = read_about(folder)
-        _write(folder / ABOUT, to_json({**about, "removed": int(about.get("removed", 0)) + count}))
-        if folder != self.folder and [path.name for path in folder.iterdir()] == [ABOUT]:
-            (folder / ABOUT).unlink()
-            folder.rmdir()
+        if folder == self.folder:
+            self._gone_here += count
+            self._describe()
+        elif folder.is_dir():  # else somebody removed it by hand
+            about = read_about(folder)
+            before = about.get("removed", 0)
+            before = before if isinstance(before, int) else 0
+            _write(folder / ABOUT, to_json({**about, "removed": before + count}))
+            if [path.name for path in folder.iterdir()] == [ABOUT]:
+                (folder / ABOUT).unlink()
+                folder.rmdir()
 
 
 def _scan(root: Path) -> list[_Kept]:
-    """Find the windows of earlier sessions, oldest first."""
-    found: list[_Kept] = []
+    """Find the windows of earlier sessions, oldest first; a folder that goes away meanwhile is left out."""
+    kept: list[_Kept] = []
     for about in sorted(root.glob(f"*/{ABOUT}")):
         try:
             read_about(about.parent)
-        except AppError:
+            kept += _windows_of(about.parent)
+        except (AppError, FileNotFoundError):
             continue
-        windows: dict[str, _Kept] = {}
-        for path in about.parent.iterdir():
-            if (match := _OURS.fullmatch(path.name)) and path.is_file():
-                status = path.stat()
-                kept = windows.setdefault(match[1], _Kept(about.parent, match[1], status.st_mtime))
-                kept.size += status.st_size
-                kept.names.append(path.name)
-                kept.written = max(kept.written, status.st_mtime)
-        found += windows.values()
-    return sorted(found, key=lambda kept: kept.written)
+    return sorted(kept, key=lambda one: one.written)
+
+
+def _windows_of(folder: Path) -> list[_Kept]:
+    windows: dict[str, _Kept] = {}
+    for path in folder.iterdir():
+        if (match := _OURS.fullmatch(path.name)) and path.is_file():
+            status = path.stat()
+            kept = windows.setdefault(match[1], _Kept(folder, match[1], status.st_mtime))
+            kept.size += status.st_size
+            kept.names.append(path.name)
+            kept.written = max(kept.written, status.st_mtime)
+    return list(windows.values())
 
 
 def is_session(folder: Path) -> bool:
-    """Tell whether a folder is an archive of a session."""
+    """Check whether a folder is an archive of a session."""
     return (folder / ABOUT).is_file()
 
 
@@ -240,7 +306,8 @@ class Received:
     def label(self) -> str:
         """The event's label, which names the stimulus; '' without an event."""
         event = self.meta.get("event")
-        return str(event.get("label", "")) if isinstance(event, dict) else ""
+        label = event.get("label") if isinstance(event, dict) else event
+        return label if isinstance(label, str) else ""
 
 
 def read_received(folder: Path, stages: tuple[str, ...] = ("preview", "picture")) -> list[Received]:
@@ -270,13 +337,20 @@ def count_of(folder: Path, stage: str) -> int:
 
 
 def entries(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Give the files of an archived session by name; one that a limit removes meanwhile is left out."""
-    for path in sorted(folder.iterdir()):
+    """Yield the files of an archived session by name; one that is removed meanwhile is left out."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        logger.warning("archive %s cannot be read: %s", folder, error.strerror)
+        return
+    for path in paths:
         if path.name == ABOUT or _OURS.fullmatch(path.name):
             try:
                 yield path.name, path.read_bytes()
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                logger.warning("%s is left out of the download: %s", path, error.strerror)
 
 
 def _stems(folder: Path, stage: str) -> list[str]:
@@ -304,9 +378,6 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(_read(path, MAX_JSON))
-    except (ValueError, RecursionError) as error:
-        raise AppError(f"{path}: not JSON ({str(error).splitlines()[0]})") from error
-    if not isinstance(value, dict):
-        raise AppError(f"{path}: a JSON object is expected")
-    return value
+        return read_json(_read(path, MAX_JSON), str(path), depth=MAX_NESTING)
+    except WireError as error:
+        raise AppError(str(error)) from error

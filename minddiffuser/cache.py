@@ -3,20 +3,48 @@
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+
+from minddiffuser.errors import AppError
+from stream.atomic import check_folder, whole_folder
+from stream.errors import OutputError
 
 PACKAGES = ("stream", "decoder", "engine")
 """Packages whose code decides what a prepared folder holds."""
 
+ELSEWHERE = "set MINDDIFFUSER_CACHE to a folder that can be written"
+
 
 def cache_dir() -> Path:
-    """Return the cache folder: MINDDIFFUSER_CACHE, or minddiffuser/ in the user's cache folder."""
-    if own := os.environ.get("MINDDIFFUSER_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minddiffuser"
+    """Return the cache folder: MINDDIFFUSER_CACHE, or minddiffuser/ in the user's cache folder.
+
+    Raises
+    ------
+    AppError
+        Nothing says where the user's home is.
+    """
+    try:
+        if own := os.environ.get("MINDDIFFUSER_CACHE"):
+            return Path(own).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minddiffuser"
+    except RuntimeError as error:
+        raise AppError(f"no folder for the cache ({error}); {ELSEWHERE}") from None
+
+
+def check_cache() -> None:
+    """Check that the cache can be written, before anything is computed that goes there.
+
+    Raises
+    ------
+    AppError
+        It cannot; names the folder and how to choose another.
+    """
+    folder = cache_dir()
+    try:
+        check_folder(folder)
+    except OutputError as error:
+        raise AppError(f"cache {error}: {ELSEWHERE}") from None
 
 
 def code_hash() -> str:
@@ -28,23 +56,6 @@ def code_hash() -> str:
             digest.update(file.relative_to(root).as_posix().encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
-    """Give a scratch folder that becomes `target` only if the block succeeds.
-
-    An earlier `target` is replaced. Where two processes make the same folder, one good one is left.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield scratch
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _remove_older(newest: Path, name: str) -> None:
@@ -59,7 +70,7 @@ def made_once(name: str, key: str, make: Callable[[Path], None]) -> Path:
     """Give a prepared folder; if it is not there, `make` fills a new one, and those of other keys are removed."""
     folder = cache_dir() / "prepared" / f"{name}-{key}"
     if not folder.exists():
-        with written_whole(folder) as scratch:
+        with whole_folder(folder) as scratch:
             make(scratch)
         _remove_older(folder, name)
     return folder

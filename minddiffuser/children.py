@@ -6,36 +6,12 @@ import json
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from minddiffuser.errors import AppError
-
-GRACE = 10.0
-"""Seconds a child has to end after it was asked to."""
-
-TIED = "MINDDIFFUSER_TIED"
-"""Set in the environment of a child that ends when its stdin closes, as it does when its parent is gone."""
-
-
-def end_with_parent() -> None:
-    """End this process once stdin is closed: as SIGTERM would, and at once if that has not helped in `GRACE` seconds.
-
-    Whatever ends a parent, SIGKILL among it, closes its end of the pipe.
-    """
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(1)
-
-    os.environ.pop(TIED, None)
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+from minddiffuser.stopping import GRACE, TIED
 
 
 class Child:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,19 +23,20 @@ from decoder.realign import RealignSpec
 from decoder.spec import DecoderSpec
 from engine.spec import EngineSpec
 from minddiffuser.errors import ConfigError
+from minddiffuser.explain import explain, explained, not_finite, taken_for_a_number
+from minddiffuser.yamlfile import Place, YamlFile, read_yaml
 from stream.bids import BidsRun
 from stream.broker import BrokerSpec
+from stream.errors import PublishError
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.label_table import LabelSpec
 from stream.lsl import SourceSpec
+from stream.messages import topic
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
-CONFIG_SIZE_LIMIT = 1_000_000
-"""Bytes; a config is a page or two, anything larger is the wrong file."""
+NAME = r"^[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?$"
+"""Of configs and sessions, which name files and folders too: '..' is none."""
 
 
 class Strict(BaseModel):
@@ -106,7 +105,7 @@ class DataSpec(Strict):
     """Folder with stimuli.csv (columns file, caption) and the pictures (dataset: recording)."""
     background: Annotated[str, AfterValidator(_colour)] = "#808080"
     """What showed through where pictures of `stimuli` and `bank` are transparent: a colour's name, or '#rrggbb'."""
-    bank: int | Path | None = None
+    bank: Annotated[int, Field(ge=1)] | Path | None = None
     """Pictures that nobody is shown: how many to compose, or a folder like `stimuli`. From them learn the prior of
     structure (decoder.s_prior), which needs them, and from their captions too the one from e to c (decoder.c_from),
     which else learns from the pictures that were shown."""
@@ -125,7 +124,7 @@ class DataSpec(Strict):
     was recorded (raw: NPY, source: BrainVision; 1000 Hz: set `filters`)."""
     region: str = Field("nsdgeneral", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """Region whose voxels are read (nsd): name of a file in the participant's folder `roi`."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the simulated participant and of random splits."""
 
     @model_validator(mode="after")
@@ -149,10 +148,18 @@ class QueueSpec(Strict):
     """Windows that may wait with policy `every`."""
 
 
+def _session_name(name: str) -> str:
+    try:
+        topic(name, "status")
+    except PublishError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class PublishSpec(Strict):
     """How pictures are encoded and named."""
 
-    session: str = Field("demo", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    session: Annotated[str, AfterValidator(_session_name)] = "demo"
     """Second level of every topic: minddiffuser/<session>/picture."""
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = Field(90, ge=1, le=100)
@@ -198,7 +205,7 @@ class CandidateSpec(Strict):
 class Config(Strict):
     """One setup: where the data comes from, how it is decoded and reconstructed, where pictures go."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    name: str = Field(pattern=NAME)
     data: DataSpec
     source: SourceSpec
     window: WindowSpec
@@ -242,10 +249,13 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _candidates_are_configs(self) -> Config:
-        try:
-            self.variants()
-        except ValidationError as error:
-            raise ValueError(f"one of the candidates is no config: {_explain(error.errors()[0])}") from None
+        own = self.model_dump(exclude_unset=True, exclude={"candidates"})
+        for number, each in enumerate(self.candidates):
+            raw = _overlaid(own, each.model_dump(exclude_unset=True))
+            try:
+                Config.model_validate(raw)
+            except ValidationError as error:
+                raise ValueError(f"candidates.{number}.{explain(error, Config, raw)}") from None
         return self
 
 
@@ -261,58 +271,52 @@ def load_config(path: Path) -> Config:
     Raises
     ------
     ConfigError
-        In one line: the file, the key and the way out.
+        In one line: the file, the line, the key and the way out.
     """
-    try:
-        if path.stat().st_size > CONFIG_SIZE_LIMIT:
-            raise ConfigError(f"{path}: larger than {CONFIG_SIZE_LIMIT} bytes; this is not a config file")
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config; the ones that come with the project are in configs/") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a YAML file ({_first_line(error)})") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected keys and values (name: ..., data: ..., source: ...)")
-    return parse_config(raw, str(path))
+    found = read_yaml(path)
+    return parse_config(found.values, str(path), found)
 
 
-def parse_config(raw: dict[str, Any], origin: str) -> Config:
-    """Validate a config that is already a dict; `origin` names it in errors."""
+def parse_config(raw: dict[str, Any], origin: str, file: YamlFile | None = None) -> Config:
+    """Validate a config that is already a dict; `origin` names it in errors, `file` says in which line they are.
+
+    Raises
+    ------
+    ConfigError
+        In one line.
+    """
+    if (place := not_finite(raw)) is not None:
+        raise _refused(origin, file, place, "must be a finite number")
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{origin}: {_explain(first)}{more}") from None
+        words, place = explained(error, Config, raw)
+        raise _refused(origin, file, place, words, named=True) from None
+    except (ArithmeticError, RecursionError) as error:
+        raise ConfigError(f"{origin}: values that no config can have ({error})") from None
+    read = config.model_dump()
+    if (place := not_finite(read)) is not None:
+        raise _refused(origin, file, place, "must be a finite number")
+    if (place := taken_for_a_number(raw, read)) is not None:
+        raise _refused(origin, file, place, "expected a number, got yes or no (true, on and the like)")
+    return config
 
 
-def _explain(error: ErrorDetails) -> str:
-    place = " ".join(".".join(str(part) for part in error["loc"]).split())[:200]
-    if error["type"] != "extra_forbidden":
-        return f"{place}: {' '.join(error['msg'].split())}"
-    known = _known_keys(error["loc"][:-1])
-    close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known)}"
-    return f"{place}: unknown key; {hint}"
+def config_of(meta: Mapping[str, Any], bundle: Path) -> Config:
+    """Validate the config that a bundle was trained with, from its `meta`.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or it is not one of this version.
+    """
+    raw = meta.get("config")
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{bundle}: the bundle does not hold the config it was trained with; train it from one")
+    return parse_config(raw, str(bundle))
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in location:  # places in a list, and names of alternatives, are no fields
-        if (field := model.model_fields.get(str(part))) is not None:
-            model = next(_models(field.annotation), model)
-    return list(model.model_fields)
-
-
-def _models(annotation: object) -> Iterator[type[BaseModel]]:
-    """Find the parts of a config in a type: in a union, a list, or alone."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _refused(origin: str, file: YamlFile | None, place: Place, words: str, *, named: bool = False) -> ConfigError:
+    line = file.line_of(place) if file else None
+    name = "" if named else " ".join(".".join(str(part) for part in place).split())[:200] + ": "
+    return ConfigError(f"{origin}{f', line {line}' if line else ''}: {name}{words}")

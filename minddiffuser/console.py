@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 console = Console(stderr=True)
@@ -16,6 +17,14 @@ console = Console(stderr=True)
 
 Report = Callable[[str, int, int], None]
 """How long work tells how far it is: (what, done, total)."""
+
+
+def show_page(before: str, urls: Sequence[str], after: str = "") -> None:
+    """Print where the page is: each address whole on a line of its own, however narrow the terminal."""
+    first, *others = urls
+    console.print(f"{before} [bold]{escape(first)}[/bold]{after}", soft_wrap=True)
+    for url in others:
+        console.print(f"  or at [bold]{escape(url)}[/bold]", soft_wrap=True)
 
 
 @contextmanager
@@ -33,9 +42,9 @@ def progress() -> Iterator[Report]:
         yield report
 
 
-def set_up_logging(verbose: bool) -> None:
-    """Send the log to the terminal: warnings always, everything of ours with `verbose`."""
+def set_up_logging(verbose: bool, *, quiet: bool = False) -> None:
+    """Send the log to the terminal: warnings unless `quiet`, everything of ours with `verbose`."""
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     for package in ("minddiffuser", "stream", "decoder", "engine"):
-        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)
+        logging.getLogger(package).setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)

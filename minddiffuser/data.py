@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from minddiffuser.cache import cache_dir, code_hash, written_whole
+from minddiffuser.cache import cache_dir, code_hash
 from minddiffuser.config import Config, DataSpec, rgb
 from minddiffuser.console import Report
 from minddiffuser.errors import AppError
+from stream.atomic import whole_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +207,7 @@ def simulated(spec: DataSpec, models: Models, report: Report) -> Dataset:
     folder = cache_dir() / "simulated" / f"{modality}-{spec.preset}-{key}"
     suffix = "nii.gz" if modality == "fmri" else "fif"
     if not folder.exists():
-        with written_whole(folder) as scratch:
+        with whole_folder(folder) as scratch:
             record(modality, spec, models, (calibration, test), scratch, report)
     return Dataset(
         name=f"simulated {modality.upper().replace('FMRI', 'fMRI')}",

@@ -18,16 +18,15 @@ from PIL import Image
 
 from decoder.bundle import Bundle
 from decoder.stimuli import StimulusTable, read_stimuli, write_stimuli
-from engine.models import load_models
 from minddiffuser.cache import code_hash, made_once
 from minddiffuser.config import Config, load_config
-from minddiffuser.console import console, progress
+from minddiffuser.console import console, progress, show_page
 from minddiffuser.data import load_dataset, originals
 from minddiffuser.errors import AppError
-from minddiffuser.evaluate import mean_training_image, picture_quality, versions
 from minddiffuser.live import ready_engine
 from minddiffuser.rehearsal import Outcome, rehearse
 from minddiffuser.training import train
+from stream.atomic import kept, write_whole
 from stream.recordings import write_npz
 
 DEMO_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"
@@ -89,6 +88,9 @@ def training_key(config: Config) -> str:
 
 
 def _make(config: Config, folder: Path) -> None:
+    from engine.models import load_models
+    from minddiffuser.evaluate import mean_training_image
+
     console.print("Preparing the demo, once: a simulated participant and a decoder trained on it.")
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
@@ -132,14 +134,17 @@ async def run_demo(
             on_display=None if headless else _show,
         )
         report = make_report(prepared, outcome)
-    if report_to:
-        _write_report(report, report_to)
     _print_summary(report)
+    if report_to:
+        text = json.dumps(report, indent=1) + "\n"
+        kept(report_to, lambda path: write_whole(path, text))
     return outcome.lost
 
 
 def make_report(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
     """Put together what a run came to; the keys are fixed, later checks read them."""
+    from minddiffuser.evaluate import picture_quality, versions
+
     return {
         "config": prepared.config.name,
         "data": str(prepared.bundle.meta["data"]),
@@ -156,17 +161,8 @@ def make_report(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _write_report(report: dict[str, Any], path: Path) -> None:
-    try:
-        partial = path.with_name(f".{path.name}.part")
-        partial.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise AppError(f"cannot write the report to {path}: {error.strerror}") from None
-
-
 def _show(url: str) -> None:
-    console.print(f"\nThe page is at [bold]{url}[/bold]; pictures appear as they are decoded. Ctrl-C ends it.\n")
+    show_page("\nThe page is at", [url], "; pictures appear as they are decoded. Ctrl-C ends it.\n")
     webbrowser.open(url)
 
 

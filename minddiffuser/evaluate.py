@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from decoder.datasets import Dataset
 from decoder.features import Features
 from decoder.stimuli import StimulusTable
 from engine.models import load_models
+from engine.picture import fault_of
 from engine.reconstructor import Reconstructor
 from minddiffuser.agreement import agreement
 from minddiffuser.archive import Received, count_of, read_about, read_received
 from minddiffuser.checks import spurious_checks
-from minddiffuser.config import ArchiveSpec, Config, parse_config
+from minddiffuser.config import ArchiveSpec, Config, config_of
 from minddiffuser.console import Report, progress
 from minddiffuser.data import load_dataset, matcher_of, originals, true_poses
 from minddiffuser.errors import AppError
@@ -33,7 +34,7 @@ from minddiffuser.live import ready_engine
 from minddiffuser.perception import Judges
 from minddiffuser.quality import pose_quality, score
 from minddiffuser.rehearsal import rehearse
-from minddiffuser.report import write_report
+from minddiffuser.report import report_page
 from stream.ingest import windows_of
 from stream.labels import as_sent, mismatch
 from stream.recordings import Recording, chosen, write_npz
@@ -51,6 +52,14 @@ LIVE_SPEED = {"event": 1.0, "sliding": 1.0, "sample": 20.0, "mean": 20.0}
 """How fast the live half replays: one vector a picture needs no real time, and waits for nobody."""
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures, JSON-able, and the page that shows them, where one was asked for and there is anything to show."""
+
+    answer: dict[str, Any]
+    page: str | None = None
+
+
 async def run_evaluate(
     bundle_folder: Path,
     data_dir: Path | None,
@@ -60,8 +69,8 @@ async def run_evaluate(
     folder: Path | None = None,
     limit: int | None = None,
     live_limit: int | None = None,
-    page: Path | None = None,
-) -> dict[str, Any]:
+    page: bool = False,
+) -> Evaluation:
     """Evaluate a bundle offline and, on request, live through LSL and MQTT on the same recording.
 
     Parameters
@@ -78,11 +87,11 @@ async def run_evaluate(
         Only the first so many windows.
     live_limit : int, optional
         Of those, only the first so many live.
-    page : Path, optional
-        Where an HTML report goes.
+    page : bool
+        Whether an HTML report is made too.
     """
     bundle = Bundle.load(bundle_folder)
-    config = parse_config(bundle.meta["config"], str(bundle_folder))
+    config = config_of(bundle.meta, bundle_folder)
     with ExitStack() as stack:
         report = stack.enter_context(progress())
         models = load_models(config.engine.models, config.engine.device)
@@ -111,27 +120,27 @@ async def run_evaluate(
         both = [one for one in offline if one.meta["window_id"] in ids]
         answer["live_equals_offline"] = agreement(both, received, config.publish).to_dict()
     answer["versions"] = versions()
-    if page is not None:
-        write_report(
-            page,
-            f"Evaluation of {config.name}",
-            str(answer["data"]),
-            {name: answer[name] for name in ("offline", "live") if name in answer},
-            offline,
-            dataset.stimuli,
-            agreement=answer.get("live_equals_offline"),
-            checks=answer.get("checks"),
-            versions=answer["versions"],
-            command=f"minddiffuser evaluate {bundle_folder}"
-            + " --offline" * (not live)
-            + (f" --limit {limit}" if limit is not None else "")
-            + (f" --live-limit {live_limit}" if live_limit is not None else ""),
-        )
-    return answer
+    if not page:
+        return Evaluation(answer)
+    text = report_page(
+        f"Evaluation of {config.name}",
+        str(answer["data"]),
+        {name: answer[name] for name in ("offline", "live") if name in answer},
+        offline,
+        dataset.stimuli,
+        agreement=answer.get("live_equals_offline"),
+        checks=answer.get("checks"),
+        versions=answer["versions"],
+        command=f"minddiffuser evaluate {bundle_folder}"
+        + " --offline" * (not live)
+        + (f" --limit {limit}" if limit is not None else "")
+        + (f" --live-limit {live_limit}" if live_limit is not None else ""),
+    )
+    return Evaluation(answer, text)
 
 
-def evaluate_session(folder: Path, page: Path | None = None) -> dict[str, Any]:
-    """Score what an archived session published, from its own folder alone; `page` asks for an HTML report.
+def evaluate_session(folder: Path, *, page: bool = False) -> Evaluation:
+    """Score what an archived session published, from its own folder alone; `page` asks for an HTML report too.
 
     The mean image is that of the pictures the session showed, which are all that an archive knows.
 
@@ -151,18 +160,21 @@ def evaluate_session(folder: Path, page: Path | None = None) -> dict[str, Any]:
         "removed": about.get("removed", 0),
     }
     if _of_categories(received):
-        return answer | category_figures(received)
+        return Evaluation(answer | category_figures(received))
     shown = {one.label: one.stages["original"] for one in received if one.label and "original" in one.stages}
     if len(shown) < 2:
-        return answer | {"figures": f"{len(shown)} original pictures are in the archive; two are the least to score"}
+        return Evaluation(
+            answer | {"figures": f"{len(shown)} original pictures are in the archive; two are the least to score"}
+        )
     stimuli = StimulusTable(tuple(shown), np.stack(list(shown.values())))
     mean: NDArray[np.uint8] = np.round(stimuli.images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
     found = picture_quality(received, stimuli, mean)
-    if page is not None:
-        title, data = f"Session {answer['session']}", str(answer["data"])
-        command = f"minddiffuser evaluate {folder}"
-        write_report(page, title, data, {"live": found}, received, stimuli, versions=versions(), command=command)
-    return answer | found
+    if not page:
+        return Evaluation(answer | found)
+    title, data = f"Session {answer['session']}", str(answer["data"])
+    command = f"minddiffuser evaluate {folder}"
+    text = report_page(title, data, {"live": found}, received, stimuli, versions=versions(), command=command)
+    return Evaluation(answer | found, text)
 
 
 def usable_windows(recording: Recording, config: Config) -> list[Window]:
@@ -227,16 +239,24 @@ def offline_pictures(
     pictures = []
     for done, (window, decoded) in enumerate(zip(windows, features, strict=True)):
         report("reconstructing offline", done, len(windows))
-        pictures.append(_reconstruct(window, decoded, reconstructor))
+        if (made := _reconstruct(window, decoded, reconstructor)) is not None:
+            pictures.append(made)
     report("reconstructing offline", len(windows), len(windows))
     return pictures
 
 
-def _reconstruct(window: Window, features: Features, reconstructor: Reconstructor) -> Received:
+def _reconstruct(window: Window, features: Features, reconstructor: Reconstructor) -> Received | None:
+    """Reconstruct one window; None, with a warning, for one that a live session would leave out."""
     stages: dict[str, NDArray[np.uint8]] = {}
+    if fault := fault_of(features):
+        log.warning("window %s left out: decoded %s", window.id, fault)
+        return None
     final = reconstructor.reconstruct(
         [features], on_preview=lambda pictures: stages.update(preview=pictures[0].pixels)
     )[0]
+    if final.fault:
+        log.warning("window %s left out: %s", window.id, final.fault)
+        return None
     stages["picture"] = final.pixels
     event = {"label": window.event.label} if window.event else None
     meta = {"window_id": window.id, "event": event, "categories": features.categories, "seed": str(final.seed)}

@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minddiffuser.errors import AppError
 from minddiffuser.mapfigures import write_figures
 from minddiffuser.page import how_made, html, table
+from stream.atomic import write_whole
 
 if TYPE_CHECKING:
     from decoder.bundle import Bundle
@@ -28,16 +28,13 @@ def write_page(maps: Maps, bundle: Bundle, folder: Path, command: str) -> tuple[
 
     Raises
     ------
-    AppError
+    OSError
         If the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        figures = write_figures(maps, folder)
-        page = folder / "index.html"
-        page.write_text(_html(maps, bundle, figures, command), encoding="utf-8")
-    except OSError as error:
-        raise AppError(f"cannot write maps to {folder}: {error.strerror}; name another folder with --out") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = write_figures(maps, folder)
+    page = folder / "index.html"
+    write_whole(page, _html(maps, bundle, figures, command))
     return page, [file for pair in figures.values() for file in pair.values()]
 
 

@@ -15,9 +15,10 @@ from decoder.timecourse import Decodability, decodability, rise, sliding, stretc
 from decoder.units import alike
 from decoder.usable import usable
 from minddiffuser.cache import cache_dir
-from minddiffuser.config import Config, parse_config
+from minddiffuser.config import Config, config_of
 from minddiffuser.console import Report, progress
 from minddiffuser.training import cut
+from stream.atomic import kept
 
 if TYPE_CHECKING:
     from decoder.datasets import Dataset
@@ -101,7 +102,7 @@ def run_maps(bundle_folder: Path, data_dir: Path | None, out: Path | None) -> di
     from minddiffuser.mappage import write_page
 
     bundle = Bundle.load(bundle_folder)
-    config = parse_config(bundle.meta["config"], str(bundle_folder))
+    config = config_of(bundle.meta, bundle_folder)
     with progress() as report:
         models = load_models(config.engine.models, config.engine.device)
         bundle.check_feature_space(models.feature_space)
@@ -109,7 +110,7 @@ def run_maps(bundle_folder: Path, data_dir: Path | None, out: Path | None) -> di
         maps = compute_maps(bundle, config, dataset, models, report)
     folder = out or bundle_folder.parent / f"{bundle_folder.name}-maps"
     command = f"minddiffuser maps {bundle_folder}" + (f" --data {data_dir}" if data_dir else "")
-    page, files = write_page(maps, bundle, folder, command)
+    page, files = kept(folder, lambda place: write_page(maps, bundle, place, command))
     return {
         "page": str(page),
         "files": [str(file) for file in files],

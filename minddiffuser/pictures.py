@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minddiffuser.errors import AppError
+from stream.errors import WireError
+from stream.wire_models import printable
 
 if TYPE_CHECKING:
     from minddiffuser.config import PublishSpec
@@ -18,6 +21,8 @@ MAX_PIXELS = 4096 * 4096
 """Of a picture from elsewhere: a few bytes can claim any size."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit above is stricter, and said in one line
 
 
 def encode(pixels: NDArray[np.uint8], spec: PublishSpec) -> bytes:
@@ -53,3 +58,23 @@ def decode(payload: bytes) -> NDArray[np.uint8]:
     except Exception as error:  # what a broken file makes of the decoders cannot be listed
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AppError(f"picture of {len(payload)} bytes cannot be decoded ({reason})") from error
+
+
+def check(payload: bytes) -> None:
+    """Check that the header of a picture file can be read and claims no more than `MAX_PIXELS`; decode nothing.
+
+    Raises
+    ------
+    WireError
+        It cannot, or does.
+    """
+    try:
+        with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+            width, height = image.size
+    except Exception as error:  # what a broken file makes of the decoders cannot be listed
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        words = f"{len(payload)} bytes that cannot be read as a picture ({printable(reason)})"
+        raise WireError("no picture", words) from None
+    if width * height > MAX_PIXELS:
+        words = f"{width} x {height} pixels: {MAX_PIXELS} in all are the most"
+        raise WireError("picture too large", words)

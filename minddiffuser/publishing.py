@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +16,14 @@ from minddiffuser.subscribe import subscribe
 from stream.errors import PublishError
 from stream.homeassistant import announcement
 from stream.mqtt import Publisher
+from stream.tasks import one_line, supervised
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+QUIET_S = 0.5
+"""Seconds of silence after which, once the session has ended, no more of it is under way to the archive."""
+AGAIN_S = 2.0
+"""Seconds until an archive that was cut off subscribes anew."""
 
 
 def publisher_of(config: Config, data: str) -> Publisher:
@@ -32,7 +39,7 @@ async def archiving(config: Config, data: str) -> AsyncIterator[Archive | None]:
     """Archive what the session publishes while the block runs, where the config asks for it.
 
     The archive gets what a subscriber gets: what is in it went through the broker. Should the disk be full, the session
-    goes on without it, and the log says so.
+    goes on, and log and `Archive.account` say what is missing.
     """
     if config.archive.folder is None:
         yield None
@@ -44,23 +51,37 @@ async def archiving(config: Config, data: str) -> AsyncIterator[Archive | None]:
     }
     archive = Archive(config.archive, config.publish.session, about)
     stop, ready = asyncio.Event(), asyncio.Event()
-    keeping = asyncio.create_task(_keep(config, archive, stop, ready), name="archive")
+    keeping = supervised(_keep(config, archive, stop, ready), "archive", lambda _: ready.set())
     try:
         await ready.wait()
         yield archive
     finally:
         stop.set()
-        await keeping
+        await asyncio.gather(keeping, return_exceptions=True)  # an error of its own is in the log by now
+        if archive.failed or archive.lost:
+            words = "archive %s lacks %d frames that could not be written and %d pictures that never came"
+            logger.error(words, archive.folder, archive.failed, archive.lost)
 
 
 async def _keep(config: Config, archive: Archive, stop: asyncio.Event, ready: asyncio.Event) -> None:
-    try:
-        summary = await subscribe(
-            config.broker, config.publish.session, keep=archive.add, on_ready=ready.set, stop=stop
-        )
-        if summary.lost or summary.dropped:
-            log.warning("archive %s lacks %d published pictures", archive.folder, summary.lost + summary.dropped)
-    except (AppError, PublishError) as error:
-        log.error("nothing more is archived: %s", error)
-    finally:
-        ready.set()
+    """Archive until `stop`; where the subscription ends before that, begin another."""
+    while True:
+        try:
+            summary = await subscribe(
+                config.broker,
+                config.publish.session,
+                keep=archive.add,
+                on_ready=ready.set,
+                stop=stop,
+                quiet_s=QUIET_S,
+            )
+            archive.lost += summary.lost + summary.dropped + summary.failed
+            return
+        except Exception as error:
+            words = str(error) if isinstance(error, AppError | PublishError) else one_line(error)
+            logger.error("archive: %s; trying again", words)
+            ready.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_S):
+                await stop.wait()
+            return

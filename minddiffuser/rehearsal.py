@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder.bundle import Bundle
-from engine.reconstructor import Reconstructor
 from minddiffuser.archive import Received, count_of, read_received
 from minddiffuser.children import Child, child
 from minddiffuser.config import Config
-from minddiffuser.display.server import Display
+from minddiffuser.loading import unless_stopped
+from minddiffuser.preprocessing import check_preprocessing
 from minddiffuser.publishing import archiving, publisher_of
 from minddiffuser.session import Account, Session
 from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.labels import LabelMatcher
+
+if TYPE_CHECKING:
+    from engine.reconstructor import Reconstructor
+
+log = logging.getLogger(__name__)
 
 CHILD_START = 60.0
 """Seconds a child process may take until it is ready, on a busy machine."""
@@ -95,7 +101,15 @@ async def rehearse(
         `time.monotonic()` from which the time to the first picture counts.
     labels : LabelMatcher, optional
         Finds the picture that a marker names; by default among those of `originals`.
+
+    Raises
+    ------
+    AppError
+        The config prepares windows otherwise than the bundle was trained with.
+    KeyboardInterrupt
+        `stop` was set before the engine was there.
     """
+    check_preprocessing(config, bundle)
     stop = stop or asyncio.Event()
     name = f"{config.name}-{uuid.uuid4().hex[:8]}"
     source = config.source.model_copy(update={"name": name, "type": None, "source_id": None, "properties": {}})
@@ -109,21 +123,26 @@ async def rehearse(
         archive = await stack.enter_async_context(archiving(config, data))
         subscriber = await stack.enter_async_context(child(*_subscribe_arguments(broker, config, folder)))
         if on_display:
+            from minddiffuser.display.server import Display
+
+            where = config.display
             display = await stack.enter_async_context(
-                Display(broker, config.display.host, config.display.port, archive=archive)
+                Display(broker, where.host, where.port, archive=archive, own=config.publish.session)
             )
             on_display(display.url)
         arguments = ["replay", str(recording), "--name", name, "--speed", str(speed), "--json"]
         replay = await stack.enter_async_context(child(*arguments, *(["--loop"] if loop else [])))
-        reconstructor = await asyncio.to_thread(engine)
+        reconstructor = await unless_stopped(engine, stop)
         await subscriber.line(CHILD_START)
         session = Session(config, bundle, reconstructor, publisher, originals, started, labels)
         running = asyncio.create_task(session.run(stop))
         waiting = asyncio.create_task(_until_over(replay, session, seconds))
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        waiting.cancel()
         account = await running
+        if waiting.done():
+            waiting.result()
+        waiting.cancel()
         await replay.stop()
         await publisher.flush()
         summary = await _summary(subscriber, folder, account.published)
@@ -143,6 +162,8 @@ async def _until_over(replay: Child, session: Session, seconds: float | None) ->
         await asyncio.wait({ended, first}, return_when=asyncio.FIRST_COMPLETED)
         done, _ = await asyncio.wait({ended}, timeout=seconds)
         if done:
+            if code := ended.result():
+                log.error("the replay ended early, with exit code %d", code)
             await _settled(session)
     finally:
         ended.cancel()

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from decoder import metrics
 from minddiffuser.chart import KINDS, chart
 from minddiffuser.chart import STYLE as CHART_STYLE
-from minddiffuser.errors import AppError
 from minddiffuser.page import how_made, html, table
 
 if TYPE_CHECKING:
@@ -70,8 +68,7 @@ STYLE = """
 """
 
 
-def write_report(
-    file: Path,
+def report_page(
     title: str,
     data: str,
     figures: Mapping[str, Mapping[str, Any]],
@@ -82,12 +79,11 @@ def write_report(
     checks: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     command: str = "",
-) -> None:
-    """Write a page that needs nothing beside it.
+) -> str:
+    """Return a page of HTML that needs nothing beside it.
 
     Parameters
     ----------
-    file : Path
     title : str
     data : str
         What the pictures were decoded from, with its species or 'simulated'.
@@ -103,11 +99,6 @@ def write_report(
         From `minddiffuser.checks.spurious_checks`.
     versions : mapping, optional
     command : str
-
-    Raises
-    ------
-    AppError
-        The file cannot be written.
     """
     parts = [f"<h1>{escape(title)}</h1>", f"<p>Decoded from {escape(data)}.</p>"]
     for name, found in figures.items():
@@ -124,11 +115,7 @@ def write_report(
         ]
     parts += _pictures(received, stimuli)
     parts.append(how_made([("Data", data)], command, (versions or {}).items()))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(html(title, parts, CHART_STYLE + STYLE), encoding="utf-8")
-    except OSError as error:
-        raise AppError(f"cannot write the report to {file}: {error.strerror}") from None
+    return html(title, parts, CHART_STYLE + STYLE)
 
 
 def _figures(found: Mapping[str, Any]) -> list[str]:

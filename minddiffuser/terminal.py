@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -17,11 +19,15 @@ from rich.text import Text
 
 from minddiffuser.errors import AppError
 from minddiffuser.pictures import decode
+from stream.tasks import one_line
+from stream.wire_models import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from stream.frames import Frame
+
+logger = logging.getLogger(__name__)
 
 STAGES = {"original": "shown", "preview": "stage 1", "picture": "stage 2"}
 SMALLEST = 24
@@ -34,7 +40,8 @@ class TerminalView:
     """Draws the newest window in place: the picture shown, the preview and the final picture side by side.
 
     Use as a context manager. On a terminal the drawing fits the window, whatever becomes of its size, with colours as
-    far as the terminal has them (NO_COLOR and TERM are heeded); anywhere else each picture is a line of text.
+    far as the terminal has them (NO_COLOR and TERM are heeded); anywhere else each picture is a line of text. What its
+    encoding lacks becomes '?', and a terminal that goes away ends the drawing and nothing else.
 
     Parameters
     ----------
@@ -45,33 +52,56 @@ class TerminalView:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._drawing = console.is_terminal and not console.is_dumb_terminal
+        self._gone = False
+        self._has_blocks = self._encodable(Text("▀")).plain == "▀"
         self._key: tuple[str, str] | None = None
         self._pictures: dict[str, NDArray[np.uint8]] = {}
 
     def __enter__(self) -> Self:
         if self._drawing:
-            self._live.start()
+            self._guarded(self._live.start)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._drawing:
-            self._live.stop()
+            self._guarded(self._live.stop)
 
     def draw(self, frame: Frame) -> None:
         """Show a frame; of a new window, the pictures of the last one go."""
+        if not self._gone:
+            self._guarded(lambda: self._draw(frame))
+
+    def _guarded(self, draw: Callable[[], object]) -> None:
+        """Draw, unless the terminal is gone: closed, hung up, or the other end of a pipe that ended."""
+        try:
+            draw()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not self._console.file.closed:
+                raise
+            if not self._gone:
+                words = "pictures are no longer drawn: the terminal cannot be written (%s)"
+                logger.warning(words, one_line(error))
+            self._gone = True
+
+    def _draw(self, frame: Frame) -> None:
         if not self._drawing:
-            self._console.print(caption(frame))
+            self._console.print(self._encodable(caption(frame)))
             return
         if self._key != (frame.session, frame.window_id):
             self._key, self._pictures = (frame.session, frame.window_id), {}
         try:
             self._pictures |= {kind: decode(frame.pictures[kind]) for kind in frame.pictures if kind in STAGES}
         except AppError as error:
-            self._live.update(Text(str(error)), refresh=True)
+            self._live.update(self._encodable(Text(printable(str(error)))), refresh=True)
             return
-        self._live.update(Group(self._drawn(), caption(frame)), refresh=True)
+        self._live.update(Group(self._drawn(), self._encodable(caption(frame))), refresh=True)
+
+    def _encodable(self, text: Text) -> Text:
+        """Replace the characters that the terminal's encoding lacks."""
+        plain = text.plain.encode(self._console.encoding, errors="replace").decode(self._console.encoding)
+        return Text(plain, no_wrap=text.no_wrap, overflow=text.overflow)
 
     def _drawn(self) -> RenderableType:
         width, height = self._console.size
@@ -80,29 +110,30 @@ class TerminalView:
             kinds.pop(0)
         if not kinds:
             return Text("no picture")
-        columns = min((width - 2 * (len(kinds) - 1)) // len(kinds), 2 * max(4, height - 4))
+        columns = max(1, min((width - 2 * (len(kinds) - 1)) // len(kinds), 2 * max(4, height - 4)))
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_row(*(Text(STAGES[kind], Style(dim=True)) for kind in kinds))
-        colours = self._console.color_system is not None and not self._console.no_color
+        colours = self._console.color_system is not None and not self._console.no_color and self._has_blocks
         paint = half_blocks if colours else letters
         grid.add_row(*(paint(self._pictures[kind], columns) for kind in kinds))
         return grid
 
 
 def caption(frame: Frame) -> Text:
-    """Say in one line what a frame is; what comes from outside cannot move the cursor."""
+    """Describe a frame in one line; what comes from outside cannot move the cursor."""
     meta = frame.meta
     event = meta.get("event")
-    words = [frame.session, str(event.get("label", "")) if isinstance(event, dict) else "", frame.window_id]
+    label = event.get("label") if isinstance(event, dict) else event
+    words = [frame.session, label, frame.window_id]
     if frame.stage in STAGES:
         words.append(STAGES[frame.stage])
     else:
-        words.append(f"no picture: {meta.get('reason', 'abstained')}")
-    if isinstance(confidence := meta.get("confidence"), (int, float)):
+        words.append(f"no picture: {meta.get('reason') or 'abstained'}")
+    if isinstance(confidence := meta.get("confidence"), float | int):
         words.append(f"confidence {confidence:.2f}")
-    words.append(str(meta.get("data", "")))
-    line = "  ".join(word for word in words if word)[:400]
-    return Text("".join(letter if letter.isprintable() else "?" for letter in line), no_wrap=True, overflow="ellipsis")
+    words.append(meta.get("data"))
+    line = "  ".join(printable(str(word), 100) for word in words if word)
+    return Text(line[:400], no_wrap=True, overflow="ellipsis")
 
 
 def half_blocks(pixels: NDArray[np.uint8], columns: int) -> Text:
@@ -131,6 +162,7 @@ def letters(pixels: NDArray[np.uint8], columns: int) -> Text:
 
 
 def _resized(pixels: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    rows = max(1, round(columns * pixels.shape[0] / pixels.shape[1] / 2))
+    """Make a picture as wide as some characters, and at most four times as high as it is wide."""
+    rows = max(1, round(columns * min(pixels.shape[0] / pixels.shape[1], 4) / 2))
     image = Image.fromarray(pixels).resize((columns, 2 * rows), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import Config, load_config
 from minddiffuser.console import Report, progress
+from stream.atomic import kept
 
 if TYPE_CHECKING:
     from decoder.bundle import Bundle
@@ -120,15 +121,18 @@ def train_from_file(
     from decoder.bundle import Bundle
     from engine.models import load_models
     from minddiffuser.data import load_dataset
+    from minddiffuser.preprocessing import check_preprocessing
 
     config = load_config(config_file)
     trained = Bundle.load(start) if start is not None else None
+    if trained is not None:
+        check_preprocessing(config, trained)
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)
     bundle = train(config, dataset, models) if trained is None else move(trained, config, dataset, models)
     folder = out or bundle_path(config)
-    bundle.save(folder)
+    kept(folder, bundle.save)
     answer = {"bundle": str(folder), "data": dataset.description, "scores": bundle.meta.get("scores", {})}
     return answer if trained is None else {**answer, "recalibrated": bundle.meta["recalibrated"]}
 

@@ -249,15 +249,14 @@ def _read_raw(path: Path, root: Path, events: tuple[Event, ...]) -> Recording:
 def _read_bold(path: Path, root: Path, mask: Path | None) -> Recording:
     sidecar = _sidecar(path, root)
     mask = mask or _mask(path, root)
-    if mask is None:
-        LOG.warning("%s: no mask found; every voxel that varies becomes a channel", path.name)
     try:
         repetition = float(sidecar["RepetitionTime"]) if "RepetitionTime" in sidecar else None
         times = [float(time) for time in sidecar["VolumeTiming"]] if "VolumeTiming" in sidecar else None
     except (TypeError, ValueError):
         raise RecordingError(f"{path}: RepetitionTime or VolumeTiming in its sidecars is no number") from None
     recording = read_volumes(path, mask=mask, repetition=repetition, times=times)
-    return replace(recording, begun=_acquired(path, root))
+    no_mask = [] if mask else [f"{path.name}: no mask found; every voxel that varies becomes a channel"]
+    return replace(recording, begun=_acquired(path, root), warnings=(*no_mask, *recording.warnings))
 
 
 def _acquired(path: Path, root: Path) -> float | None:

@@ -20,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream.errors import PublishError
+from stream.tasks import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -150,15 +151,24 @@ class Client(aiomqtt.Client):
         The MQTT version spoken, '5' or '3.1.1'.
     denied : ReasonCode or None
         Why the broker refused the last publish; None if it took it.
+    max_packet : int or None
+        Largest packet in bytes that the broker takes, where it says so (MQTT 5).
     """
 
     version = "3.1.1"
     denied: ReasonCode | None = None
+    max_packet: int | None = None
 
     def forget(self) -> None:
         """Take note that a connection that never came about is gone, or asyncio complains that nobody did."""
         if self._disconnected.done():
             self._disconnected.exception()
+
+    def _on_connect(
+        self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Properties | None = None
+    ) -> None:
+        self.max_packet = getattr(properties, "MaximumPacketSize", None)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -176,7 +186,12 @@ class Client(aiomqtt.Client):
 
 @contextlib.asynccontextmanager
 async def connect(
-    broker: BrokerSpec, will: aiomqtt.Will | None = None, *, answer_s: float = 10.0
+    broker: BrokerSpec,
+    will: aiomqtt.Will | None = None,
+    *,
+    answer_s: float = 10.0,
+    accept_s: float = 10.0,
+    speak: str | None = None,
 ) -> AsyncIterator[Client]:
     """Open one connection to a broker, speaking MQTT 5 where it can and 3.1.1 where it must.
 
@@ -188,6 +203,10 @@ async def connect(
         What the broker says in our name when we vanish.
     answer_s : float
         Seconds for each answer of the broker.
+    accept_s : float
+        Seconds to let us in.
+    speak : str, optional
+        The MQTT version that this broker spoke last: tried first, so that coming back takes no detour.
 
     Yields
     ------
@@ -198,7 +217,8 @@ async def connect(
     PublishError
         The broker cannot be reached or does not let us in. Errors after that are aiomqtt.MqttError.
     """
-    client = await _open(broker, will, answer_s)
+    client = await _open(broker, will, accept_s, speak)
+    client.timeout = answer_s
     try:
         yield client
     finally:
@@ -221,6 +241,11 @@ async def until_started(
     started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(run(started), name=name)
     try:
+        await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            error = None if task.cancelled() else task.exception()
+            reason = one_line(error) if error else "it was cancelled"
+            raise PublishError(f"{name} ended before it was connected: {reason}") from error
         await started
     except BaseException:
         task.cancel()
@@ -229,18 +254,22 @@ async def until_started(
     return task
 
 
-def backoff(jitter: random.Random, first: float = 0.25, longest: float = 8.0) -> Iterator[float]:
-    """Yield seconds to wait between attempts to reconnect: doubling, and half of each by chance."""
+def backoff(jitter: random.Random, first: float = 0.25, longest: float = 1.0) -> Iterator[float]:
+    """Yield seconds to wait between attempts to reconnect: doubling, and half of each by chance.
+
+    A broker that is back is found within a second; one attempt a second is no load for one that is not.
+    """
     while True:
         yield first * (0.5 + 0.5 * jitter.random())
         first = min(2 * first, longest)
 
 
-async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) -> Client:
+async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, accept_s: float, speak: str | None) -> Client:
     if broker.host is None:
         raise PublishError("no broker named: set broker.host, or start the embedded broker and use its spec")
     password, context = broker.password(), broker.tls_context()
     versions = ["5", "3.1.1"] if broker.protocol == "auto" else [broker.protocol]
+    versions.sort(key=lambda version: version != speak)
     while True:
         version = versions.pop(0)
         client = Client(
@@ -251,7 +280,7 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
             identifier=f"minddiffuser-{uuid.uuid4().hex[:12]}",
             protocol=aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311,
             will=will,
-            timeout=min(answer_s, NEWER_S) if versions else answer_s,
+            timeout=min(accept_s, NEWER_S) if versions else accept_s,
             keepalive=broker.keepalive,
             tls_context=context,
             logger=logging.getLogger("stream.broker.paho"),
@@ -262,14 +291,14 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, answer_s: float) 
             await client.__aenter__()
         except aiomqtt.MqttError as error:
             client.forget()
-            if not (versions and _may_speak_older(error)):
+            if not (versions and _may_speak_another(error)):
                 raise PublishError(_plain_reason(broker, error)) from error
         else:
             return client
 
 
-def _may_speak_older(error: aiomqtt.MqttError) -> bool:
-    """Tell whether an older MQTT version is worth a try: wrong version, hung up on a CONNECT it did not know, or mute.
+def _may_speak_another(error: aiomqtt.MqttError) -> bool:
+    """Tell whether another MQTT version is worth a try: wrong version, hung up on a CONNECT it did not know, or mute.
 
     amqtt takes the properties of an MQTT 5 will for the length of a text, and waits for the rest of it.
     """

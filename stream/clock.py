@@ -6,12 +6,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.settling import first_holes
+from stream.rate import RateMeter
+from stream.settling import first_holes, swing
 
 MEMORY_S = 10.0  # the fit forgets over this time: long against chunk jitter, short against crystal drift
 SETTLING_S = 1.0  # held back at the start, to learn the stream's own jitter from
 SETTLING_TOLERANCE_S = 0.05
+SWINGS = 2.0  # of the first second's jitter
 JITTERS = 8.0  # real Bluetooth chunks reach 6.3 times their own rms
+SHORTEST, LONGEST = 0.975, 1.025  # of the nominal period; beyond 2 % the rate is wrong, or samples are lost
+FEW = 8  # samples: no more is made of a second that holds less
+NEAR = 10.0  # samples: a timestamp is borne out by the next one if that follows it by less
+FAR_S = 3600.0  # an irregular stream's timestamps that lie so far apart are looked at twice
+OUTAGE_S = 86400.0  # no outage is longer; a clock was set anew
+BIAS_S = 0.25  # the mean distance of timestamps from the line, over this time, tells a line that is off from jitter
+OFF = 2.5  # of the jitter's rms: a mean distance above it is no jitter
+BLIND_S = 0.1  # samples are placed for so long without a timestamp to go by before that is held against them
+DRIFT_S = 5.0  # of an unbroken line, before its rate is worth a number
+LARGEST = 1e13  # seconds: beyond it a double no longer tells two samples apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +57,14 @@ class Stamped:
         Place on the stream's grid, from 0; lost samples take up places.
     gaps : tuple of (int, Gap)
         Each with the position, among these n, of the first sample after it.
+    doubts : tuple of (int, int, str)
+        From where to where among these n the times should not be trusted, and why.
     """
 
     times: NDArray[np.float64]
     index: NDArray[np.int64]
     gaps: tuple[tuple[int, Gap], ...]
+    doubts: tuple[tuple[int, int, str], ...] = ()
 
 
 class SampleClock:
@@ -62,6 +77,10 @@ class SampleClock:
     The first second of a stream is held back until it is over: before its jitter is known, a hole of a few samples
     cannot be told from it. `stream.settling` says from what length it can then: from one sample on where there is no
     jitter, else from a few times its swing; shorter ones pass as jitter. What is longer than 50 ms is a hole anyway.
+    A line from which the timestamps of a quarter second are off, all to one side, is drawn anew, and said so.
+
+    A timestamp off the line is believed when the next one bears it out, so the sample waits for that. One that is not,
+    and one that is not finite, is bad: the sample is placed where it was due.
 
     Parameters
     ----------
@@ -69,24 +88,56 @@ class SampleClock:
         Samples a second of the source; 0 for an irregular stream, whose timestamps are left as they are.
     speed : float
         Source seconds per second of the LSL clock (1 unless replayed faster or slower).
+
+    Attributes
+    ----------
+    steps_back : int
+        How often the source's clock stepped: back, or ahead by more than a day.
+    bad_stamps : int
+        Timestamps that were not finite, or that no other bore out.
+    blind : int
+        Samples since the last timestamp that was of use.
+    meter : RateMeter or None
+        Of a regular stream.
     """
 
     def __init__(self, sfreq: float, speed: float = 1.0) -> None:
         self.sfreq = sfreq
-        self.steps_back = 0
+        self.steps_back = self.bad_stamps = self.blind = 0
+        self.meter = RateMeter(sfreq, speed) if sfreq else None
+        self._speed = speed
         self._nominal = 1.0 / (sfreq * speed) if sfreq else 0.0
         self._period = self._nominal
         self._memory = max(32.0, MEMORY_S * sfreq)
         self._settling = max(1, math.ceil(SETTLING_S * sfreq))
         self._settling_tolerance = SETTLING_TOLERANCE_S / speed
-        self._held: list[float] = []  # the first second
+        self._blindness = max(2, math.ceil(BLIND_S * sfreq))
+        self._waiting: list[float] = []  # not placed yet: the first second, or one that the next must bear out
         self._lost: dict[int, int] = {}  # samples missing before some of the first second's
+        self._suspects: list[tuple[int, float | None]] = []  # from which sample on the meter doubts the rate
+        self._suspect: float | None = None
         self._seen = 0  # samples since the start
         self._fitted = 0  # samples since the line was last seeded
         self._next = 0.0  # where the line puts the next sample
         self._last = -np.inf
+        self._stamp = np.nan  # the last one of an irregular stream
         self._index = -1
         self._variance = 0.0
+        self._sloped = 0  # samples since the slope was last seeded
+        self._shifted = (0.0, 0)  # by how much the line was moved last, and up to which sample that shows
+        self._bias = 0.0  # mean distance of the newest timestamps from the line
+        self._horizon = max(8.0, BIAS_S * sfreq)
+        self._anchor = (0, 0.0)  # (index, time) since which the line is unbroken
+
+    @property
+    def measured_hz(self) -> float | None:
+        """Samples a second that the source really sends, in its own seconds; None while that is not known."""
+        if self.meter and self.meter.verdict:
+            return self.meter.verdict
+        seconds = (self._last - self._anchor[1]) * self._speed
+        if not self.sfreq or not self._seen or seconds < max(DRIFT_S, 10 / self.sfreq):
+            return None
+        return (self._index - self._anchor[0]) / seconds
 
     def feed(self, raw: NDArray[np.float64], *, last: bool = False) -> Stamped:
         """Place the next samples on the line.
@@ -101,63 +152,198 @@ class SampleClock:
         Returns
         -------
         Stamped
-            Of all samples fed and not given yet, in order; of none while the first second is not over.
+            Of all samples fed and not given yet, in order; of none while the first second is not over, and not of the
+            newest while its timestamp is in question.
         """
-        stamps = raw.tolist()
-        place = self._place_irregular
-        if self.sfreq:
-            stamps, place = self._release(stamps, last=last), self._place_regular
-        times = np.empty(len(stamps))
-        index = np.empty(len(stamps), dtype=np.int64)
+        if self.meter:
+            before = self._seen + len(self._waiting)
+            self._suspects += [(before + at, rate) for at, rate in self.meter.feed(raw)]
+        stamps = self._waiting + raw.tolist()
+        if self._seen == 0 and stamps:
+            first = self._first_second(stamps)
+            if not first and not last:
+                self._waiting = stamps
+                return Stamped(np.empty(0), np.empty(0, dtype=np.int64), ())
+            self._begin(np.array(stamps[: first or len(stamps)]))
+        place = self._place_regular if self.sfreq else self._place_irregular
+        n, seen = len(stamps), self._seen
+        times = np.empty(n)
+        index = np.empty(n, dtype=np.int64)
         gaps: list[tuple[int, Gap]] = []
+        doubts: list[tuple[int, int, str]] = []
         for i, stamp in enumerate(stamps):
-            gap = place(stamp)
-            if gap:
-                gaps.append((i, gap))
+            following = stamps[i + 1] if i + 1 < n else None if not last else stamp + self._nominal
+            placed = place(stamp, following)
+            if placed is False:
+                n = i
+                break
+            if placed is not True:
+                gaps.append((i, placed))
+                if placed.lost == 0:
+                    doubts.append((i, i + 1, f"timestamps step by {placed.length - self._nominal:.3g} s"))
+            if self._seen <= self._shifted[1]:
+                doubts.append((i, i + 1, f"times are off by {1e3 * self._shifted[0]:.3g} ms"))
+            if self.blind > self._blindness:
+                doubts.append((i, i + 1, "no timestamps of use"))
             times[i], index[i] = self._last, self._index
-        return Stamped(times, index, tuple(gaps))
+        self._waiting = stamps[n:]
+        doubts += self._rate_doubts(seen, n)
+        return Stamped(times[:n], index[:n], tuple(gaps), tuple(doubts))
 
-    def _release(self, stamps: list[float], *, last: bool) -> list[float]:
-        """Hold the first second back; at its end look for its holes and let it go."""
-        if self._seen:
-            return stamps
-        self._held += stamps
-        if len(self._held) < self._settling and not last:
-            return []
-        stamps, self._held = self._held, []
-        self._lost = first_holes(np.array(stamps[: self._settling]), self._nominal)
-        return stamps
+    def _first_second(self, stamps: list[float]) -> int:
+        """Count the timestamps of the first second; 0 while it is not over.
 
-    def _place_irregular(self, stamp: float) -> Gap | None:
+        By their number, or, of a stream that sends faster than it says, by the time that they took.
+        """
+        for n in range(self._settling, min(len(stamps), 4 * self._settling) + 1):
+            if (
+                n == 4 * self._settling
+                or self._settling < FEW
+                or not stamps[n - 1] - stamps[0] < 0.5 * SETTLING_S / self._speed
+            ):
+                return n
+        return 0
+
+    def _begin(self, stamps: NDArray[np.float64]) -> None:
+        """Find the holes of the first second, and where its line begins."""
+        good = np.isfinite(stamps) & (np.abs(stamps) < LARGEST)
+        places = np.arange(len(stamps))
+        if not good.any():
+            return
+        if not self.sfreq:
+            return
+        starts = stamps - places * self._nominal
+        usual = float(np.median(starts[good]))
+        far = ~good | (np.abs(starts - usual) > SETTLING_S / self._speed + self._settling * self._nominal)
+        self._next = usual if far[0] else float(stamps[0])
+        if far.any():
+            stamps = np.interp(places, places[~far], stamps[~far])
+        self._lost = first_holes(stamps, self._nominal)
+        self._settling = len(stamps)
+        self._settling_tolerance = min(self._settling_tolerance, SWINGS * swing(stamps, self._nominal))
+        # What the meter makes of the first second is said of all of it.
+        self._suspects = [(0 if at <= self._settling else at, rate) for at, rate in self._suspects]
+
+    def _rate_doubts(self, seen: int, n: int) -> list[tuple[int, int, str]]:
+        """Find where among the n samples after the first `seen` the rate is in doubt."""
+        doubts: list[tuple[int, int, str]] = []
+        at = 0
+        while at < n:
+            while self._suspects and self._suspects[0][0] <= seen + at:
+                self._suspect = self._suspects.pop(0)[1]
+            stop = min(n, self._suspects[0][0] - seen) if self._suspects else n
+            if self._suspect is not None:
+                doubts.append((at, stop, f"sends {figure(self._suspect)} Hz instead of {self.sfreq:g} Hz"))
+            at = stop
+        return doubts
+
+    def _place_irregular(self, stamp: float, following: float | None) -> Gap | bool:
+        usable = abs(stamp) < LARGEST
+        step = stamp - self._last
+        if usable and abs(step) > FAR_S / self._speed and self._seen:
+            if following is None:
+                return False
+            usable = abs(following - stamp) < FAR_S / self._speed
+        gap: Gap | bool = True
+        if not usable:
+            self._bad()
+            stamp = -np.inf if self._seen else 0.0
+        elif -step > FAR_S / self._speed:
+            gap = Gap(self._last, step, 0)
+            self.steps_back += 1
+            self._last = -np.inf
+        if usable:
+            self.blind = self.blind + 1 if stamp == self._stamp else 0
+            self._stamp = stamp
         self._last = max(stamp, float(np.nextafter(self._last, np.inf)))
         self._index += 1
-        return None
-
-    def _place_regular(self, stamp: float) -> Gap | None:
-        gap = None
-        residual = stamp - self._next
-        if self._seen == 0:
-            self._seed(stamp, lost=0)
-        elif self._seen in self._lost:
-            gap = self._jump(stamp, self._lost.pop(self._seen))
-        elif abs(residual) > self._tolerance():
-            self.steps_back += residual < 0
-            gap = self._jump(stamp, max(0, round(residual / self._period)))
-        else:
-            self._follow(residual)
         self._seen += 1
         return gap
 
-    def _tolerance(self) -> float:
+    def _place_regular(self, stamp: float, following: float | None) -> Gap | bool:
+        """Place a sample; gives the gap before it, or True, or False where its timestamp waits for the next one."""
+        residual = stamp - self._next
+        if self._seen == 0:
+            first = stamp if abs(residual) <= SETTLING_S / self._speed else self._next
+            self._seed(first, lost=0)
+        elif self._seen in self._lost:
+            self._seen += 1
+            return self._jump(stamp, self._lost.pop(self._seen - 1))
+        elif residual * residual <= self._tolerance_squared():
+            self.blind = 0
+            self._bias += (residual - self._bias) / min(self._fitted, self._horizon)
+            if self._off():
+                self._seen += 1
+                return self._shift()
+            self._follow(residual)
+        elif not abs(stamp) < LARGEST:
+            self._pass_over()
+        elif following is None:
+            return False
+        elif self._borne_out(stamp, following):
+            self._seen += 1
+            lost = max(0, round(residual / self._period))
+            if residual < 0 or lost > OUTAGE_S * self.sfreq:
+                self.steps_back += 1
+                lost = 0
+            return self._jump(stamp, lost)
+        else:
+            self._pass_over()
+        self._seen += 1
+        return True
+
+    def _tolerance_squared(self) -> float:
+        limit = 0.75 * self._period
         if self._seen < self._settling:
-            return max(0.75 * self._period, self._settling_tolerance)
-        return max(0.75 * self._period, JITTERS * float(np.sqrt(self._variance)))
+            return max(limit, self._settling_tolerance) ** 2
+        return max(limit * limit, JITTERS * JITTERS * self._variance)
+
+    def _off(self) -> bool:
+        """Whether the newest timestamps lie off the line by more than a sample, and than jitter."""
+        limit = max(self._period * self._period, OFF * OFF * self._variance)
+        return self._fitted > self._horizon and self._bias * self._bias > limit
+
+    def _shift(self) -> Gap | bool:
+        """Move the line to where the newest timestamps lie; samples missed are counted."""
+        # A clock that wanders is a sample off now and then; what is farther off has missed some.
+        bias, lost = self._bias, round(self._bias / self._period) if self._bias > 2 * self._period else 0
+        gap = Gap(self._last, self._next + bias - self._last, lost)
+        self._last = max(self._next + bias, self._last + 0.01 * self._period)
+        self._next += bias + self._period
+        self._index += 1 + lost
+        self._fitted = round(self._horizon)
+        self._period = self._nominal  # what led off the line is not kept
+        self._sloped = self._fitted
+        self._shifted = (bias, self._seen + max(self._fitted, math.ceil(-bias / self._period)))
+        self._anchor = (self._index, self._last)
+        self._bias = 0.0
+        return gap if lost else True
+
+    def _borne_out(self, stamp: float, following: float) -> bool:
+        """Whether the next timestamp goes on from this one, and is not back on the line that this one left."""
+        near = NEAR * self._nominal + self._settling_tolerance
+        back = abs(following - self._next - self._period)
+        return 0 < following - stamp < near and back >= abs(stamp - self._next) / 2
+
+    def _bad(self) -> None:
+        self.bad_stamps += 1
+        self.blind += 1
+
+    def _pass_over(self) -> None:
+        """Place a sample whose timestamp is of no use where it was due."""
+        self._bad()
+        self._last = self._next
+        self._next = self._last + self._period
+        self._index += 1
 
     def _seed(self, stamp: float, lost: int) -> None:
         self._index += 1 + lost
         self._fitted = 1
         self._last = stamp
         self._next = stamp + self._period
+        self._anchor = (self._index, stamp)
+        self._bias = 0.0
+        self.blind = 0
 
     def _jump(self, stamp: float, lost: int) -> Gap:
         gap = Gap(self._last, stamp - self._last, lost)
@@ -166,13 +352,21 @@ class SampleClock:
 
     def _follow(self, residual: float) -> None:
         level = min(self._fitted, self._memory)
-        slope = min(self._seen, self._memory)
-        self._variance += (residual * residual - self._variance) / slope
+        slope = min(self._sloped, self._memory)
+        jitter = residual - self._bias  # a line that is off is no jitter
+        self._variance += (jitter * jitter - self._variance) / min(self._seen, self._memory)
         # The slope starts from the nominal rate, so it is trusted as if 32 samples had been seen already.
         fitted = self._next + residual * 4.0 / (level + 4.0)
         period = self._period + residual * 6.0 / (slope + 32.0) ** 2
-        self._period = min(max(period, 0.9 * self._nominal), 1.1 * self._nominal)
+        self._period = min(max(period, SHORTEST * self._nominal), LONGEST * self._nominal)
         self._last = max(fitted, self._last + 0.01 * self._period)
         self._next = self._last + self._period
         self._fitted += 1
+        self._sloped += 1
         self._index += 1
+
+
+def figure(rate: float) -> str:
+    """Write a measured rate in as many digits as it is worth; a whole number where it is near one."""
+    nearest = round(rate)
+    return str(nearest) if nearest and abs(rate / nearest - 1) < 0.003 else f"{rate:.4g}"

@@ -1,14 +1,16 @@
 """Online steps on samples, in one chain, and what makes a window unfit."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stream.bad_samples import BAD, GOOD, LOST, States
 from stream.errors import StreamError
 from stream.interpolate import InterpolateSpec, Interpolator, placed
 from stream.resample import Resampler, ratio
@@ -16,6 +18,7 @@ from stream.running import Drift, PercentSignal, RunningZScore
 from stream.windows import Channels
 
 LOG = logging.getLogger(__name__)
+LONGEST_MEMORY_S = 1e6  # of running statistics
 NYQUIST_SHARE = 0.4  # where the automatic anti-alias filter sits, as a share of the rate after decimation
 
 
@@ -26,7 +29,7 @@ class FilterSpec(BaseModel):
     zscore. Everything is causal, keeps its state between chunks and begins anew after a gap.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     channels: tuple[str, ...] | None = None
     """Channels kept, by name or kind ('eeg', 'mag'), in the stream's order; all when left out."""
@@ -38,9 +41,9 @@ class FilterSpec(BaseModel):
     """Upper edge in Hz (Butterworth)."""
     order: int = Field(4, ge=1, le=8)
     """Order of each Butterworth edge."""
-    notch: tuple[float, ...] = ()
+    notch: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Mains frequencies to take out, in Hz."""
-    notch_quality: float = Field(30.0, gt=0)
+    notch_quality: float = Field(30.0, gt=0, le=10_000)
     """Centre over width of a notch."""
     decimate: int = Field(1, ge=1)
     """Keep one sample in so many; a low-pass at 0.4 of the new rate is added where none is set."""
@@ -49,11 +52,11 @@ class FilterSpec(BaseModel):
     rate later, stamped with their own time. Instead of `decimate`."""
     interpolate: InterpolateSpec | None = None
     """Bad EEG channels, replaced by spherical splines."""
-    percent_signal: float | None = Field(None, gt=0)
+    percent_signal: float | None = Field(None, gt=0, le=LONGEST_MEMORY_S)
     """fMRI: percent change against the running mean, which forgets over so many seconds."""
-    drift: float | None = Field(None, gt=0)
+    drift: float | None = Field(None, gt=0, le=LONGEST_MEMORY_S)
     """Slow streams (fMRI): take out the straight line that fits the past best, which forgets over so many seconds."""
-    zscore: float | None = Field(None, gt=0)
+    zscore: float | None = Field(None, gt=0, le=LONGEST_MEMORY_S)
     """Running z-score, channel by channel; mean and deviation forget over so many seconds."""
     reject_peak_to_peak: dict[str, float] = Field(default_factory=dict)
     """Largest peak-to-peak in a window by channel kind, in SI units; above it the window is rejected."""
@@ -120,7 +123,14 @@ def design(spec: FilterSpec, sfreq: float) -> NDArray[np.float64]:
     if lowpass:
         parts.append(signal.butter(spec.order, lowpass, "lowpass", fs=sfreq, output="sos"))
     parts += [signal.tf2sos(*signal.iirnotch(mains, spec.notch_quality, fs=sfreq)) for mains in spec.notch]
-    return np.concatenate(parts)
+    sections = np.concatenate(parts)
+    poles = [np.abs(np.roots(section[3:])) for section in sections]
+    if not np.isfinite(sections).all() or any((each >= 1 - 1e-9).any() for each in poles):
+        raise StreamError(
+            f"{', '.join(f'{edge:g} Hz' for edge in edges)} cannot be filtered at {sfreq:g} Hz: so low a frequency "
+            "needs a lower order or rate, or no filter"
+        )
+    return sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +144,8 @@ class Filtered:
         For each row, which of the samples that went in completed it.
     ahead : float or ndarray, shape (n_kept,)
         Each row's own time minus that sample's, in seconds of the source (resampling: mostly negative).
-    known : ndarray, shape (n_kept,), bool
-        False where a row stands for samples that were not there.
+    states : ndarray of int8, shape (n_kept, n_channels_out), or None
+        Of each channel at each row, see `stream.bad_samples`; interpolated ones are good. None where all are.
     interpolated : tuple of (int, tuple of str)
         From which row on which channels were interpolated, where that changed.
     """
@@ -143,7 +153,7 @@ class Filtered:
     data: NDArray[np.float32]
     newest: slice | NDArray[np.intp]
     ahead: float | NDArray[np.float64]
-    known: NDArray[np.bool_]
+    states: States | None
     interpolated: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
 
@@ -171,6 +181,10 @@ class FilterChain:
         Seconds of the source by which rows come out after their own time.
     interpolated : tuple of str
         Channels that are interpolated from the start.
+    needed : Channels
+        Of the samples that come in, those that anything hangs on: chosen, referenced to, or interpolated from.
+    restarts : int
+        How often the filters began anew because their state was no longer finite.
 
     Raises
     ------
@@ -180,16 +194,19 @@ class FilterChain:
 
     def __init__(self, spec: FilterSpec, channels: Channels, sfreq: float) -> None:
         spec = with_bads(spec, channels)
-        picks, reference, eeg = _pick(spec.channels, channels), _reference(spec.reference, channels), _eeg(channels)
+        picks, reference, eeg = _pick(spec.channels, channels), _reference(spec, channels), _eeg(channels)
         # Filters come before the mixing of channels (both are linear), so that only what is needed is mixed, and late.
         needed = sorted({*picks, *(reference or ()), *(eeg if spec.interpolate else ())})
         place = {channel: i for i, channel in enumerate(needed)}
-        here = channels.subset(needed)
+        self.needed = here = channels.subset(needed)
+        self.restarts = 0
+        self._since_kept = np.zeros(len(needed), np.int8)
         self._needed = None if len(needed) == len(channels) else needed
         self._picks = None if picks == needed else [place[i] for i in picks]
         self._reference = None if reference is None else [place[i] for i in reference]
         self._referenced = np.array([float(kind == "eeg") for kind in here.kinds])
         self._sos = design(spec, sfreq)
+        self._steady = _steady(self._sos)
         self._state: NDArray[np.float64] | None = None
         self.factor = ratio(sfreq, spec.resample) if spec.resample else Fraction(1, spec.decimate)
         self.sfreq = sfreq * float(self.factor) if spec.resample else sfreq / spec.decimate
@@ -208,56 +225,130 @@ class FilterChain:
             if step:
                 step.reset()
 
-    def feed(self, data: NDArray[np.float64], index: int, bad: NDArray[np.bool_] | None = None) -> Filtered:
-        """Pass samples through.
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """Channels that are interpolated at present."""
+        return self._interpolator.names if self._interpolator else ()
+
+    def begin_anew(self, channel: int, level: float) -> None:
+        """Take one of the needed channels for having been at a level for ever."""
+        if self._state is not None:
+            self._state[:, channel] = self._steady[:, 0] * level
+
+    def pick(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Take the needed channels out of samples, shape (n, n_channels_in)."""
+        return data if self._needed is None else data[:, self._needed]
+
+    def feed(self, data: NDArray[np.float64], index: int) -> Filtered:
+        """Pass samples through; see `feed_needed`.
 
         Parameters
         ----------
         data : ndarray, shape (n, n_channels_in), float64
+        index : int
+        """
+        return self.feed_needed(self.pick(data), index)
+
+    def feed_needed(self, data: NDArray[np.float64], index: int, states: States | None = None) -> Filtered:
+        """Pass the needed channels of samples through.
+
+        Parameters
+        ----------
+        data : ndarray, shape (n, n_channels_needed), float64
             Finite; consecutive to the last call's, unless `reset` was called.
         index : int
             Grid place of the first: decimation keeps the places that divide.
-        bad : ndarray, shape (n,), bool, optional
-            Samples that stand in for unknown ones.
+        states : ndarray of int8, shape (n, n_channels_needed), optional
+            What each channel is worth at each sample; left out, all are good.
         """
-        bad = np.zeros(len(data), np.bool_) if bad is None else bad
-        if self._needed is not None:
-            data = data[:, self._needed]
         if len(self._sos) and len(data):
-            data = self._filter(data)
+            data, states = self._filter(data, states)
         newest: slice | NDArray[np.intp]
         ahead: float | NDArray[np.float64] = 0.0
         if self._resampler:
-            data, newest, ahead, known = self._resampler.feed(data, index, bad)
+            data, newest, ahead, resampled = self._resampler.feed(data, index, states)
             ahead = ahead * self._period
+            states = resampled if resampled.any() else None
         else:
             newest = slice(-index % self.factor.denominator, None, self.factor.denominator)
-            data, known = data[newest], ~bad[newest]
+            data, states = data[newest], self._worst(states, newest, len(data))
         changes: tuple[tuple[int, tuple[str, ...]], ...] = ()
         if self._interpolator:
-            data, changes = self._interpolator.feed(data)
-        data = self._mix(data)
+            names = self._interpolator.names
+            data, changes = self._interpolator.feed(data, None if states is None else states == BAD)
+            states = self._mended(states, [(0, names), *changes])
+        data, states = self._mix(data, states)
         for step in self._running:
             data = step.feed(data)
-        return Filtered(data.astype(np.float32), newest, ahead, known, changes)
+        return Filtered(data.astype(np.float32), newest, ahead, states, changes)
 
-    def _filter(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _filter(self, data: NDArray[np.float64], states: States | None) -> tuple[NDArray[np.float64], States | None]:
         from scipy import signal
 
         if self._state is None:
             # The steady state of the first sample: an electrode's offset would ring for seconds otherwise.
-            self._state = signal.sosfilt_zi(self._sos)[:, None, :] * data[0][None, :, None]
+            self._state = self._steady * data[0][None, :, None]
         filtered, self._state = signal.sosfilt(self._sos, np.ascontiguousarray(data.T), axis=1, zi=self._state)
+        if not np.isfinite(self._state).all():
+            LOG.warning("filters begin anew: their state was no longer finite")
+            self.restarts += 1
+            self._state = None
+            states = np.zeros(data.shape, np.int8) if states is None else states
+            states[~np.isfinite(filtered.T)] = BAD
+            filtered = np.nan_to_num(filtered, posinf=0.0, neginf=0.0)
         result: NDArray[np.float64] = filtered.T
-        return result
+        return result, states
 
-    def _mix(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _worst(self, states: States | None, newest: slice, n: int) -> States | None:
+        """Give each sample that is kept the worst state of those since the one kept before it."""
+        if self.factor.denominator == 1 or (states is None and not self._since_kept.any()):
+            return states
+        states = np.zeros((n, len(self.needed)), np.int8) if states is None else states
+        ends = np.arange(n)[newest] + 1
+        pieces = [part.max(axis=0, initial=0) for part in np.split(states, ends)]
+        pieces[0] = np.maximum(pieces[0], self._since_kept)
+        self._since_kept = pieces[-1]
+        return np.array(pieces[:-1], np.int8).reshape(len(ends), len(self.needed))
+
+    def _mended(self, states: States | None, changes: Sequence[tuple[int, tuple[str, ...]]]) -> States | None:
+        """Call channels good where they are interpolated: changes say from which row on which ones are."""
+        if states is None:
+            return None
+        states = states.copy()
+        for (start, names), stop in zip(changes, [*(at for at, _ in changes[1:]), len(states)], strict=True):
+            places = [self.needed.names.index(name) for name in names]
+            part = states[start:stop, places]
+            states[start:stop, places] = np.where(part == LOST, part, GOOD)
+        return states
+
+    def _mix(self, data: NDArray[np.float64], states: States | None) -> tuple[NDArray[np.float64], States | None]:
         """Subtract the reference and pick the channels that go out."""
         if self._reference is not None:
             # Contiguous rows: the order of summation must not hang on the chunk.
             reference = np.ascontiguousarray(data[:, self._reference])
-            data = data - reference.mean(axis=1, keepdims=True) * self._referenced
-        return data if self._picks is None else data[:, self._picks]
+            if states is None:
+                data = data - reference.mean(axis=1, keepdims=True) * self._referenced
+            else:
+                good = states == GOOD
+                part = good[:, self._reference]
+                count = part.sum(axis=1, keepdims=True)
+                mean = np.where(part, reference, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+                # What is not good is neither part of the reference nor referenced: a flat channel stays flat.
+                data = data - mean * (self._referenced * good)
+                states = np.where((count == 0) & (self._referenced > 0), np.maximum(states, BAD), states)
+        if self._picks is None:
+            return data, states
+        return data[:, self._picks], None if states is None else states[:, self._picks]
+
+
+def _steady(sos: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the state of second-order sections in which an input of 1 for ever leaves them, shape (n, 1, 2)."""
+    from scipy import signal
+
+    if not len(sos):
+        return np.empty((0, 1, 2))
+    steady: NDArray[np.float64] = signal.sosfilt_zi(sos)[:, None, :]
+    return steady
 
 
 def _running(spec: FilterSpec, sfreq: float) -> list[PercentSignal | Drift | RunningZScore]:
@@ -290,7 +381,9 @@ def _pick(wanted: tuple[str, ...] | None, channels: Channels) -> list[int]:
     ]
 
 
-def _reference(wanted: Literal["average"] | tuple[str, ...] | None, channels: Channels) -> list[int] | None:
+def _reference(spec: FilterSpec, channels: Channels) -> list[int] | None:
+    """Find the channels whose mean is subtracted; those marked as bad are not averaged unless they are interpolated."""
+    wanted = spec.reference
     if wanted is None:
         return None
     eeg = _eeg(channels)
@@ -298,7 +391,11 @@ def _reference(wanted: Literal["average"] | tuple[str, ...] | None, channels: Ch
         raise StreamError(
             f"reference {wanted!r} needs EEG channels; the stream has {', '.join(sorted(set(channels.kinds)))}"
         )
-    return eeg if wanted == "average" else _pick(wanted, channels)
+    if wanted != "average":
+        return _pick(wanted, channels)
+    mended = spec.interpolate.channels if spec.interpolate else ()
+    good = [i for i in eeg if channels.names[i] not in channels.montage.bads or channels.names[i] in mended]
+    return good or eeg
 
 
 def unfit(data: NDArray[np.float32], channels: Channels, spec: FilterSpec) -> str | None:

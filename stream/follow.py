@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stream.errors import StreamError
 from stream.filters import NYQUIST_SHARE, FilterSpec
@@ -27,11 +27,13 @@ class FollowerSpec(ReadingSpec):
     numbers (gaze in a blink) count as missing.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     filters: FilterSpec = FilterSpec()
     """Its own filters, at its own rate."""
     prefix: str = Field("", max_length=32)
     """Put before the names of its channels, where two streams have channels of one name."""
-    longest_silence: float = Field(0.5, gt=0)
+    longest_silence: float = Field(0.5, gt=0, le=3600)
     """Irregular streams: seconds between two samples above which a window that lies there is flagged."""
 
 
@@ -94,7 +96,10 @@ class Follower:
     ) -> None:  # fmt: skip
         self.name, self.filters = name, _below(rate, spec.filters, sfreq, name)
         self.patience = patience(spec, sfreq, speed)
-        self.intake = Intake(channels, sfreq, self.filters, speed=speed, seconds=seconds + self.patience * speed)
+        self.intake = Intake(
+            channels, sfreq, self.filters,
+            speed=speed, seconds=seconds + self.patience * speed, name=name, setting="sfreq of this stream under extra",
+        )  # fmt: skip
         own = self.intake.channels
         bads = tuple(spec.prefix + each for each in own.montage.bads)
         names = tuple(spec.prefix + each for each in own.names)
@@ -125,15 +130,16 @@ class Follower:
         data = np.zeros((len(rows), len(times)), np.float32)
         for node, weight in zip(nodes.T, weights.T.astype(np.float32), strict=True):
             data += rows.take(node, axis=1) * weight
-        lost = self.intake.lost(stretch.present) + self._missing(times, stretch.times[-1])
+        unusable, lost, reasons = self.intake.against(low, high, stretch.present, self._prefix)
+        missing = self._missing(times, stretch.times[-1])
         silence = max(float(np.diff(stretch.times).max()), times[-1] - stretch.times[-1])
-        reason = None
-        if lost:
-            reason = f"{self.name}: {lost} samples lost"
+        if lost + missing:
+            reasons = [f"{lost + missing} samples lost", *reasons]
         elif silence > self._silence:
-            reason = f"{self.name}: silent for more than {self._silence * self._speed:g} s"
+            reasons = [f"silent for more than {self._silence * self._speed:g} s", *reasons]
+        reason = f"{self.name}: {'; '.join(reasons)}" if reasons else None
         names = tuple(self._prefix + each for each in self.intake.interpolated(low, high))
-        return Followed(data, lost, names, reason)
+        return Followed(data, unusable + missing, names, reason)
 
     def _interval(self, time: float) -> int:
         """Row of the last sample that is not after `time`; the last but one for the last sample and later."""

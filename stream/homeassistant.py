@@ -25,7 +25,7 @@ def announcement(session: str, prefix: str, content_type: str) -> list[tuple[str
     list of (str, bytes)
         Topic and JSON payload, to be retained. An empty payload on the same topic removes the entity again.
     """
-    unique = f"{ROOT}_{session}".replace(".", "_")
+    unique = _unique(session)
     gone = " or ".join(f"value_json.state == '{state}'" for state in ENDED)
     shared = {
         "availability": [
@@ -54,3 +54,13 @@ def announcement(session: str, prefix: str, content_type: str) -> list[tuple[str
         (f"{prefix}/{component}/{unique}/{name}/config", to_json({**entity, **shared}))
         for component, name, entity in (("image", "picture", image), ("sensor", "confidence", confidence))
     ]
+
+
+def _unique(session: str) -> str:
+    """Return an id for a session of the letters that discovery takes, another for each name.
+
+    It takes no '.', which becomes '_'; a name that has a '_' of its own is told apart by what it begins with.
+    """
+    if "_" not in session:
+        return f"{ROOT}_{session}".replace(".", "_")
+    return f"{ROOT}-{session}".replace("_", "__").replace(".", "_-")

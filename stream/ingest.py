@@ -1,7 +1,6 @@
 """From samples and events to windows, live and offline by the same objects."""
 
 import bisect
-import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,22 +17,24 @@ from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.intake import StreamStats
 from stream.joint import Extra, Joint, distinct
-from stream.labels import LabelMatcher, shown
+from stream.labels import LabelMatcher
+from stream.marker_account import MarkerAccount
 from stream.marker_choice import selected
+from stream.naming import Naming, printable
+from stream.problems import Problems
 from stream.recordings import Recording, chosen
 from stream.sources import SourceSpec, StreamSelector
 from stream.window_spec import SLACK, WindowSpec, line, trend
 from stream.windows import Channels, Quality, Window
 
-logger = logging.getLogger(__name__)
-
 __all__ = ["Extra", "FilterSpec", "Ingest", "IngestStats", "WindowSpec", "windows_of"]
 
-TOLD_AT = {10**n for n in range(6)}  # counts of markers without a picture at which the log says so
-EXAMPLES = 2  # labels that a message names
-ID_LENGTH = 80  # characters of a label in a window's id
+MOST_PENDING = 10_000  # markers that wait; the oldest go, counted as without a window
+SUMS_BYTES = 2**28  # of the presentations averaged so far; those of labels not seen for longest go
 RECENT_EVENTS = 4096  # remembered, to know a doubled marker
 DOUBLED_S = 0.005  # two marker sources that tell of one thing differ by less
+SUMMED = ("samples", "lost", "bad", "gap_count", "disconnections", "bad_stamps", "steps_back", "restarts")
+"""Counters that all streams have together."""
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class IngestStats:
 
     Attributes
     ----------
-    samples, lost, bad, gap_count, disconnections : int
+    samples, lost, bad, gap_count, disconnections, bad_stamps, steps_back, restarts : int
         As in `StreamStats`, of all streams together.
     gaps : list of Gap
         The newest 100 of each stream.
@@ -50,19 +51,22 @@ class IngestStats:
         'lost' where any stream is, else 'waiting' where any is, else 'streaming'.
     streams : dict of str to StreamStats
         Each stream's own account, where there are several.
-    events, doubled, ignored, unmade, pending : int
+    events, doubled, ignored, unmade, pending, bad_events : int
         Markers received that match; of these the same marker again; markers that do not match; markers whose window
-        lies (partly) outside what the streams still hold; markers whose window is not complete yet.
+        lies (partly) outside what the streams still hold; markers whose window is not complete yet; markers left out:
+        without a finite time or value, or without a text.
     unnamed : int
         Of `events`, those that name no picture, where the pictures are known.
-    bad_events : int
-        Markers left out: without a finite time or value, or without a text.
     marker_disconnections : int
         How often a marker stream went away; what was marked meanwhile is lost.
     windows, rejected : int
         Windows cut, and how many of these were found unfit.
     overruns : int
         Windows lost because a ring had gone on.
+    forgotten : int
+        Labels whose presentations so far were let go (`window.repeats`), because there were too many.
+    measured_hz, drift_ppm : float or None
+        Of the source, as in `StreamStats`.
     channel_rms : dict of str to float
         Of the newest second, after the filters.
     problems : list of str
@@ -79,22 +83,23 @@ class IngestStats:
     ignored: int = 0
     unmade: int = 0
     pending: int = 0
-    unnamed: int = 0
     bad_events: int = 0
+    unnamed: int = 0
     marker_disconnections: int = 0
     windows: int = 0
     rejected: int = 0
     overruns: int = 0
     disconnections: int = 0
+    bad_stamps: int = 0
+    steps_back: int = 0
+    restarts: int = 0
+    forgotten: int = 0
+    measured_hz: float | None = None
+    drift_ppm: float | None = None
     state: str = "waiting"
     channel_rms: dict[str, float] = field(default_factory=dict)
     streams: dict[str, StreamStats] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-
-
-def printable(label: str) -> str:
-    """Return the start of a label, what does not print replaced: a window's id goes into logs and file names."""
-    return "".join(c if c.isprintable() else "_" for c in label[:ID_LENGTH])
 
 
 class Ingest:
@@ -155,11 +160,13 @@ class Ingest:
         labels: LabelMatcher | None = None,
     ) -> None:
         if not sfreq and window.mode != "sample":
-            raise StreamError(f"window mode {window.mode!r} needs a regular stream; use mode 'sample' for this one")
+            raise StreamError(
+                f"window mode {window.mode!r} needs a regular stream, and {name!r} declares no rate: set source.sfreq "
+                "to the rate it really has, or use mode 'sample'"
+            )
         self._spec, self._speed, self._clock_now = window, speed, now
         self._wanted = re.compile(window.events, re.DOTALL)
-        self._labels = labels
-        self._unnamed: dict[str, None] = {}  # the first labels that name no picture
+        self._naming = Naming(labels)
         begin = min(window.tmin, window.baseline[0]) if window.baseline else window.tmin
         span = max(window.tmax, 0.0) - min(begin, 0.0)
         self._streams = Joint(name, channels, sfreq, filters, extras, speed=speed, span=span, buffer_s=buffer_s)
@@ -175,28 +182,22 @@ class Ingest:
         self._count = 0
         self._sums: dict[str, tuple[NDArray[np.float64], int]] = {}
         self._stats = IngestStats()
+        self._markers = MarkerAccount(window.events, window.tmax / speed)
+        self._problems = Problems()
 
     def event(self, event: Event) -> None:
         """Take note of a marker; its window comes out of the next `samples` call that completes it."""
-        if self._spec.mode == "sliding" or not self._wanted.fullmatch(event.sent or event.label):
-            self._stats.ignored += 1
+        if not math.isfinite(event.time):
+            self._markers.refuse()
             return
-        self._stats.events += 1
-        event = self._named(event)
+        if self._spec.mode == "sliding" or not self._wanted.fullmatch(event.sent or event.label):
+            self._markers.ignore(event)
+            return
+        self._markers.events += 1
+        event = self._naming.named(event)
         bisect.insort(self._pending, event, key=lambda pending: pending.time)
-
-    def _named(self, event: Event) -> Event:
-        """Name an event by its picture, and count it where there is none."""
-        if self._labels is None:
-            return event
-        event = self._labels.named(event)
-        if self._labels.ids and not self._labels.knows(event.label):
-            self._stats.unnamed += 1
-            if len(self._unnamed) < EXAMPLES:
-                self._unnamed[shown(event.label)] = None
-            if self._clock_now and self._stats.unnamed in TOLD_AT:
-                logger.warning("%d of %d %s", self._stats.unnamed, self._stats.events, *self._problems())
-        return event
+        if len(self._pending) > MOST_PENDING:
+            self._markers.fail(self._pending.pop(0), *self._streams.held)
 
     def samples(self, data: NDArray[np.floating[Any]], raw_times: NDArray[np.float64], stream: int = 0) -> list[Window]:
         """Take the next samples of a stream and give the windows they complete.
@@ -224,36 +225,63 @@ class Ingest:
         self.intakes[stream].release()
         return self._windows()
 
-    def account(self) -> IngestStats:
-        """Copy the counters, with the newest second's level of each channel."""
-        streams = self._streams.account()
+    @property
+    def received(self) -> int:
+        """Samples received so far, of all streams; cheap, and safe in any thread."""
+        return sum(intake.stats.samples for intake in self.intakes)
+
+    def levels(self) -> dict[str, float]:
+        """Root mean square of each channel over the newest second, where there is one; safe in any thread."""
+        return self._streams.levels()
+
+    def account(self, *, levels: bool = True) -> IngestStats:
+        """Copy the counters, with the newest second's level of each channel unless those are left out."""
+        streams, markers = self._streams.account(), self._markers
         each = list(streams.values())
         states = {stats.state for stats in each}
+
+        def total(counter: str) -> int:
+            return sum(getattr(stats, counter) for stats in each)
+
         return replace(
             self._stats,
-            samples=sum(stats.samples for stats in each),
-            lost=sum(stats.lost for stats in each),
-            bad=sum(stats.bad for stats in each),
-            gap_count=sum(stats.gap_count for stats in each),
+            **{counter: total(counter) for counter in SUMMED},
             gaps=[gap for stats in each for gap in stats.gaps],
-            disconnections=sum(stats.disconnections for stats in each),
+            measured_hz=each[0].measured_hz,
+            drift_ppm=each[0].drift_ppm,
             state=next(state for state in ("lost", "waiting", "streaming") if state in states),
+            events=markers.events,
+            doubled=markers.doubled,
+            ignored=markers.ignored,
+            unmade=markers.unmade,
+            bad_events=markers.bad_events,
             pending=len(self._pending),
+            unnamed=self._naming.unnamed,
             overruns=sum(intake.ring.overruns for intake in self.intakes),
-            channel_rms=self._streams.levels(),
+            channel_rms=self.levels() if levels else {},
             streams=streams if len(streams) > 1 else {},
-            problems=self._problems(),
+            problems=self.problems(),
         )
 
-    def _problems(self) -> list[str]:
-        """Say what is wrong with the markers at present."""
-        if self._labels is None or not self._unnamed:
-            return []
-        pictures = ", ".join(map(shown, self._labels.ids[:EXAMPLES]))
-        return [
-            f"markers name no picture, such as {', '.join(self._unnamed)}; pictures are called {pictures}: say in "
-            "`labels` which picture a code stands for, or leave other markers out by window.events"
-        ]
+    def problems(self, *, over: bool = False) -> list[str]:
+        """Say what is wrong at present, a line each, and log what has come or gone.
+
+        Parameters
+        ----------
+        over : bool
+            Nothing more comes: a recording has been read to its end.
+        """
+        lines = self._streams.problems()
+        if self._spec.mode != "sliding":
+            lines |= self._markers.problems(self._pending, *self._streams.held, over=over)
+        if not over:  # of a recording, whoever learns from its windows says it of all
+            lines |= self._naming.problems()
+        if self._stats.forgotten:
+            lines["forgotten"] = (
+                f"{self._stats.forgotten} labels have so many others between their presentations that the mean of "
+                "window.repeats began anew"
+            )
+        return self._problems.update(lines)
 
     def _windows(self) -> list[Window]:
         if self._spec.mode == "sliding":
@@ -268,6 +296,7 @@ class Ingest:
                 window = self._cut(row, f"{self._count:05d}-{printable(event.label)}", event)
                 self._count += 1
                 if window:
+                    self._markers.make()
                     made.append(self._averaged(window, event.label))
         return self._account_for(made)
 
@@ -301,7 +330,7 @@ class Ingest:
         """Whether the same marker was there already, from this source or another one's slightly different clock."""
         near = range(row - self._twins, row + self._twins + 1)
         if row >= 0 and any((event.label, at) in self._recent for at in near):
-            self._stats.doubled += 1
+            self._markers.double()
             return True
         self._recent[event.label, row] = None
         if len(self._recent) > RECENT_EVENTS:
@@ -315,12 +344,14 @@ class Ingest:
         start, stop = self._baseline(row)
         baseline = self._streams.read(start, stop) if cut is not None and stop > start else None
         if cut is None or (baseline is None and stop > start):
-            self._stats.unmade += 1
+            self._markers.fail(event, *self._streams.held)
             return None
         data = self._corrected(cut.data, baseline.data.astype(np.float64) if baseline else None, start - row)
         reason = cut.reason or self._streams.unfit(data)
         if not reason and baseline and baseline.reason:
             reason = f"baseline: {baseline.reason}"
+        if not np.isfinite(data).all():
+            reason = reason or "numbers that are not finite"
         if self._spec.mode == "mean":
             data = data.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
         onset = event.time if event else float(cut.times[0])
@@ -365,11 +396,13 @@ class Ingest:
         """Average over this label's presentations so far; an unfit one stays out and is handed on as it is."""
         if self._spec.repeats == 1 or window.quality.rejected:
             return window
-        total, n = self._sums.get(label, (np.zeros(window.data.shape), 0))
+        total, n = self._sums.pop(label, (np.zeros(window.data.shape), 0))
         total, n = total + window.data, n + 1
-        self._sums[label] = (total, n)
-        if n == self._spec.repeats:
-            del self._sums[label]
+        if n < self._spec.repeats:
+            self._sums[label] = (total, n)  # the last seen are last
+        if len(self._sums) * total.nbytes > SUMS_BYTES:
+            del self._sums[next(iter(self._sums))]
+            self._stats.forgotten += 1
         return replace(window, data=(total / n).astype(np.float32), repeats=n)
 
 
@@ -411,23 +444,29 @@ def windows_of(
         for of, each, spec in zip(names, others, extra, strict=True)
     ]
     ingest = Ingest(own.channels, sfreq, window, filters, name=name, extras=extras, labels=recording.labels)
+    events: list[Event] = []
     if window.mode != "sliding":
         selectors = source.markers if isinstance(source, SourceSpec) else ()
         # Trigger channels that were not chosen in reading count where the config names them.
-        events = (*recording.events, *recording.other_events) if selectors else recording.events
-        for event in selected(events, selectors, own):
-            ingest.event(event)
-    sent, others_sent = own.sent, [other.sent for other in others]
-    fed = [0] * len(others)
+        events = selected((*recording.events, *(recording.other_events if selectors else ())), selectors, own)
+    fed, told = [0] * len(others), 0
+    sent, *others_sent = [each.sent for each in streams]
     chunk = max(1, round(sfreq)) if sfreq else 64
     for start in range(0, len(own.times), chunk):
         part = slice(start, start + chunk)
-        for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
-            upto = other.until(fed[k], float(own.times[part][-1]))
-            yield from ingest.samples(data[fed[k] : upto], other.times[fed[k] : upto], k + 1)
+        now = float(own.times[part][-1])
+        while told < len(events) and events[told].time <= now:
+            ingest.event(events[told])
+            told += 1
+        for k, other in enumerate(others):
+            upto = other.until(fed[k], now)
+            yield from ingest.samples(others_sent[k][fed[k] : upto], other.times[fed[k] : upto], k + 1)
             fed[k] = upto
         yield from ingest.samples(sent[part], own.times[part])
-    for k, (other, data) in enumerate(zip(others, others_sent, strict=True)):
-        yield from ingest.samples(data[fed[k] :], other.times[fed[k] :], k + 1)
+    for event in events[told:]:
+        ingest.event(event)
+    for k, other in enumerate(others):
+        yield from ingest.samples(others_sent[k][fed[k] :], other.times[fed[k] :], k + 1)
     for k in reversed(range(len(streams))):
         yield from ingest.release(k)
+    ingest.problems(over=True)

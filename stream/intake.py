@@ -2,43 +2,28 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.clock import Gap, SampleClock, Stamped
+from stream.bad_samples import BAD, BadSamples, States
+from stream.clock import Gap, SampleClock, Stamped, figure
+from stream.errors import StreamError
 from stream.filters import FilterChain, FilterSpec
+from stream.marks import Marks
 from stream.ring import Ring
+from stream.stream_account import StreamStats, StreamTroubles
 from stream.windows import Channels
+
+__all__ = ["Intake", "StreamStats"]
 
 FASTEST_IRREGULAR = 1000.0  # samples a second that an irregular stream's ring is made for...
 IRREGULAR_NUMBERS = 2**22  # ...as far as so many numbers go
-
-
-@dataclass(slots=True)
-class StreamStats:
-    """The account of one stream since its start.
-
-    Attributes
-    ----------
-    samples, lost, bad : int
-        Samples received; missing by the timestamps; received but not finite numbers.
-    gaps : list of Gap
-        The newest 100. `gap_count` counts them all.
-    disconnections : int
-    state : str
-        'waiting' (no sample yet), 'streaming' or 'lost'.
-    """
-
-    samples: int = 0
-    lost: int = 0
-    bad: int = 0
-    gap_count: int = 0
-    gaps: list[Gap] = field(default_factory=list)
-    disconnections: int = 0
-    state: str = "waiting"
+BLIND, BLIND_IRREGULAR = 10, 50  # samples in a row whose timestamps are of no use, or all the same
+RECENT_S = 30.0  # of the source: what happened longer ago is no longer wrong at present
+MOST_NUMBERS = 2**30  # of a ring, 4 bytes each
 
 
 class Intake:
@@ -55,6 +40,8 @@ class Intake:
         Source seconds per second of the LSL clock.
     seconds : float
         Of the source, kept in the ring.
+    name, setting : str
+        Of the stream, and of the config's entry for its rate; for messages.
 
     Attributes
     ----------
@@ -68,24 +55,38 @@ class Intake:
     line : int
         The row since which the ring's times increase: a source's clock may step back.
     stats : StreamStats
+    marks : Marks
+        What is known against the ring's rows.
 
     Raises
     ------
     StreamError
-        The filters do not fit the stream.
+        The filters do not fit the stream, or its ring would not fit in memory.
     """
 
-    def __init__(self, channels: Channels, sfreq: float, filters: FilterSpec, *, speed: float, seconds: float) -> None:
-        self._speed = speed
+    def __init__(
+        self, channels: Channels, sfreq: float, filters: FilterSpec, *,
+        speed: float, seconds: float, name: str = "source", setting: str = "source.sfreq",
+    ) -> None:  # fmt: skip
+        self._speed, self._declared, self._name, self._setting = speed, sfreq, name, setting
         self._clock = SampleClock(sfreq, speed)
         self.chain = FilterChain(filters, channels, sfreq)
         self.channels, self.sfreq, n = self.chain.channels, self.chain.sfreq, max(1, len(self.chain.channels))
         rows = seconds * (self.sfreq or FASTEST_IRREGULAR)
-        self.ring = Ring(max(1024, round(rows if sfreq else min(rows, IRREGULAR_NUMBERS / n))), n)
+        rows = max(1024, round(rows if sfreq else min(rows, IRREGULAR_NUMBERS / n)))
+        if rows * n > MOST_NUMBERS:
+            raise StreamError(
+                f"stream {name!r}: {seconds:g} s of {n} channels at {self.sfreq:g} Hz are {rows * n * 4 / 1e9:.0f} GB; "
+                "take a shorter window or source.buffer_s, fewer channels, or filters.decimate"
+            )
+        self.ring = Ring(rows, n)
         self.line = 0
+        self.marks = Marks()
+        self._bad = BadSamples(self.chain.needed, sfreq)
+        self._lag = math.ceil(self.chain.delay * self.sfreq)
         self._held: NDArray[np.float64] = np.empty((0, len(channels)))  # what the clock has not placed yet
         self._interpolated = [(0, self.chain.interpolated)]  # from which row on which channels
-        self._last_row: NDArray[np.float64] | None = None
+        self._troubles = StreamTroubles(RECENT_S * (sfreq or FASTEST_IRREGULAR))
         self.stats = StreamStats()
 
     def take(self, data: NDArray[np.floating[Any]], raw_times: NDArray[np.float64]) -> None:
@@ -97,11 +98,24 @@ class Intake:
             In SI units; n at most a quarter of the ring, or rows are written over before they can be read.
         raw_times : ndarray, shape (n,), float64
             LSL time of this machine, clock-corrected, not smoothed.
+
+        Raises
+        ------
+        StreamError
+            The stream does not send at its rate.
         """
         if len(data):
             self.stats.samples += len(data)
             self.stats.state = "streaming"
-            self._place(np.asarray(data, dtype=np.float64), self._clock.feed(raw_times))
+            stamped = self._clock.feed(raw_times)
+            meter = self._clock.meter
+            if meter and meter.verdict and not meter.trusted:
+                rate = figure(meter.verdict)
+                raise StreamError(
+                    f"stream {self._name!r} is said to have {self._declared:g} Hz but sends {rate} samples a second: "
+                    f"windows and filters would be wrong; if that is its true rate, set {self._setting}: {rate}"
+                )
+            self._place(np.asarray(data, dtype=np.float64), stamped)
 
     def release(self) -> None:
         """Let go what the clock holds back: nothing more comes for now."""
@@ -114,15 +128,42 @@ class Intake:
 
     def account(self) -> StreamStats:
         """Copy the counters."""
-        return replace(self.stats, gaps=list(self.stats.gaps))
+        clock, needed = self._clock, self.chain.needed.names
+        measured = clock.measured_hz
+        return replace(
+            self.stats,
+            gaps=list(self.stats.gaps),
+            bad_stamps=clock.bad_stamps,
+            steps_back=clock.steps_back,
+            restarts=self.chain.restarts,
+            measured_hz=measured and round(measured, 4),
+            drift_ppm=measured and round((measured / self._declared - 1) * 1e6, 1),
+            bad_channels=tuple(needed[i] for i in np.flatnonzero(self._bad.stays_bad)),
+            flat_channels=tuple(needed[i] for i in np.flatnonzero(self._bad.flat)),
+        )
+
+    def problems(self) -> dict[str, str]:
+        """Say what is wrong with the stream at present, by a key each."""
+        lines = self._troubles.lines(self.account(), self.chain.mended)
+        meter = self._clock.meter
+        if meter and meter.suspect is not None:
+            lines["rate"] = (
+                f"{figure(meter.suspect)} samples a second come, not {self._declared:g}: they are lost on the way, or "
+                f"the rate is another one ({self._setting}); windows are flagged"
+            )
+        if self._clock.blind > (BLIND if self._declared else BLIND_IRREGULAR):
+            lines["stamps"] = (
+                "timestamps stand still or are no numbers, so no window can be cut: look at what sends them"
+            )
+        return lines
 
     def levels(self) -> list[float]:
-        """Root mean square of each channel over the newest second; nothing before the first sample."""
-        n = max(1, round(self.sfreq))
-        stretch = self.ring.read(max(self.ring.start, self.ring.stop - n), self.ring.stop)
-        if stretch is None or not len(stretch.data):
-            return []
-        return np.sqrt(np.mean(np.square(stretch.data, dtype=np.float64), axis=0)).tolist()  # type: ignore[no-any-return]
+        """Root mean square of each channel over the newest second; nothing before the first sample.
+
+        May be called from another thread than the writer's.
+        """
+        squares = self.ring.mean_square(max(1, round(self.sfreq)))
+        return [] if squares is None else np.sqrt(squares).tolist()
 
     def interpolated(self, start: int, stop: int) -> tuple[str, ...]:
         """Name the channels that were interpolated anywhere in the rows start..stop."""
@@ -138,9 +179,39 @@ class Intake:
         }
         return tuple(name for name in self.channels.names if name in names)
 
-    def lost(self, present: NDArray[np.bool_]) -> int:
-        """Count the source's samples that the absent ones among some rows stand for."""
-        return round(int((~present).sum()) / self.chain.factor)
+    def against(
+        self, start: int, stop: int, present: NDArray[np.bool_], prefix: str = ""
+    ) -> tuple[int, int, list[str]]:
+        """Find what is known against the rows start..stop.
+
+        Parameters
+        ----------
+        start, stop : int
+        present : ndarray, shape (stop - start,), bool
+            As the ring has it.
+        prefix : str
+            Of the channels' names.
+
+        Returns
+        -------
+        unusable, lost : int
+            The source's samples that are of no use there, and those of them that did not come at all.
+        reasons : list of str
+            What else is wrong.
+        """
+        unusable = round(int((~present).sum()) / self.chain.factor)
+        marks = self.marks.within(start, stop)
+        channels = [prefix + name for name in self.channels.names if any(mark.channel == name for mark in marks)]
+        unexplained = ~present
+        for mark in marks:
+            if mark.channel:
+                unexplained[max(0, mark.start - start) : mark.stop - start] = False
+        lost = round(int(unexplained.sum()) / self.chain.factor)
+        reasons = sorted({mark.reason for mark in marks if not mark.channel})
+        if channels:
+            more = f" and {len(channels) - 4} more" if len(channels) > 4 else ""
+            reasons = [f"{', '.join(channels[:4])}{more}: not finite, or beyond what the unit allows", *reasons]
+        return unusable, lost, reasons
 
     def _place(self, data: NDArray[np.float64], stamped: Stamped) -> None:
         """Write what the clock has placed of these samples and those before them."""
@@ -155,44 +226,85 @@ class Intake:
             if gap:
                 self._hole(gap, float(stamped.times[start]), int(stamped.index[start]))
             self._write(data[start:stop], stamped, start, stop)
+        self.marks.forget(self.ring.start)
 
     def _write(self, data: NDArray[np.float64], stamped: Stamped, start: int, stop: int) -> None:
-        bad: NDArray[np.bool_] = np.logical_not(np.isfinite(data).all(axis=1))
-        if bad.any():
-            data = self._hold(data, bad)
-        filtered = self.chain.feed(data, int(stamped.index[start]) if stop > start else 0, bad)
-        rows, known = filtered.data, filtered.known
+        """Write samples without a hole between them."""
+        if stop == start:
+            return
+        data, states = self._bad.feed(self.chain.pick(data))
+        recovered = self._bad.recovered
+        if states is None and not recovered:
+            self._pass(data, None, stamped, start, stop)
+            return
+        if states is None:
+            states = np.zeros(data.shape, np.int8)
+        bad = states == BAD
+        self.stats.bad += int(bad.any(axis=1).sum())
+        lost = np.asarray(bad.all(axis=1))
+        edges = sorted({0, len(data), *(np.flatnonzero(np.diff(lost)) + 1).tolist(), *(at for at, _ in recovered)})
+        for first, last in itertools.pairwise(edges):
+            if lost[first]:
+                self._absent(stamped, start + first, start + last)
+                continue
+            for at, channel in recovered:
+                if at == first:
+                    self.chain.begin_anew(channel, float(data[at, channel]))
+            self._pass(data[first:last], states[first:last], stamped, start + first, start + last)
+
+    def _pass(
+        self, data: NDArray[np.float64], states: States | None, stamped: Stamped, start: int, stop: int
+    ) -> None:  # fmt: skip
+        """Filter samples and write what comes out, with what is known against it."""
+        filtered = self.chain.feed_needed(data, int(stamped.index[start]), states)
+        rows, row = filtered.data, self.ring.stop
         times = stamped.times[start:stop][filtered.newest] + filtered.ahead / self._speed
-        self._interpolated += [(self.ring.stop + at, names) for at, names in filtered.interpolated]
+        self._interpolated += [(row + at, names) for at, names in filtered.interpolated]
+        known = np.ones(len(rows), np.bool_)
+        if filtered.states is not None:
+            known = np.asarray((filtered.states < BAD).all(axis=1))
+            for channel in np.flatnonzero((filtered.states == BAD).any(axis=0)):
+                turns = np.flatnonzero(np.diff(filtered.states[:, channel] == BAD, prepend=False, append=False))
+                for first, last in turns.reshape(-1, 2).tolist():
+                    self.marks.add(row + first, row + last, channel=self.channels.names[channel])
+        for first, last, reason in stamped.doubts:
+            if first < stop and last > start:
+                places = np.arange(start, stop)[filtered.newest]
+                begin, end = (row + int(np.searchsorted(places, at)) for at in (first, last))
+                self.marks.add(begin, max(end, begin + 1) + self._lag, reason)
         # One write a run of equal presence; without bad samples that is the whole chunk.
         edges = [0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(rows)]
         for first, last in itertools.pairwise(edges):
             if last > first:
                 self.ring.write(rows[first:last], times[first:last], present=bool(known[first]))
-        if len(data):
-            self._last_row = data[-1]
 
-    def _hold(self, data: NDArray[np.float64], bad: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Put the last good row in place of rows that are not finite: one NaN would stay in a filter for ever."""
-        self.stats.bad += int(bad.sum())
-        data = data.copy()
-        last = self._last_row if self._last_row is not None else np.zeros(data.shape[1])
-        for i in range(len(data)):
-            data[i] = last = last if bad[i] else data[i]
-        return data
+    def _absent(self, stamped: Stamped, start: int, stop: int) -> None:
+        """Write samples that say nothing on any channel as lost ones, and start the filters anew."""
+        step = 1 / (self._declared * self._speed) if self._declared else 0.0
+        index, times = int(stamped.index[start]), stamped.times[start:stop]
+        self._fill(index, index + stop - start, float(times[0]) - step, float(times[-1]) + step)
+        self.chain.reset()
 
     def _hole(self, gap: Gap, resumed: float, index: int) -> None:
-        """Fill the places of lost samples with the last value, marked as absent, and start the filters anew."""
+        """Fill the places of lost samples, and start the filters anew."""
         self.stats.lost += gap.lost
         self.stats.gap_count += 1
         self.stats.gaps = [*self.stats.gaps[-99:], gap]
         self.chain.reset()
         if gap.length < 0:
             self.line = self.ring.stop
+        if self.ring.stop:
+            self._fill(index - gap.lost, index, gap.start, resumed)
+
+    def _fill(self, first: int, stop: int, before: float, after: float) -> None:
+        """Write rows for the grid places first..stop, between two times, with the last value and marked as absent."""
         factor, delay = self.chain.factor, self.chain.delay / self._speed
         # A third of the ring is a window at least; with it and a chunk's quarter, no window is written over uncut.
-        places = min(math.ceil(index * factor) - math.ceil((index - gap.lost) * factor), self.ring.capacity // 3)
-        if places > 0 and self.ring.stop:
-            last = self.ring.row(self.ring.stop - 1)
-            times = np.linspace(gap.start, resumed, places + 2)[1:-1] - delay
+        places = min(math.ceil(stop * factor) - math.ceil(first * factor), self.ring.capacity // 3)
+        if places <= 0 and stop > first:
+            # Decimation keeps none of them, but what comes next begins anew.
+            self.marks.add(self.ring.stop, self.ring.stop + 1, f"{stop - first} samples lost")
+        elif places > 0:
+            last = self.ring.row(self.ring.stop - 1) if self.ring.stop else np.zeros(len(self.channels), np.float32)
+            times = np.linspace(before, after, places + 2)[1:-1] - delay
             self.ring.write(np.repeat(last[None], places, axis=0), times, present=False)

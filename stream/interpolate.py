@@ -12,13 +12,14 @@ from stream.windows import Channels
 LOG = logging.getLogger(__name__)
 BLOCK_S = 1.0  # channels are judged once in so many seconds
 FORGIVE = 10  # blocks in a row that a found channel must behave before it is believed again
+USELESS = 0.5  # share of a block's samples that say nothing, above which a channel is found bad
 MOST = 0.25  # share of the EEG channels that may be found bad; beyond it the median itself is in doubt
 
 
 class InterpolateSpec(BaseModel):
     """Which EEG channels are replaced by what the others say about their place on the head."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     channels: tuple[str, ...] = ()
     """Always these."""
@@ -127,6 +128,7 @@ class Interpolator:
         self._good_blocks = np.full(len(self._names), FORGIVE)
         self._block = np.empty((max(2, round(BLOCK_S * sfreq)), len(self._names)))
         self._filled = 0
+        self._useless = np.zeros(len(self._names), np.int64)  # bad samples of each channel in the block
         self._weights: dict[tuple[str, ...], tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]] = {}
         self.names: tuple[str, ...] = ()
         self._set(np.zeros(len(self._names), np.bool_))
@@ -134,13 +136,18 @@ class Interpolator:
     def reset(self) -> None:
         """Begin a new second of judging; what is bad stays so."""
         self._filled = 0
+        self._useless[:] = 0
 
-    def feed(self, data: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[tuple[int, tuple[str, ...]], ...]]:
+    def feed(
+        self, data: NDArray[np.float64], bad: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float64], tuple[tuple[int, tuple[str, ...]], ...]]:
         """Replace bad channels.
 
         Parameters
         ----------
         data : ndarray, shape (n, n_channels)
+        bad : ndarray, shape (n, n_channels), bool, optional
+            Samples that are of no use whatever they look like: a channel with many is found.
 
         Returns
         -------
@@ -155,6 +162,8 @@ class Interpolator:
             part = data[at : at + len(self._block) - self._filled]
             self._block[self._filled : self._filled + len(part)] = part[:, self._places]
             self._filled += len(part)
+            if bad is not None:
+                self._useless += bad[at : at + len(part), self._places].sum(axis=0)
             parts.append(self._replace(part))
             at += len(part)
             if self._filled == len(self._block) and self._judge():
@@ -164,6 +173,10 @@ class Interpolator:
     def _judge(self) -> bool:
         self._filled = 0
         strange = odd(self._block.std(axis=0), self._spec.noisy, self._spec.flat)
+        useless = self._useless > USELESS * len(self._block)
+        self._useless[:] = 0
+        if useless.sum() <= MOST * len(useless):
+            strange = strange | useless
         self._good_blocks = np.where(strange, 0, self._good_blocks + 1)
         return self._set(self._good_blocks < FORGIVE)
 

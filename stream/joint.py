@@ -1,5 +1,6 @@
 """Several streams read as one, on the time line of the first."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,13 +92,14 @@ class Joint:
         speed: float, span: float, buffer_s: float,
     ) -> None:  # fmt: skip
         # What the clock holds back comes in one piece; a stream that is waited for is behind by its patience at most.
-        waited = max((patience(each.spec, each.sfreq, each.speed) for each in extras), default=0.0)
+        waited = max((patience(each.spec, each.spec.sfreq or each.sfreq, each.speed) for each in extras), default=0.0)
         seconds = max(buffer_s, 3 * (span + SETTLING_S + waited * speed))
-        self._own, self._filters = Intake(channels, sfreq, filters, speed=speed, seconds=seconds), filters
+        self._own = Intake(channels, sfreq, filters, speed=speed, seconds=seconds, name=name)
+        self._filters = filters
         self.sfreq, self.ring = self._own.sfreq, self._own.ring
         self._followers = [
             Follower(
-                *(each.name, each.channels, each.sfreq, each.spec),
+                *(each.name, each.channels, each.spec.sfreq or each.sfreq, each.spec),
                 rate=self.sfreq, speed=each.speed, seconds=seconds,
             )
             for each in extras
@@ -110,6 +112,21 @@ class Joint:
     def start(self) -> int:
         """The first stream's oldest row that can be read."""
         return max(self.ring.start, self._own.line)
+
+    @property
+    def held(self) -> tuple[float, float]:
+        """Times of the first stream's oldest and newest row that can be read; nan where there is none."""
+        start, stop = self.start, self.ring.stop
+        return (self.ring.time(start), self.ring.time(stop - 1)) if start < stop else (math.nan, math.nan)
+
+    def problems(self) -> dict[str, str]:
+        """Say what is wrong with the streams at present, by a key each."""
+        several = len(self.intakes) > 1
+        return {
+            f"{name} {key}": f"stream {name!r}: {line}" if several else line
+            for name, intake in zip(self._names, self.intakes, strict=True)
+            for key, line in intake.problems().items()
+        }
 
     def position(self, time: float) -> float:
         """Where `time` falls among the first stream's rows, as `Ring.position` has it."""
@@ -129,11 +146,11 @@ class Joint:
         stretch = self.ring.read(start, stop) if start >= self.start else None
         if stretch is None:
             return None
-        lost = self._own.lost(stretch.present)
-        reason = f"{lost} samples lost" if lost else None
+        unusable, lost, reasons = self._own.against(start, stop, stretch.present)
+        reason = "; ".join([f"{lost} samples lost"] * (lost > 0) + reasons) or None
         names = self._own.interpolated(start, stop)
         if not self._followers:
-            return Cut(np.ascontiguousarray(stretch.data.T), stretch.times, lost, names, reason)
+            return Cut(np.ascontiguousarray(stretch.data.T), stretch.times, unusable, names, reason)
         parts: list[Followed] = []
         for follower in self._followers:
             if (part := follower.read(stretch.times)) is None:
@@ -142,7 +159,7 @@ class Joint:
         return Cut(
             np.concatenate([stretch.data.T, *(part.data for part in parts)]),
             stretch.times,
-            lost + sum(part.lost for part in parts),
+            unusable + sum(part.lost for part in parts),
             names + tuple(name for part in parts for name in part.interpolated),
             "; ".join(filter(None, [reason, *(part.reason for part in parts)])) or None,
         )

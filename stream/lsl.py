@@ -1,6 +1,5 @@
 """Live ingest over the Lab Streaming Layer: each stream read in a thread of its own, handed on as windows."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,13 +20,12 @@ from stream.marker_choice import find_markers
 from stream.marker_reader import MarkerReader
 from stream.markers import TriggerColumn
 from stream.offset import HostClocks
+from stream.problems import Problems
 from stream.reader import Reader, StreamReader
 from stream.sources import ReadingSpec, Source, SourceSpec, StreamSelector, load_lsl
 from stream.stamps import FAR_S, stamp_problems
 from stream.twins import TwinWatch
 from stream.windows import Channels, Window
-
-LOG = logging.getLogger(__name__)
 
 __all__ = ["IngestStats", "LiveIngest", "Source", "SourceSpec", "StreamSelector"]
 
@@ -78,7 +76,7 @@ class LiveIngest:
         self._marker_readers: list[MarkerReader] = []
         self._twins: TwinWatch | None = None
         self._ingest: Ingest | None = None
-        self._told: set[str] = set()  # problems that are in the log
+        self._stamps = Problems()
         self.source: Source | None = None
         self.channels: Channels | None = None
         self.sfreq = 0.0
@@ -131,14 +129,20 @@ class LiveIngest:
         if self._ingest is None:
             return IngestStats()
         with self._lock:
-            stats = self._ingest.account()
+            stats = self._ingest.account(levels=False)
         own = self._problems()
         return replace(
             stats,
+            channel_rms=self._ingest.levels(),  # readers need not wait for these
             bad_events=stats.bad_events + sum(reader.bad for reader in self._marker_readers),
             marker_disconnections=sum(reader.losses for reader in self._marker_readers),
             problems=[*stats.problems, *own],
         )
+
+    @property
+    def samples(self) -> int:
+        """Samples received so far: for whoever only wants to know whether some come."""
+        return self._ingest.received if self._ingest else 0
 
     def take(self, stream: int, data: NDArray[np.float64], times: NDArray[np.float64], events: list[Event]) -> None:
         """Move what a reader has got through the pipeline."""
@@ -239,10 +243,4 @@ class LiveIngest:
         others = [(f"samples of {each.name!r}", "extra.stamps", each.stamps) for each in extras]
         others += [(f"markers of {each.name!r}", "source.markers.stamps", each.stamps) for each in self._marker_readers]
         stamps = stamp_problems((first.name, first.stamps), others, self._spec.buffer_s + FAR_S)
-        for line in stamps:
-            if line not in self._told:
-                LOG.warning("%s", line)
-        for line in self._told.difference(stamps):
-            LOG.info("no longer: %s", line)
-        self._told = set(stamps)
-        return [*away, *twins, *stamps]
+        return [*away, *twins, *self._stamps.update({line: line for line in stamps})]

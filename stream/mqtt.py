@@ -9,48 +9,30 @@ import hashlib
 import logging
 import random
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from stream.broker import BrokerSpec, Client, backoff, connect, until_started
 from stream.errors import PublishError
 from stream.messages import MAX_PAYLOAD, PICTURES, Kind, content_type, lsl_clock, to_json, topic
+from stream.outbox import Counts, Outbox, Outcome, Parcel
+from stream.packets import packet_size, properties_of
+from stream.size_limit import SizeLimit
+from stream.tasks import one_line
 
 logger = logging.getLogger(__name__)
 
+MAY_TAKE_S = 2.0
+"""Seconds a broker that is back has to let us in, before the next attempt."""
+PACKET_TOO_LARGE = 149
+"""MQTT 5 reason code."""
 COUNTED = ("original", "preview", "picture", "abstained", "status", "metrics")
-_EXPIRY_S = {"preview": 60, "metrics": 10}
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the messages of one kind."""
-
-    published: int = 0
-    dropped: int = 0
-    denied: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Parcel:
-    """What goes out together or not at all; its parts are topic kind, payload, retained or not.
-
-    `tags` go beside each part as MQTT 5 user properties, for those who look at one topic alone.
-    """
-
-    kind: str
-    parts: tuple[tuple[Kind, bytes, bool], ...]
-    tags: tuple[tuple[str, str], ...] = ()
-    put: float = 0.0
 
 
 class Publisher:
@@ -83,14 +65,16 @@ class Publisher:
     Attributes
     ----------
     counts : dict of str to Counts
-        By kind of message; a picture and its meta count once, under the picture's kind.
+        By kind of message; a picture and its meta count once, under the picture's kind. After leaving, each parcel that
+        was put is counted as published, dropped or denied.
     connected : bool
+        Whether there is a connection, and the task that keeps it lives.
     reconnects : int
     error : str or None
         The last thing the broker refused, or why it is away; None while all is well.
     on_taken : callable or None
         Called on the event loop with kind, time of the hand-over and time now for each picture that the broker took
-        (with QoS 1: acknowledged).
+        (with QoS 1: acknowledged). An error of it is logged and costs nothing else.
 
     Raises
     ------
@@ -114,24 +98,37 @@ class Publisher:
         topic(session, "status")
         self._announce = tuple(announce)
         self.broker, self.session, self.data = broker, session, data
-        self.counts: dict[str, Counts] = {kind: Counts() for kind in COUNTED}
-        self.connected = False
         self.reconnects = 0
         self.error: str | None = None
         self.on_taken: Callable[[str, float, float], None] | None = None
-        self._qos, self._retain, self._limit, self._clock = qos, retain, queue, clock
+        self._qos, self._retain, self._clock = qos, retain, clock
         self._jitter = random.Random(seed)  # noqa: S311  spreads reconnects, keeps no secret
         self._lock = threading.Lock()
-        self._parcels: deque[_Parcel] = deque()
+        self._parcels = Outbox(COUNTED, queue)
+        self._sizes = SizeLimit()
+        self._connected = False
+        self._speaks: str | None = None
+        self._refusals: set[str] = set()
         self._numbers: dict[str, int] = {}
         self._digests: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._status: bytes = b""
 
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What became of the parcels of each kind."""
+        return self._parcels.counts
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, and the task that keeps it lives."""
+        return self._connected and not self._task.done()
+
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._wake, self._idle = asyncio.Event(), asyncio.Event()
+        self._wake = asyncio.Event()
         self._status = self._status_json({"state": "starting"})
         self._task = await until_started(self._run, f"publisher {self.session}")
+        self._task.add_done_callback(self._over)
         return self
 
     async def __aexit__(
@@ -141,12 +138,33 @@ class Publisher:
         if self.connected:
             with contextlib.suppress(PublishError):  # leaving must not hang on a broker that went away
                 await self.flush(timeout=3.0)
+        self._task.remove_done_callback(self._over)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        with self._lock:
-            for parcel in self._parcels:
-                self.counts[parcel.kind].dropped += 1
-            self._parcels.clear()
+        left = self._parcels.close()
+        if unsent := [f"{count} {kind}" for kind, count in left.items() if kind not in {"status", "metrics"}]:
+            logger.warning("left without sending %s: %s", ", ".join(unsent), self.error or "there was no time")
+
+    async def ended(self) -> None:
+        """Wait until the task that keeps the connection has ended of itself, which it does only by a fault.
+
+        Raises
+        ------
+        PublishError
+            Then, with the reason.
+        """
+        await asyncio.wait({self._task})
+        raise PublishError(self._fault())
+
+    def _over(self, _: object) -> None:
+        """Take note that the task has ended, and let nothing pile up for it."""
+        self.error = self._fault()
+        logger.error("%s", self.error)
+        self._parcels.hold()
+
+    def _fault(self) -> str:
+        error = None if self._task.cancelled() else self._task.exception()
+        return f"publisher of session {self.session} ended: {one_line(error) if error else 'its task was cancelled'}"
 
     def original(self, payload: bytes, meta: Mapping[str, Any]) -> None:
         """Publish the picture the person was shown; see `picture`."""
@@ -177,7 +195,7 @@ class Publisher:
 
     def abstained(self, meta: Mapping[str, Any]) -> None:
         """Say that a window gave no picture; `meta` holds `window_id` and, in `reason`, why."""
-        self._put(_Parcel("abstained", (("meta", self._meta_json("abstained", None, meta), False),)))
+        self._put(Parcel("abstained", (("meta", self._meta_json("abstained", None, meta), False),)))
 
     def status(self, status: Mapping[str, Any]) -> None:
         """Publish what the session is doing: `state` and, for people, `detail`.
@@ -185,7 +203,7 @@ class Publisher:
         States a display knows: 'starting', 'waiting' (for a stream), 'running', 'source-lost', 'ended', 'offline'.
         """
         self._status = self._status_json(status)
-        self._put(_Parcel("status", (("status", self._status, True),)))
+        self._put(Parcel("status", (("status", self._status, True),)))
 
     def metrics(self, metrics: Mapping[str, Any]) -> None:
         """Publish what was measured lately.
@@ -194,7 +212,7 @@ class Publisher:
         {name: rms}}, `rates` {name: a second}, `queues` {name: length}, `drops` {name: count} and `latency_ms`
         {step: {p50, p99}}.
         """
-        self._put(_Parcel("metrics", (("metrics", to_json({"time": self._clock(), **metrics}), False),)))
+        self._put(Parcel("metrics", (("metrics", to_json({"time": self._clock(), **metrics}), False),)))
 
     async def flush(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109  the callers' word for it
         """Wait until all that was published has been taken by the broker.
@@ -206,7 +224,9 @@ class Publisher:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._parcels or not self._idle.is_set():  # noqa: ASYNC110  other threads fill the queue
+                while not self._parcels.idle:  # other threads fill it
+                    if self._task.done():
+                        raise PublishError(self._fault())
                     await asyncio.sleep(0.005)
         except TimeoutError:
             why = f": {self.error}" if self.error else ""
@@ -220,8 +240,8 @@ class Publisher:
         if len(payload) > MAX_PAYLOAD:
             raise PublishError(f"{kind} of {len(payload)} bytes: {MAX_PAYLOAD} are the most; set publish.size")
         described = self._meta_json(kind, payload, meta)
-        tags = (("window_id", _printable(meta["window_id"])), ("stage", kind), ("session", self.session))
-        self._put(_Parcel(kind, ((kind, payload, retain), ("meta", described, retain_meta)), tags, self._clock()))
+        tags = (("window_id", meta["window_id"]), ("stage", kind), ("session", self.session))
+        self._put(Parcel(kind, ((kind, payload, retain), ("meta", described, retain_meta)), tags, self._clock()))
 
     def _meta_json(self, stage: str, payload: bytes | None, meta: Mapping[str, Any]) -> bytes:
         window_id = meta.get("window_id")
@@ -242,105 +262,150 @@ class Publisher:
     def _status_json(self, status: Mapping[str, Any]) -> bytes:
         return to_json({"data": self.data, **status, "time": self._clock(), "wall": _wall()})
 
-    def _put(self, parcel: _Parcel) -> None:
-        with self._lock:
-            self._parcels.append(parcel)
-            self._trim(parcel.kind)
-        self._loop.call_soon_threadsafe(self._notify)
-
-    def _notify(self) -> None:
-        self._idle.clear()
-        self._wake.set()
-
-    def _trim(self, kind: str) -> None:
-        """Let the oldest of a kind go when more wait than may; while the broker is away only the newest may."""
-        waiting = [parcel for parcel in self._parcels if parcel.kind == kind]
-        for parcel in waiting[: -self._limit if self.connected else -1]:
-            self._parcels.remove(parcel)
-            self.counts[kind].dropped += 1
+    def _put(self, parcel: Parcel) -> None:
+        self._parcels.put(parcel)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the parcel is counted, and nobody waits for it
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self, started: asyncio.Future[None]) -> None:
         """Keep a connection, whatever happens to the broker."""
-        will = aiomqtt.Will(topic(self.session, "status"), to_json({"state": "offline", "data": self.data}), 1, True)
         waits = backoff(self._jitter)
         while True:
             try:
-                async with connect(self.broker, will) as client:
-                    self.error = None
-                    await self._transmit(client, _Parcel("status", (("status", self._status, True),)))
-                    for where, payload in self._announce:
-                        await self._send(client, where, payload, qos=1, retain=True)
-                    if started.done():
-                        self.reconnects += 1
-                        logger.info("broker %s is back", self.broker.address)
-                    elif self.error:
-                        raise PublishError(self.error)
-                    else:
-                        started.set_result(None)
-                    self.connected, waits = True, backoff(self._jitter)
-                    await self._drain(client)
+                await self._connection(started)
             except (PublishError, aiomqtt.MqttError) as error:
                 if not started.done():
                     refused = f"broker {self.broker.address} went away: {error}"
                     started.set_exception(error if isinstance(error, PublishError) else PublishError(refused))
                     return
-                self._lost(str(error))
+                waits = self._lost(str(error.__cause__ or error), waits)
+            except Exception as error:  # what else a connection may raise cannot be listed; a new one is made
+                if not started.done():
+                    raise
+                logger.error("the connection to broker %s failed: %s", self.broker.address, one_line(error))
+                waits = self._lost(one_line(error), waits)
             await asyncio.sleep(next(waits))
 
-    def _lost(self, why: str) -> None:
-        if self.connected:
-            logger.warning("broker %s lost: %s; trying again", self.broker.address, why)
-        self.connected, self.error = False, why
-        with self._lock:
-            for kind in COUNTED:
-                self._trim(kind)
+    async def _connection(self, started: asyncio.Future[None]) -> None:
+        """Connect, and send what waits until the connection breaks."""
+        will = aiomqtt.Will(topic(self.session, "status"), to_json({"state": "offline", "data": self.data}), 1, True)
+        accept_s = MAY_TAKE_S if started.done() else 10.0
+        async with connect(self.broker, will, accept_s=accept_s, speak=self._speaks) as client:
+            self._speaks, self.error = client.version, None
+            name, properties = topic(self.session, "status"), None
+            if client.version == "5":
+                properties = properties_of("status", self._status)
+            await self._send(client, name, self._status, qos=self._qos, retain=True, properties=properties)
+            for where, payload in self._announce:
+                await self._send(client, where, payload, qos=1, retain=True)
+            if started.done():
+                self.reconnects += 1
+                logger.info("broker %s is back", self.broker.address)
+            elif self.error:
+                raise PublishError(self.error)
+            self._sizes.back(client.max_packet, self._clock())
+            self._connected = True
+            self._parcels.resume()
+            if not started.done():
+                started.set_result(None)
+            await self._drain(client)
+
+    def _lost(self, why: str, waits: Iterator[float]) -> Iterator[float]:
+        """Take note that there is no connection; return the waits until the next attempts."""
+        self.error = why
+        self._parcels.hold()
+        if not self._connected:
+            self._sizes.away()
+            return waits
+        logger.warning("broker %s lost: %s; trying again", self.broker.address, why)
+        self._connected = False
+        self._sizes.broke(self._clock())
+        return backoff(self._jitter)
 
     async def _drain(self, client: Client) -> None:
-        """Send what waits, oldest first, until the connection breaks."""
+        """Send what waits, until the connection breaks."""
         lost = asyncio.create_task(_until_lost(client))
         lost.add_done_callback(lambda _: self._wake.set())
         try:
             while not lost.done():
-                with self._lock:
-                    parcel = self._parcels.popleft() if self._parcels else None
+                parcel = self._parcels.take()
                 if parcel is None:
                     self._wake.clear()
-                    self._idle.set()
                     await self._wake.wait()
                     continue
+                sending = asyncio.create_task(self._transmit(client, parcel))
                 try:
-                    await self._transmit(client, parcel)
-                except aiomqtt.MqttError:
-                    with self._lock:
-                        self._parcels.appendleft(parcel)
-                    raise
+                    # aiomqtt waits out its time for an acknowledgement even when the connection is gone.
+                    await asyncio.wait({sending, lost}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    sending.cancel()
+                    await asyncio.gather(sending, return_exceptions=True)
+                if not sending.cancelled():
+                    sending.result()
             await lost
         finally:
+            self._parcels.give_back()
             lost.cancel()
             await asyncio.gather(lost, return_exceptions=True)
 
-    async def _transmit(self, client: Client, parcel: _Parcel) -> None:
-        counts = self.counts[parcel.kind]
+    async def _transmit(self, client: Client, parcel: Parcel) -> None:
+        """Send one parcel and count it; a fault of its own costs the parcel, one of the connection is raised."""
+        try:
+            outcome, taken = await self._send_parts(client, parcel)
+        except aiomqtt.MqttError:
+            raise
+        except Exception as error:  # whatever the client library finds wrong with a message
+            logger.error("%s cannot be sent: %s", parcel, one_line(error))
+            self._parcels.settle("dropped")
+            return
+        self._parcels.settle(outcome, taken)
+        if outcome == "published" and self.on_taken and parcel.kind in PICTURES:
+            try:
+                self.on_taken(parcel.kind, parcel.put, self._clock())
+            except Exception as error:  # the callback is not ours
+                logger.error("the callback for what the broker took failed: %s", one_line(error))
+
+    async def _send_parts(self, client: Client, parcel: Parcel) -> tuple[Outcome, int]:
+        messages = []
         for kind, payload, retain in parcel.parts:
-            qos = 0 if kind == "metrics" else self._qos
-            properties = _properties(kind, payload, parcel.tags) if client.version == "5" else None
+            properties = properties_of(kind, payload, parcel.tags) if client.version == "5" else None
             name = topic(self.session, kind)
+            size = packet_size(name, payload, properties)
+            if self._sizes.refuses(size, self._clock()):
+                limit = self._sizes.stated
+                most = f"takes {limit} bytes at most" if limit else "hung up twice on messages so large"
+                self._refuse(most, f"and {parcel} is not sent")
+                return "dropped", 0
+            messages.append((kind, name, payload, retain, properties, size))
+        taken = 0
+        for kind, name, payload, retain, properties, size in messages:
+            qos = 0 if kind == "metrics" else self._qos
+            self._sizes.sent(size, self._clock())
             if not await self._send(client, name, payload, qos=qos, retain=retain, properties=properties):
-                counts.denied += 1
-                return
-            counts.bytes += len(payload)
-        counts.published += 1
-        if self.on_taken and parcel.kind in PICTURES:
-            self.on_taken(parcel.kind, parcel.put, self._clock())
+                return "denied", taken
+            if qos:
+                self._sizes.taken()
+            taken += len(payload)
+        return "published", taken
+
+    def _refuse(self, what: str, about: str) -> None:
+        """Keep as the error, and say once in the log, that the broker does not take messages so large."""
+        way_out = "lower publish.size or publish.quality, or raise the broker's limit"
+        self.error = f"broker {self.broker.address} {what} {about}; {way_out}"
+        logger.log(logging.INFO if what in self._refusals else logging.ERROR, "%s", self.error)
+        self._refusals.add(what)
 
     async def _send(
         self, client: Client, name: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None = None
     ) -> bool:
-        """Publish one message; False, told once in the log, where the broker denies the topic."""
+        """Publish one message; False, told once in the log, where the broker denies it."""
         client.denied = None
         await client.publish(name, payload, qos, retain, properties)
         if client.denied is None:
             return True
+        if client.denied.value == PACKET_TOO_LARGE:
+            self._refuse("denies messages that are too large:", f"{len(payload)} bytes on {name}")
+            return False
         denial = f"broker {self.broker.address} denies {self.broker.who} the topic {name}: {client.denied}"
         if self.error != denial:
             logger.error("%s", denial)
@@ -350,21 +415,6 @@ class Publisher:
 
 def _wall() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _printable(text: str) -> str:
-    """Give a text as MQTT 5 properties can carry it: no control characters, nothing endless; the meta has it whole."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-
-
-def _properties(kind: Kind, payload: bytes, tags: tuple[tuple[str, str], ...]) -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = content_type(payload) if kind in PICTURES else "application/json"
-    if kind in _EXPIRY_S:
-        properties.MessageExpiryInterval = _EXPIRY_S[kind]
-    if tags:
-        properties.UserProperty = list(tags)
-    return properties
 
 
 async def _until_lost(client: Client) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from stream.events import Event
 from stream.file_signatures import check_signature
 from stream.montage import restored, stored
 from stream.sources import StreamSelector
+from stream.units import UNIT_OF_KIND
 from stream.windows import Channels
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 TYPE_OF_KIND = {"eeg": "EEG", "mag": "MEG", "grad": "MEG", "seeg": "iEEG", "ecog": "iEEG", "dbs": "iEEG"}
 """What a stream of channels of a kind is called."""
+RATE_OFF = 0.02
+"""Declared and measured rates that differ by more than this share are not one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +239,27 @@ def read(where: "Path | BidsRun") -> Recording:
         raise RecordingError(
             f"{path}: cannot be read; it may be cut short, still being written, or damaged ({reason})"
         ) from error
+    recording = replace(recording, warnings=(*recording.warnings, *_rate_doubts(recording)))
     for line in recording.warnings:
         logger.warning("%s: %s", path, line)
     return recording
+
+
+def _rate_doubts(recording: Recording) -> list[str]:
+    """Name the streams whose samples come at another rate than is declared."""
+    doubts = []
+    for stream in recording.streams:
+        measured = measured_rate(stream.times)
+        if stream.sfreq and measured and abs(measured / stream.sfreq - 1) > RATE_OFF:
+            doubts.append(
+                f"{stream.name}: {stream.sfreq:g} Hz are declared, and samples come at {measured:.5g} Hz; "
+                "state source.sfreq"
+            )
+        elif not stream.sfreq and measured and not UNIT_OF_KIND.keys().isdisjoint(stream.channels.kinds):
+            doubts.append(
+                f"{stream.name}: no rate is declared, and samples come at {measured:.5g} Hz; state source.sfreq"
+            )
+    return doubts
 
 
 def _reader(path: Path) -> Callable[[Path], Recording]:

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.bad_samples import BAD, LOST, States
 from stream.errors import StreamError
 
 HALF_LENGTH = 10  # of the filter, in samples of the slower rate, as scipy's resample_poly has it
@@ -58,7 +59,7 @@ class Resampler:
         padded[: len(taps)] = taps
         # Row p holds the taps of phase p, the newest sample's last.
         self._phases = padded.reshape(self._length, self._up).T[:, ::-1].copy()
-        self._known = np.zeros(self._length, np.bool_)
+        self._states = np.full((self._length, n_channels), LOST, np.int8)
         self._history = np.zeros((self._length, n_channels))
         self._begun = False
         self._seen = 0
@@ -68,8 +69,8 @@ class Resampler:
         self._begun = False
 
     def feed(
-        self, data: NDArray[np.float64], index: int, bad: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64], NDArray[np.bool_]]:
+        self, data: NDArray[np.float64], index: int, states: States | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64], States]:
         """Pass samples through.
 
         Parameters
@@ -77,8 +78,8 @@ class Resampler:
         data : ndarray, shape (n, n_channels)
         index : int
             Grid place of the first.
-        bad : ndarray, shape (n,), bool
-            Samples that stand in for unknown ones.
+        states : ndarray of int8, shape (n, n_channels), optional
+            See `stream.bad_samples`; left out, all are good.
 
         Returns
         -------
@@ -88,15 +89,21 @@ class Resampler:
             The sample that completed each.
         ahead : ndarray, shape (m,)
             Each one's own place minus `newest`, in samples of the old rate: mostly negative, by `delay`.
-        known : ndarray, shape (m,), bool
-            Whether the samples on both sides of its own place were there.
+        states : ndarray of int8, shape (m, n_channels)
+            The worse of the samples on both sides of its own place; `BAD` where any of those that it stands for is.
         """
         if not len(data):
-            return np.empty((0, data.shape[1])), np.empty(0, np.intp), np.empty(0), np.empty(0, np.bool_)
+            return (
+                np.empty((0, data.shape[1])),
+                np.empty(0, np.intp),
+                np.empty(0),
+                np.empty((0, data.shape[1]), np.int8),
+            )
         if not self._begun:
-            self._history[:], self._known[:], self._begun = data[0], False, True
+            self._history[:], self._states[:], self._begun = data[0], LOST, True
         joined = np.concatenate([self._history, data])
-        known = np.concatenate([self._known, ~bad])
+        states = np.zeros(data.shape, np.int8) if states is None else states
+        states = np.concatenate([self._states, states])
         first, stop = -(-index * self._up // self._down), -(-(index + len(data)) * self._up // self._down)
         steps = np.arange(first, stop) * self._down
         newest, phase = steps // self._up - index, steps % self._up
@@ -106,11 +113,18 @@ class Resampler:
             out[i] = (self._phases[p][:, None] * joined[at + 1 : at + 1 + self._length]).sum(axis=0)
         ahead = phase / self._up - self.delay
         centre = np.round(newest + ahead, 9)
-        sure = (
-            known[self._length + np.floor(centre).astype(np.intp)]
-            & known[self._length + np.ceil(centre).astype(np.intp)]
-        )
+        before, after = (self._length + edge(centre).astype(np.intp) for edge in (np.floor, np.ceil))
+        worse = np.maximum(states[before], states[after])
+        if len(steps) and (states == BAD).any():
+            reach = self._down / self._up / 2
+            nearest, furthest = (
+                self._length + edge(centre + way * reach).astype(np.intp)
+                for edge, way in ((np.floor, -1), (np.ceil, 1))
+            )
+            for step in range(int((furthest - nearest).max()) + 1):
+                row = np.clip(nearest + step, 0, np.minimum(furthest, len(states) - 1))
+                worse = np.where(states[row] == BAD, np.maximum(worse, BAD), worse)
         kept = centre >= -self._seen  # nothing is said about the time before the stream
-        self._history, self._known = joined[-self._length :], known[-self._length :]
+        self._history, self._states = joined[-self._length :], states[-self._length :]
         self._seen += len(data)
-        return out[kept], newest[kept].astype(np.intp), ahead[kept], sure[kept]
+        return out[kept], newest[kept].astype(np.intp), ahead[kept], worse[kept]

@@ -100,6 +100,24 @@ class Ring:
             return None
         return out
 
+    def mean_square(self, n: int) -> NDArray[np.float64] | None:
+        """Mean square of each channel over the newest n samples that are there, without copying them.
+
+        Returns
+        -------
+        ndarray, shape (n_channels,), or None
+            None where there is none, or where the writer has passed meanwhile.
+        """
+        stop = self._stop
+        start = max(self.start, stop - n)
+        if start >= stop:
+            return None
+        total = np.zeros(len(self._data))
+        for place, _ in self._pieces(start, stop):
+            part = self._data[:, place]
+            total += np.einsum("ij,ij->i", part, part, dtype=np.float64)
+        return total / (stop - start) if start >= self.start else None
+
     def time(self, index: int) -> float:
         """Time of one sample that is there."""
         return float(self._times[index % self.capacity])
@@ -112,9 +130,11 @@ class Ring:
     def position(self, time: float, since: int = 0) -> float:
         """Where `time` falls among the samples from `since` on, in samples: 12.5 is midway from 12 to 13.
 
-        inf after the last sample. Before the first it is extrapolated (-inf from a single sample). Times must
-        increase from `since` on.
+        inf after the last sample. Before the first it is extrapolated (-inf from a single sample, and for a time that
+        is not a number). Times must increase from `since` on.
         """
+        if np.isnan(time):
+            return -np.inf
         low, high = max(self.start, since), self.stop - 1
         if high < low or time > self.time(high):
             return np.inf

@@ -53,6 +53,41 @@ def first_holes(stamps: NDArray[np.float64], period: float) -> dict[int, int]:
     return {int(place): max(1, int(count)) for place, count in zip(places, counts, strict=True)}
 
 
+def swing(stamps: NDArray[np.float64], period: float) -> float:
+    """Bound how far jitter moves a stream's timestamps to and fro, from its first ones.
+
+    A hole never goes back, so the largest fall is the jitter's own; few draws may not have shown all of it.
+
+    Parameters
+    ----------
+    stamps : ndarray, shape (n,), float64
+        Not smoothed.
+    period : float
+        Nominal, in seconds of the timestamps' clock.
+
+    Returns
+    -------
+    float
+        Seconds; inf where there are too few draws to tell.
+    """
+    if len(stamps) < 3:
+        return np.inf
+    places = np.arange(len(stamps))
+    late = stamps - stamps[0] - places * period
+    # A stream that sends faster than it says falls back all the time.
+    late -= min(0.0, float(np.polyfit(places, late, 1)[0])) * places
+    back = float((np.maximum.accumulate(late) - late).max())
+    if back <= EXACT * period:
+        return 0.0
+    draws = 1 + int((np.diff(late) > VISIBLE * back).sum())
+    return back * _multiple(draws)
+
+
+def _multiple(draws: int) -> float:
+    """Of the largest step back: what jitter of so many draws exceeds with a chance of one in a million."""
+    return max(1.0, (draws / CHANCE) ** (1 / (draws - 2)) - 1) if draws > 2 else np.inf
+
+
 def _steps_for_good(
     late: NDArray[np.float64], steps: NDArray[np.float64], back: float, period: float
 ) -> NDArray[np.intp]:
@@ -60,8 +95,7 @@ def _steps_for_good(
     rise = np.minimum.accumulate(late[::-1])[::-1][1:] - np.maximum.accumulate(late)[:-1]
     up = rise > LEAST * period
     drawn = np.cumsum(~up & (np.abs(steps) > VISIBLE * back))
-    draws = 1 + int(drawn[-1])
-    multiple = max(1.0, (draws / CHANCE) ** (1 / (draws - 2)) - 1) if draws > 2 else np.inf
+    multiple = _multiple(1 + int(drawn[-1]))
     # A late chunk at either end, whose return is not seen, would look the same.
     inside = (drawn > 0) & (drawn < drawn[-1])
     return np.flatnonzero(up & inside & (rise > multiple * back)) + 1

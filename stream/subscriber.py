@@ -6,6 +6,7 @@ Topics and payloads are described in `stream.messages`.
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -14,8 +15,10 @@ from typing import Any, Self
 import aiomqtt
 
 from stream.broker import BrokerSpec, Client, backoff, connect, until_started
-from stream.errors import PublishError
+from stream.errors import PublishError, WireError
 from stream.messages import KINDS, MAX_JSON, MAX_PAYLOAD, PICTURES, Message, is_session, lsl_clock, to_json, topic
+from stream.refusals import EVERY_S, Refusals
+from stream.tasks import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class Subscriber:
     connected : bool
     reconnects, dropped, refused : int
         `refused`: messages that are too large, or of a session that cannot be.
+    refusals : Refusals
+        Of these by reason, and of whatever those who read the messages add to it.
 
     Raises
     ------
@@ -57,11 +62,14 @@ class Subscriber:
         clock: Callable[[], float] = lsl_clock,
         seed: int | None = None,
     ) -> None:
-        self._topics = [topic(session, kind) for kind in KINDS]
+        # Statuses first: who listens to many sessions knows which of them run before their pictures come.
+        self._topics = [topic(session, kind) for kind in sorted(KINDS, key=lambda kind: kind != "status")]
         self.broker, self.session = broker, session
         self.connected = False
         self.reconnects = self.dropped = self.refused = 0
+        self.refusals = Refusals()
         self._limit, self._clock = queue, clock
+        self._next_word = 0.0
         self._jitter = random.Random(seed)  # noqa: S311  spreads reconnects, keeps no secret
         self._messages: deque[Message] = deque()
         self._arrived = asyncio.Event()
@@ -87,9 +95,11 @@ class Subscriber:
 
     async def _run(self, started: asyncio.Future[None]) -> None:
         waits = backoff(self._jitter)
+        speaks: str | None = None
         while True:
             try:
-                async with connect(self.broker) as client:
+                async with connect(self.broker, speak=speaks) as client:
+                    speaks = client.version
                     await self._subscribe(client)
                     self.connected, waits = True, backoff(self._jitter)
                     if started.done():
@@ -99,13 +109,19 @@ class Subscriber:
                     self._tell(connected=True)
                     async for message in client.messages:
                         self._take(message)
-            except (PublishError, aiomqtt.MqttError) as error:
+                        if 2 * len(self._messages) > self._limit:
+                            await asyncio.sleep(0)  # a burst never waits, and readers would get no turn
+            except Exception as error:  # a subscriber never gives up, and its task dies unheard of nothing
+                expected = isinstance(error, PublishError | aiomqtt.MqttError)
+                if not expected:
+                    logger.error("subscriber %s: %s; connecting anew", self.session, one_line(error))
+                words = str(error) if expected else one_line(error)
                 if not started.done():
-                    gone = f"broker {self.broker.address} went away: {error}"
+                    gone = f"broker {self.broker.address} went away: {words}"
                     started.set_exception(error if isinstance(error, PublishError) else PublishError(gone))
                     return
                 if self.connected:
-                    self._tell(connected=False, error=str(error))
+                    self._tell(connected=False, error=words)
                 self.connected = False
             await asyncio.sleep(next(waits))
 
@@ -114,18 +130,26 @@ class Subscriber:
         # is as good. With 1, amqtt (3.1.1) at times misses a PUBACK and lets a newcomer wait 5 s for each topic.
         qos = 1 if client.version == "5" else 0
         codes = await client.subscribe([(name, qos) for name in self._topics])
-        for name, code in zip(self._topics, list[Any](codes), strict=True):
-            value = code if isinstance(code, int) else code.value
-            if value >= 0x80:
-                raise PublishError(f"broker {self.broker.address} does not let {self.broker.who} read {name}: {code}")
+        denied = {
+            name: code
+            for name, code in zip(self._topics, list[Any](codes), strict=True)
+            if (code if isinstance(code, int) else code.value) >= 0x80
+        }
+        for name in (topic(self.session, kind) for kind in KINDS):
+            if name in denied:
+                words = f"does not let {self.broker.who} read {name}: {denied[name]}"
+                raise PublishError(f"broker {self.broker.address} {words}")
 
     def _take(self, message: aiomqtt.Message) -> None:
         payload = message.payload
         parts = message.topic.value.split("/")
         size = len(payload) if isinstance(payload, bytes) else 0
-        if len(parts) != 3 or not is_session(parts[1]) or size > (MAX_PAYLOAD if parts[2] in PICTURES else MAX_JSON):
+        most = MAX_PAYLOAD if parts[-1] in PICTURES else MAX_JSON
+        if len(parts) != 3 or not is_session(parts[1]) or size > most:
             self.refused += 1
-            logger.warning("refused a message of %d bytes on %.200r", size, message.topic.value)
+            reason = "size" if size > most else "session name"
+            words = f"{reason} of a message of {size} bytes on {message.topic.value!r:.200}"
+            self.refusals.add("message", WireError(reason, words))
             return
         if not isinstance(payload, bytes):  # what paho makes of an empty payload
             payload = b""
@@ -138,5 +162,8 @@ class Subscriber:
         if len(self._messages) >= self._limit:
             self._messages.popleft()
             self.dropped += 1
+            if (now := time.monotonic()) >= self._next_word:
+                logger.warning("messages come faster than they are read: %d dropped so far", self.dropped)
+                self._next_word = now + EVERY_S
         self._messages.append(message)
         self._arrived.set()

@@ -168,3 +168,10 @@ def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
 def number_name(stream_type: str, i: int) -> str:
     """Name channel i of a stream that does not name it, the same live and in a file."""
     return f"{stream_type or 'channel'}{i + 1:03d}"
+
+
+MOST_OF_UNIT = {"V": 10.0, "T": 1e-3, "T/m": 1e-3, "z": 1e6, "percent": 1e6}
+"""The largest number, in an SI unit or a named pure one, that a single sample can be: no amplifier takes in 10 V, the
+earth's field is 5e-5 T. Channels that stay beyond it are badly scaled rather than absurd."""
+MOST_OF_OTHERS = 1e12
+"""The same for counts and whatever else."""

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+LONGEST_S = 60.0
+"""No window lies or lasts longer: what asks for more was meant in milliseconds."""
 SLACK = 1e-3  # of a sample, or of a second for irregular streams: two clocks that agree still differ in the last digits
 
 
 class WindowSpec(BaseModel):
     """Which stretches of the stream are decoded. Times are in seconds of the source, whatever the replay's speed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     mode: Literal["event", "sliding", "sample", "mean"] = "event"
     """'event': locked to markers. 'sliding': every `step`. 'sample': the first sample in [tmin, tmax] of a marker.
@@ -30,17 +32,27 @@ class WindowSpec(BaseModel):
     detrend: bool = False
     """Subtract from each channel the straight line that fits the window best (from the baseline stretch, too)."""
     events: str = ".*"
-    """Regular expression that a marker's whole label must match."""
-    repeats: int = Field(1, ge=1)
+    """Regular expression that a marker's whole label must match; a dot stands for a line break, too."""
+    repeats: int = Field(1, ge=1, le=10_000)
     """Average up to so many presentations of one label: the k-th gives the mean of k, then a new mean begins."""
     rejected: Literal["flag", "drop"] = "flag"
     """Windows over a gap or past an amplitude limit: handed on with the reason, or left out (and counted)."""
+
+    @field_validator("tmin", "tmax", "step", "baseline")
+    @classmethod
+    def _in_seconds(cls, value: float | tuple[float, float] | None) -> float | tuple[float, float] | None:
+        for seconds in value if isinstance(value, tuple) else (value,):
+            if seconds is not None and abs(seconds) > LONGEST_S:
+                raise ValueError(
+                    f"{seconds:g} s: seconds, not milliseconds? A window lies within {LONGEST_S:g} s of its marker"
+                )
+        return value
 
     @field_validator("events")
     @classmethod
     def _compiles(cls, value: str) -> str:
         try:
-            re.compile(value)
+            re.compile(value, re.DOTALL)
         except re.error as error:
             raise ValueError(f"events {value!r} is not a regular expression: {error}") from None
         return value

@@ -22,14 +22,13 @@ from stream.events import Event
 from stream.levels import unlikely
 from stream.markers import MarkerColumns, triggers_of
 from stream.montage import montage_of
-from stream.recordings import RecordedStream, Recording, measured_rate
+from stream.recordings import RecordedStream, Recording
 from stream.sources import is_marker_type
-from stream.units import UNIT_OF_KIND, channel_kind, listed, number_name, si_units
+from stream.units import channel_kind, listed, number_name, si_units
 from stream.windows import Channels
 from stream.xdf_writer import BOUNDARY_UUID, CLOCK_OFFSET, FILE_HEADER, SAMPLES, STREAM_FOOTER, STREAM_HEADER
 
 _FORMATS = {"float32", "double64", "string", "int8", "int16", "int32", "int64"}
-RATE_OFF = 0.02
 """How far the rate at which samples come may be from the declared one."""
 _SIZES = {1: "<B", 4: "<I", 8: "<Q"}
 
@@ -169,11 +168,6 @@ def _stream(entry: dict[str, Any], times: NDArray[np.float64], warnings: list[st
     channels = Channels(said.names, said.kinds, units, montage)
     sfreq = float(info["nominal_srate"][0])
     data = (series * factors)[order].astype(np.float32)
-    measured = measured_rate(times[order])
-    if sfreq and measured and abs(measured / sfreq - 1) > RATE_OFF:
-        warnings.append(f"{name}: {sfreq:g} Hz are declared, and samples come at {measured:.5g} Hz; state source.sfreq")
-    elif not sfreq and measured and any(each in UNIT_OF_KIND for each in said.kinds):
-        warnings.append(f"{name}: no rate is declared, and samples come at {measured:.5g} Hz; state source.sfreq")
     warnings += [f"{name}: {line}" for line in unlikely(channels, data, sfreq)]
     return RecordedStream(
         name=name,

@@ -1,5 +1,6 @@
 """XDF files, chunk by chunk (specification: github.com/sccn/xdf/wiki/Specifications)."""
 
+import contextlib
 import os
 import struct
 from collections.abc import Sequence
@@ -45,15 +46,21 @@ class XdfWriter:
         self.size = 0
         self._streams = 0
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("xb", buffering=0)
         except FileExistsError:
             raise RecordingError(f"{path}: exists already; choose another name") from None
         except OSError as error:
             raise RecordingError(f"{path}: cannot be written ({error.strerror})") from None
-        self._put(b"XDF:")
         begun = datetime.now().astimezone().isoformat(timespec="milliseconds")
         header = f'<?xml version="1.0"?><info><version>1.0</version><datetime>{begun}</datetime></info>'
-        self._chunk(FILE_HEADER, header.encode())
+        try:
+            self._put(b"XDF:")
+            self._chunk(FILE_HEADER, header.encode())
+        except RecordingError:  # no room for the beginning: there is nothing worth keeping
+            self._file.close()
+            path.unlink(missing_ok=True)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -120,8 +127,17 @@ class XdfWriter:
         self._chunk(BOUNDARY, BOUNDARY_UUID)
 
     def flush(self) -> None:
-        """Have the disk keep what was written."""
-        os.fsync(self._file.fileno())
+        """Have the disk keep what was written.
+
+        Raises
+        ------
+        RecordingError
+            It does not.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RecordingError(f"{self.path}: cannot be written any further ({error.strerror})") from None
 
     def _chunk(self, tag: int, content: bytes) -> None:
         self._put(_varlen(len(content) + 2) + struct.pack("<H", tag) + content)
@@ -132,7 +148,8 @@ class XdfWriter:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            self._file.truncate(self.size)
+            with contextlib.suppress(OSError):
+                self._file.truncate(self.size)
             raise RecordingError(f"{self.path}: cannot be written any further ({error.strerror})") from None
         self.size += len(block)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results.setups import ROOT, Figure, Setup, data_folder
+from stream.atomic import write_whole
 
 SHEET_SIDE = 64
 """Pixels of each picture on a sheet."""
@@ -87,11 +88,13 @@ def _test(setup: Setup, out: Path) -> dict[str, Any]:
     else:
         train_from_file(config, _data(setup), bundle)
     limit, live_limit = setup.limit, setup.live_limit
-    answer = asyncio.run(
+    found = asyncio.run(
         run_evaluate(
-            bundle, _data(setup), asyncio.Event(), live=setup.live, limit=limit, live_limit=live_limit, page=page
+            bundle, _data(setup), asyncio.Event(), live=setup.live, limit=limit, live_limit=live_limit, page=True
         )
     )
+    answer = found.answer
+    write_whole(page, found.page or "")
     given = {" --offline": not setup.live, f" --limit {limit}": limit, f" --live-limit {live_limit}": live_limit}
     options = "".join(text for text, said in given.items() if said)
     if "stage2" in answer["offline"]:

@@ -225,7 +225,10 @@ def refit(engine: trt.ICudaEngine, file: Path) -> None:
 
 
 class TensorRtRunner:
-    """One engine, its buffers at fixed addresses, and one CUDA graph for each batch size.
+    """One engine, its buffers at fixed addresses, and for each batch size an execution context with its CUDA graph.
+
+    A captured graph replays what its context was when it was captured, so a context has one batch size for ever. Each
+    has working memory of its own; a session that reconstructs one window at a time has one.
 
     Parameters
     ----------
@@ -247,13 +250,7 @@ class TensorRtRunner:
         if sorted(names) != sorted((*inputs, OUTPUT)):
             msg = f"backend tensorrt: the engine has {', '.join(names)} and not {', '.join((*inputs, OUTPUT))}"
             raise BackendError(msg)
-        context = engine.create_execution_context()
-        if context is None:
-            msg = "backend tensorrt: no memory on the GPU for the engine's working space"
-            raise BackendError(msg)
-        self._context, self._engine = context, engine
-        self._names = inputs
-        self._device = device
+        self._engine, self._names, self._device = engine, inputs, device
         self._largest = _largest(engine, inputs[0])[0]
         types = {
             trt.DataType.FLOAT: torch.float32,
@@ -263,17 +260,12 @@ class TensorRtRunner:
             trt.DataType.BOOL: torch.bool,
         }
         self._types = {name: types[engine.get_tensor_dtype(name)] for name in names}
-        self._buffers: dict[str, Tensor] = {}
+        self._contexts: dict[int, trt.IExecutionContext] = {}
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        for name in inputs:
-            self._allocate(name, _largest(engine, name))
+        self._buffers = {name: self._zeros(name, _largest(engine, name)) for name in inputs}
 
-    def _allocate(self, name: str, shape: tuple[int, ...]) -> None:
-        buffer = torch.zeros(shape, dtype=self._types[name], device=self._device)
-        self._buffers[name] = buffer
-        if not self._context.set_tensor_address(name, buffer.data_ptr()):
-            msg = f"backend tensorrt: TensorRT refuses the address of {name}"
-            raise BackendError(msg)
+    def _zeros(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, dtype=self._types[name], device=self._device)
 
     @property
     def compiled(self) -> int:
@@ -287,34 +279,54 @@ class TensorRtRunner:
             msg = f"backend tensorrt: a batch of {batch}, and the engine was built for {self._largest} at most"
             raise BackendError(msg)
         if OUTPUT not in self._buffers:
-            self._allocate(OUTPUT, (self._largest, *shape[1:]))
+            self._buffers[OUTPUT] = self._zeros(OUTPUT, (self._largest, *shape[1:]))
         for name, tensor in zip(self._names, inputs, strict=True):
-            self._buffers[name][:batch].copy_(tensor)
+            place = self._buffers[name][:batch]
+            if batch < 1 or tensor.shape != place.shape:  # copying would spread one over all others
+                msg = f"backend tensorrt: the engine does not take {name} of shape {tuple(tensor.shape)}"
+                raise BackendError(msg)
+            place.copy_(tensor)
         if batch in self._graphs:
             self._graphs[batch].replay()
+        elif batch in self._contexts:
+            self._enqueue(self._contexts[batch])
         else:
             self._first(batch)
         return self._buffers[OUTPUT][:batch].clone()
 
     def _first(self, batch: int) -> None:
         """Run a batch size for the first time: TensorRT allocates then, so only the next run can be captured."""
-        for name in self._names:
-            wanted = (batch, *self._buffers[name].shape[1:])
-            if not self._context.set_input_shape(name, wanted):
-                msg = f"backend tensorrt: the engine does not take {name} of shape {wanted}"
-                raise BackendError(msg)
-        self._enqueue()
+        context = self._context(batch)
+        self._enqueue(context)
         if self._device.type == "cuda":
             graph = torch.cuda.CUDAGraph()
             torch.cuda.current_stream().synchronize()
             with torch.cuda.graph(graph):
-                self._enqueue()
+                self._enqueue(context)
             self._graphs[batch] = graph
             graph.replay()
+        self._contexts[batch] = context
 
-    def _enqueue(self) -> None:
+    def _context(self, batch: int) -> trt.IExecutionContext:
+        """Make the context of a batch size; nothing of it is changed afterwards."""
+        context = self._engine.create_execution_context()
+        if context is None:
+            msg = f"backend tensorrt: no memory on the GPU for the engine's working space for batches of {batch}"
+            raise BackendError(msg)
+        for name, buffer in self._buffers.items():
+            if not context.set_tensor_address(name, buffer.data_ptr()):
+                msg = f"backend tensorrt: TensorRT refuses the address of {name}"
+                raise BackendError(msg)
+        for name in self._names:
+            wanted = (batch, *self._buffers[name].shape[1:])
+            if not context.set_input_shape(name, wanted):
+                msg = f"backend tensorrt: the engine does not take {name} of shape {wanted}"
+                raise BackendError(msg)
+        return context
+
+    def _enqueue(self, context: trt.IExecutionContext) -> None:
         stream = torch.cuda.current_stream().cuda_stream if self._device.type == "cuda" else 0
-        if not self._context.execute_async_v3(stream):
+        if not context.execute_async_v3(stream):
             msg = "backend tensorrt: the engine did not run; TensorRT's log says why"
             raise BackendError(msg)
 

@@ -3,8 +3,10 @@
 Every viewer has its own short queue and its own task. One that cannot keep up is caught up with the newest picture; one
 that is frozen holds a few references until its heartbeat fails. Nothing else waits for it.
 
-Wire format, server to page: text messages are JSON ({"type": "broker" | "status" | "metrics", ...}); a binary message
-is a frame: 4 bytes big-endian length of a JSON header, the header, the picture files it lists in `parts`, end to end.
+Wire format, server to page: text messages are JSON ({"type": "broker" | "display" | "status" | "metrics", ...};
+"display" names the sessions that are shown, the display's own, how many found no place, how many messages were refused,
+how many frames could not be archived and, in `problem`, what is wrong with the display itself); a binary message is a
+frame: 4 bytes big-endian length of a JSON header, the header, the picture files it lists in `parts`, end to end.
 A picture is sent once a window and viewer. The page sends one message, {"token": ...}, when it connects.
 
 GET /sessions/NAME.zip is a session as a file: the archive, where there is one, else what the display remembers.
@@ -25,18 +27,22 @@ from aiohttp import WSMsgType, web
 
 from minddiffuser.archive import Archive, entries
 from minddiffuser.display.download import zipped
-from minddiffuser.display.viewers import Memory, SessionView, Viewer
+from minddiffuser.display.http import LOOPBACK, addresses, listen, local, runner_of
+from minddiffuser.display.sessions import Sessions
+from minddiffuser.display.viewers import Memory, Viewer
 from minddiffuser.errors import AppError
 from stream.broker import BrokerSpec
-from stream.errors import PublishError
+from stream.errors import PublishError, WireError
+from stream.frames import Frame
 from stream.messages import Message, is_session
 from stream.subscriber import Subscriber
+from stream.tasks import one_line, supervised
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MAX_SESSIONS = 32
+RESTART_S = 1.0
+"""Seconds until messages are read again after an error that nobody expected."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self' blob:; "
@@ -71,10 +77,15 @@ class Display:
         Pictures a new viewer finds on the strip.
     archive : Archive, optional
         Of the session that runs beside this display; its download is the whole of it.
+    own : str, optional
+        Session that runs beside this display, or the one it is for: it always has a place and is shown first.
 
     Attributes
     ----------
     url : str
+        To open on this machine.
+    urls : list of str
+        All that are known to lead here, this machine's own first.
     viewers : int
         Browsers connected now.
 
@@ -96,21 +107,34 @@ class Display:
         token: str | None = None,
         history: int = 8,
         archive: Archive | None = None,
+        own: str | None = None,
     ) -> None:
         self._archive = archive
         self._memory = Memory()
         self.host, self.port = host, port
         self.token = token or (None if host in LOOPBACK else secrets.token_urlsafe(18))
         self._subscriber = Subscriber(broker, session)
-        self._history = history
-        self._sessions: dict[str, SessionView] = {}
+        own = own or (archive.session if archive else None) or (session if session != "+" else None)
+        self._sessions = Sessions(history, own, self._subscriber.refusals)
         self._viewers: dict[Viewer, asyncio.Task[None]] = {}
         self._broker_note: dict[str, Any] = {"type": "broker", "connected": True, "error": ""}
+        self._problem = ""
+        self._own_note = self._note_of_own()
+        self._reading: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def url(self) -> str:
         """The page's address; the token is in the fragment, which browsers send to nobody."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self._url(local(self.host))
+
+    @property
+    def urls(self) -> list[str]:
+        """All addresses of the page that are known, this machine's own first."""
+        return [self._url(host) for host in addresses(self.host)]
+
+    def _url(self, host: str) -> str:
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}/" + (f"#token={self.token}" if self.token else "")
 
     @property
@@ -121,20 +145,20 @@ class Display:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             messages = await stack.enter_async_context(self._subscriber)
-            runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+            runner = runner_of(self._app(), self._subscriber.refusals)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, self.host, self.port)
             try:
-                await site.start()
-            except OSError as error:
+                server = await listen(runner, self.host, self.port)
+            except (OSError, UnicodeError) as error:
                 raise AppError(
-                    f"display cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
+                    f"display cannot listen on {self.host}:{self.port}: {getattr(error, 'strerror', None) or error}; "
                     "choose another port, or 0 for any free one"
                 ) from error
-            self.port = runner.addresses[0][1]
-            reading = asyncio.create_task(self._read(messages), name="display")
-            stack.push_async_callback(_cancelled, reading)
+            stack.callback(server.close)
+            self.port = server.sockets[0].getsockname()[1]
+            self._start_reading(messages)
+            stack.push_async_callback(self._stop_reading)
             stack.push_async_callback(self._dismiss)
             self._stack = stack.pop_all()
         return self
@@ -161,10 +185,18 @@ class Display:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Turn away other sites' pages: a loopback server is in reach of every page the browser has open."""
-        host = request.url.host
+        try:
+            host = request.url.host
+        except ValueError:
+            raise web.HTTPBadRequest(text="The host header is none.\n") from None
         if self.host in LOOPBACK and host not in LOOPBACK:
             raise web.HTTPForbidden(text=f"This display answers to {self.host} only.\n")
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except OSError:
+            if isinstance(request.match_info.route.resource, web.StaticResource):  # a name that no file can have
+                raise web.HTTPNotFound from None
+            raise
         if not response.prepared:
             response.headers.update(HEADERS)
         return response
@@ -180,7 +212,9 @@ class Display:
             return socket
         viewer = Viewer()
         self._greet(viewer)
-        sending = self._viewers[viewer] = asyncio.create_task(viewer.send_to(socket), name="viewer")
+        # Whatever ends the sending ends the connection too, and the page opens another.
+        sending = supervised(viewer.send_to(socket), "viewer", lambda _: request.protocol.force_close())
+        self._viewers[viewer] = sending
         try:
             async for _ in socket:  # pages have nothing more to say; reading is what notices that they left
                 pass
@@ -226,41 +260,69 @@ class Display:
 
     def _greet(self, viewer: Viewer) -> None:
         viewer.note(self._broker_note)
+        viewer.note(self._note_of_own())
         for view in self._sessions.values():
             for note in view.notes.values():
                 viewer.note(note)
             for frame in view.catch_up():
                 viewer.frame(frame)
 
+    def _start_reading(self, messages: Subscriber) -> None:
+        """Read messages as long as the display runs; an error that ends it is said on the page, and it begins anew."""
+
+        def died(error: BaseException) -> None:
+            self._problem = f"the display stopped reading: {one_line(error)}"
+            self._tell_of_own()
+            asyncio.get_running_loop().call_later(RESTART_S, self._start_reading, messages)
+
+        if not self._closed:
+            self._reading = supervised(self._read(messages), "display", died)
+
+    async def _stop_reading(self) -> None:
+        self._closed = True
+        if self._reading is not None:
+            await _cancelled(self._reading)
+
     async def _read(self, messages: Subscriber) -> None:
         async for message in messages:
             try:
                 self._take(message)
             except PublishError as error:  # what comes from outside must not end the display
-                logger.warning("left out: %s", error)
+                messages.refusals.add(message.kind, error)
+            except Exception as error:  # nor must an error of our own
+                words = f"{message.kind} of session {message.session}: {one_line(error)}"
+                messages.refusals.add(message.kind, WireError("our own error", words), logging.ERROR)
+            if self._note_of_own() != self._own_note:
+                self._tell_of_own()
 
     def _take(self, message: Message) -> None:
         if message.kind == "connection":
             self._broker_note = {"type": "broker", **message.json()}
             self._tell(self._broker_note)
             return
-        view = self._view(message.session)
-        if message.kind in ("status", "metrics"):
-            note = {"type": message.kind, "session": message.session, message.kind: message.json()}
-            view.notes[message.kind] = note
-            self._tell(note)
-        elif (frame := view.assembler.add(message)) is not None:
-            view.remember(frame)
-            self._memory.add(frame)
+        taken = self._sessions.take(message)
+        if isinstance(taken, Frame):
+            self._memory.add(taken)
             for viewer in self._viewers:
-                viewer.frame(frame)
+                viewer.frame(taken)
+        elif taken is not None:
+            self._tell(taken)
+        self._problem = ""
 
-    def _view(self, session: str) -> SessionView:
-        if session not in self._sessions:
-            if len(self._sessions) >= MAX_SESSIONS:
-                raise PublishError(f"session {session}: a display shows {MAX_SESSIONS} sessions at most")
-            self._sessions[session] = SessionView(self._history)
-        return self._sessions[session]
+    def _note_of_own(self) -> dict[str, Any]:
+        return {
+            "type": "display",
+            "sessions": list(self._sessions),
+            "own": self._sessions.own,
+            "unshown": self._sessions.unshown,
+            "refused": self._subscriber.refusals.total,
+            "unarchived": self._archive.failed if self._archive else 0,
+            "problem": self._problem,
+        }
+
+    def _tell_of_own(self) -> None:
+        self._own_note = self._note_of_own()
+        self._tell(self._own_note)
 
     def _tell(self, note: dict[str, Any]) -> None:
         for viewer in self._viewers:

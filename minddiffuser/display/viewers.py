@@ -1,6 +1,7 @@
-"""What the display remembers of each session, and what each browser still has to get."""
+"""What each browser still has to get, and what is remembered for downloads."""
 
 import asyncio
+import contextlib
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from minddiffuser.archive import ABOUT, FORMAT, files_of
-from stream.frames import Assembler, Frame
+from stream.frames import Frame
 from stream.messages import content_type, lsl_clock, to_json
 
 QUEUE = 8  # frames that may wait for one viewer before it is caught up with the newest
+QUEUE_BYTES = 64 * 2**20  # and bytes of them
 MEMORY = 32 * 2**20  # bytes of pictures that are remembered for downloads, of all sessions together
 
 
@@ -33,14 +35,18 @@ class Viewer:
 
     def frame(self, frame: Frame) -> None:
         """Queue a frame; a viewer that is too far behind goes straight to this one."""
-        if len(self._frames) >= QUEUE:
+        if len(self._frames) >= QUEUE or sum(waiting.size for waiting in self._frames) > QUEUE_BYTES:
             self.skipped += len(self._frames)
             self._frames.clear()
         self._frames.append(frame)
         self._wake.set()
 
     async def send_to(self, socket: web.WebSocketResponse) -> None:
-        """Send until cancelled; waiting here holds up nobody else."""
+        """Send until cancelled, or until the browser is gone; waiting here holds up nobody else."""
+        with contextlib.suppress(ConnectionError):
+            await self._send_to(socket)
+
+    async def _send_to(self, socket: web.WebSocketResponse) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -80,27 +86,6 @@ class Viewer:
         return b"".join([struct.pack(">I", len(header)), header, *parts.values()])
 
 
-class SessionView:
-    """What a browser that comes late is told of one session: its last words and its last pictures."""
-
-    def __init__(self, history: int) -> None:
-        self.assembler = Assembler()
-        self.notes: dict[str, dict[str, Any]] = {}
-        self.frames: deque[Frame] = deque(maxlen=history)
-        self.latest: Frame | None = None
-
-    def remember(self, frame: Frame) -> None:
-        """Keep a frame for those who come later."""
-        self.latest = frame
-        if frame.stage == "picture":
-            self.frames.append(frame)
-
-    def catch_up(self) -> list[Frame]:
-        """Return the frames a new browser starts with, oldest first."""
-        latest = [self.latest] if self.latest and self.latest not in self.frames else []
-        return [*self.frames, *latest][-QUEUE:]
-
-
 class Memory:
     """The newest frames of all sessions, up to a number of bytes: what a download holds where nothing is archived."""
 
@@ -113,15 +98,15 @@ class Memory:
     def add(self, frame: Frame) -> None:
         """Remember a frame, and forget the oldest where there is no room."""
         self._frames.append(frame)
-        self._bytes += _size(frame)
+        self._bytes += _weight(frame)
         while self._bytes > self._limit and len(self._frames) > 1:
             oldest = self._frames.popleft()
-            self._bytes -= _size(oldest)
+            self._bytes -= _weight(oldest)
             if oldest.stage == "picture":
                 self._forgotten[oldest.session] = self._forgotten.get(oldest.session, 0) + 1
 
     def entries(self, session: str) -> Iterator[tuple[str, bytes]]:
-        """Give what is remembered of a session as the files of an archive."""
+        """Return what is remembered of a session as the files of an archive."""
         frames = [frame for frame in self._frames if frame.session == session]
         about = {
             "session": session,
@@ -135,13 +120,13 @@ class Memory:
         return iter(files.items())
 
 
-def _size(frame: Frame) -> int:
-    return 1024 + len(frame.pictures.get(frame.stage, b""))
+def _weight(frame: Frame) -> int:
+    """Return what a frame adds in bytes: its other pictures are those of earlier frames."""
+    return frame.size - sum(len(payload) for kind, payload in frame.pictures.items() if kind != frame.stage)
 
 
 def _age(frame: Frame) -> float | None:
     """Seconds since the frame was published; both ends read the LSL clock, so across machines it is unknown."""
-    times = frame.meta.get("times")
-    published = times.get("published") if isinstance(times, dict) else None
-    age = lsl_clock() - published if isinstance(published, (int, float)) else None
+    published = (frame.meta.get("times") or {}).get("published")
+    age = lsl_clock() - published if published is not None else None
     return age if age is not None and age >= 0 else None

@@ -24,6 +24,7 @@ MODES = ("operate", "view")
 METRICS = {
     "ingest": {
         "samples": 12345, "lost": 3, "gap_count": 1, "gaps": [{"lost": 3, "length": 0.01}], "windows": 9, "rejected": 1,
+        "events": 5, "ignored": 2, "problems": ["'Fp1' is flat: check its electrode"],
         "state": "streaming", "channel_rms": {"Fz": 1e-5, "Cz": 1e-5, "Pz": 1e-7, "Oz": 1e-4, "F3": 1e-5, "F4": 1e-5},
     },
     "rates": {"pictures": 1.0}, "queues": {"windows": 0}, "drops": {"rejected": 1},
@@ -81,7 +82,7 @@ async def test_axe_finds_nothing_serious_in_any_state(broker: EmbeddedBroker, br
             found["source lost"] = await serious(browser)
             publisher.status({"state": "running"})
             publish(publisher, 4)
-            await browser.state("stale")
+            await browser.state("stale", 90)  # four times the usual pause, which axe has made long
             found["stale"] = await serious(browser)
         await browser.state("ended")
         found["ended"] = await serious(browser)
@@ -160,7 +161,7 @@ async def test_the_download_is_a_session_that_evaluate_reads(
     for number, files_of_window in enumerate(sent, 1):
         for kind, payload in files_of_window.items():
             assert (tmp_path / "lab" / f"w{number}.{kind}.jpg").read_bytes() == payload
-    answer = evaluate_session(tmp_path / "lab")
+    answer = evaluate_session(tmp_path / "lab").answer
     assert (answer["pictures"], answer["data"], answer["n"]) == (3, "simulated EEG", 3)
 
 

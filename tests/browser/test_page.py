@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import io
-import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from minddiffuser.display.server import Display
-from stream.broker import EmbeddedBroker
+from stream.broker import EmbeddedBroker, connect
 from stream.messages import lsl_clock
 from stream.mqtt import Publisher
 
@@ -89,9 +88,10 @@ class Browser:
         await asyncio.to_thread(self.driver.get, url)
         await self.until("return document.body.dataset.state && document.body.dataset.state !== 'connecting'")
 
-    async def state(self, state: str) -> None:
+    async def state(self, state: str, seconds: float = 20.0) -> None:
         """Wait until the page says that it is in a state."""
-        await self.until("return document.getElementById('state').dataset.state === arguments[0]", state)
+        script = "return document.getElementById('state').dataset.state === arguments[0]"
+        await self.until(script, state, seconds=seconds)
 
     async def blameless(self) -> None:
         """Nothing was logged as an error, and nothing was asked of any other host."""
@@ -266,15 +266,79 @@ async def test_labels_from_outside_stay_text(broker: EmbeddedBroker, browser: Br
     async with Display(broker.spec) as display, Publisher(broker.spec, "lab", data=evil) as publisher:
         await browser.open(display.url)
         publisher.status({"state": evil, "detail": evil})
-        publisher.metrics(
-            json.loads(json.dumps({"ingest": {"state": evil, "channel_rms": {evil: 1}}, "drops": {evil: 1}}))
-        )
-        publish(publisher, 1, event={"label": evil}, backend=evil, seed=evil, confidence=evil, models={"unet": evil})
-        publisher.metrics(dict.fromkeys(("ingest", "rates", "queues", "drops", "latency_ms"), evil))
-        publisher.metrics({"ingest": {"gaps": 3, "channel_rms": [1]}, "latency_ms": {"total": 3}})
+        ingest = {"state": evil, "channel_rms": {evil: 1}, "problems": [evil], "streams": {evil: {"state": "lost"}}}
+        publisher.metrics({"ingest": ingest, "drops": {evil: 1}, "queues": {evil: 1}})
+        publish(publisher, 1, event={"label": evil}, backend=evil, seed=evil, models={"unet": evil})
         await browser.until("return document.getElementById('data').textContent === arguments[0]", evil)
         await browser.until("return document.querySelector(arguments[0])?.complete", SHOWN % "picture")
+        await browser.until("return document.querySelector('#problems li')?.textContent === arguments[0]", evil)
         await browser.key("v")
         await browser.until("return document.querySelector('.tile .source')?.textContent === arguments[0]", evil)
         assert await browser.run("return window.hit === undefined")
         await browser.blameless()
+
+
+FACTS = """
+return Object.fromEntries([...document.querySelectorAll("#ingest div")]
+  .map((row) => [row.querySelector("dt").textContent, row.querySelector("dd").textContent + (row.className && " !")]))
+"""
+
+
+async def test_what_is_wrong_with_the_signal_is_said_while_it_is(broker: EmbeddedBroker, browser: Browser) -> None:
+    """A problem's line is there while the metrics name it and gone afterwards; so are markers without a window."""
+    lines = "return [...document.querySelectorAll('#problems li')].map((line) => line.textContent)"
+    visible = "return document.getElementById('problems').offsetHeight > 0"
+    problem = "the marker stream 'cues' is gone since 3 s: start its program again"
+    async with Display(broker.spec) as display, Publisher(broker.spec, "lab") as publisher:
+        await browser.open(display.url)
+        publisher.status({"state": "running"})
+        publish(publisher, 1)
+        streams = {
+            "EEG": {"state": "streaming", "lost": 0, "declared_hz": 250, "measured_hz": 249.987, "drift_ppm": -52.1},
+            "cues": {"state": "lost", "lost": 0},
+        }
+        marks = {"events": 9, "ignored": 3, "unmade": 2, "pending": 1, "doubled": 0, "windows": 3}
+        publisher.metrics({"ingest": {"problems": [problem, "second"], "streams": streams, **marks}})
+        await browser.until(f"{visible} && true")
+        assert await browser.run(lines) == [problem, "second"]
+        rows = await browser.run(FACTS)
+        assert rows["cues"] == "lost !"
+        assert rows["Rate, EEG"] == "249.99 Hz, declared 250, -52 ppm"
+        assert rows["Markers"] == "9"
+        assert rows["No window"] == "3 that do not match, 2 outside the data, 1 waiting !"
+        publisher.metrics({"ingest": {"problems": ["second"], "events": 9, "measured_hz": 200.0, "declared_hz": 256}})
+        await browser.until(f"{lines.replace('return', 'return JSON.stringify(')}) === arguments[0]", '["second"]')
+        assert (await browser.run(FACTS))["Rate"] == "200 Hz, declared 256 !"
+        publisher.metrics({"ingest": {"problems": [], "events": 9}})
+        await browser.until(f"{visible.replace('return', 'return !(')})")
+        assert await browser.run(lines) == []
+        assert "No window" not in await browser.run(FACTS)
+        await browser.blameless()
+
+
+async def test_the_page_shows_its_own_session_whatever_else_there_is(broker: EmbeddedBroker, browser: Browser) -> None:
+    """With forty old sessions retained on the broker, the page opens on the one that runs beside it, and names it."""
+    chosen = "return document.getElementById('session').value"
+    async with connect(broker.spec) as stranger:
+        for number in range(40):
+            await stranger.publish(f"minddiffuser/old-{number:02d}/status", b'{"state": "offline"}', 1, retain=True)
+    async with Display(broker.spec, own="today") as display, Publisher(broker.spec, "today") as publisher:
+        await browser.open(display.url)
+        publish(publisher, 1)
+        await browser.state("live")
+        assert await browser.run(chosen) == "today"
+        assert await browser.run("return document.getElementById('session').options.length") == 32
+        assert await browser.run("return document.getElementById('about-original').textContent") == "stim_1"
+        await browser.blameless()
+
+
+async def test_a_picture_that_breaks_off_is_said_to_be_none(broker: EmbeddedBroker, browser: Browser) -> None:
+    """A picture whose header is sound and whose pixels are missing leaves the page alive; the next one is shown."""
+    async with Display(broker.spec) as display, Publisher(broker.spec, "lab") as publisher:
+        await browser.open(display.url)
+        whole = picture(1)
+        publisher.picture(whole[: len(whole) // 2], {"window_id": "cut"})
+        await browser.until("return document.querySelectorAll('#strip li').length === 1")
+        publish(publisher, 2)
+        await browser.until("return document.getElementById('about-original').textContent === 'stim_2'")
+        await browser.until("return document.querySelector(arguments[0])?.naturalWidth === 64", SHOWN % "picture")

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from engine.clip import ShallowClip
 from engine.errors import ModelError
-from engine.folders import count_weights, hash_folders
+from engine.folders import hash_folders
 from engine.models import Models, load_models
 from engine.sampling import guided, make_schedule, sample
 from engine.spec import ModelSpec
+from engine.weights import count_weights
 from tests.tinymodels import write_stable_diffusion
 
 Pictures = NDArray[np.uint8]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from decoder.features import Features, LayerTarget
 from engine.errors import FeatureError, ModelError
 from engine.models import Models
-from engine.picture import Picture
+from engine.picture import Picture, fault_of
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec, ModelSpec, ReuseSpec, StructureSpec
 from engine.structure import make_targets, structure_loss
@@ -354,3 +354,43 @@ def test_stable_diffusion_s_layout_runs(stable_diffusion: Path) -> None:
     assert with_z.pixels.shape == without.pixels.shape == (16, 16, 3)
     assert (with_z.stage, with_z.note) == (1, "")
     made_by.warm_up()
+
+
+@pytest.mark.parametrize("broken", ["z", "c"])
+def test_a_picture_whose_numbers_are_not_finite_is_a_fault_of_its_own_window(
+    engine: Reconstructor, windows: list[Features], broken: str
+) -> None:
+    """Decoded numbers that overflow in the networks give no picture, at neither stage; the batch's others are whole."""
+    alone = engine.reconstruct(windows[:1])[0]
+    previews: list[Picture] = []
+    flood = replace(windows[1], **{broken: np.full_like(getattr(windows[1], broken), 3e38)})
+    whole, faulty = engine.reconstruct([windows[0], flood], previews.extend)
+    assert "not finite" in faulty.fault
+    assert "not finite" in previews[1].fault
+    assert (whole.fault, previews[0].fault) == ("", "")
+    assert whole.stage == alone.stage
+    assert np.abs(whole.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
+
+
+def test_a_fault_is_never_shown_again(desk: Models, windows: list[Features]) -> None:
+    """With reuse on, a window like one that gave no picture is reconstructed anew."""
+    flood = replace(windows[0], z=np.full_like(windows[0].z, 3e38))
+    chosen = spec(mode="none").model_copy(update={"reuse": ReuseSpec(similarity=0.5)})
+    reusing = Reconstructor(chosen, desk)
+    assert reusing.reconstruct([flood])[0].fault
+    again = reusing.reconstruct([replace(flood, window_id="again")])[0]
+    assert again.fault
+    assert not again.reused
+
+
+def test_what_is_not_finite_in_decoded_features_is_named(windows: list[Features]) -> None:
+    """c, z, layout and confidence must be finite; a block of s need not be, stage 2 leaves it out."""
+    w = windows[0]
+    assert w.z is not None
+    nan = np.full_like(w.z, np.nan)
+    assert fault_of(w) == ""
+    assert fault_of(replace(w, z=nan)) == "z not finite"
+    assert fault_of(replace(w, c=np.full_like(w.c, np.inf), confidence=np.nan)) == "c and confidence not finite"
+    assert fault_of(replace(w, layout=nan)) == "layout not finite"
+    assert fault_of(replace(w, z=None)) == ""
+    assert fault_of(replace(w, s={1: LayerTarget(np.full(3, np.nan, np.float32), np.ones(3, bool))})) == ""

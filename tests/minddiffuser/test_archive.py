@@ -1,9 +1,13 @@
 """The archive of a session: what is kept, what goes when it is full, and what others may have left there."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minddiffuser.archive import ABOUT, Archive, entries, file_stem, read_about, read_received
+from minddiffuser.archive import ABOUT, Archive, entries, file_stem, read_about, read_received, save
 from minddiffuser.config import ArchiveSpec
 from minddiffuser.errors import AppError
 from minddiffuser.evaluate import evaluate_session
@@ -54,7 +58,7 @@ def test_an_archive_is_what_evaluate_reads(tmp_path: Path) -> None:
     archive = Archive(ArchiveSpec(folder=tmp_path), "lab", {"data": "simulated EEG", "config": {"name": "demo"}})
     fill(archive, 6)
     archive.add(Frame("lab", "00009-x", "abstained", {"window_id": "00009-x", "stage": "abstained", "sha256": {}}))
-    answer = evaluate_session(archive.folder)
+    answer = evaluate_session(archive.folder).answer
     assert (answer["pictures"], answer["abstained"], answer["removed"]) == (6, 1, 0)
     assert (answer["data"], answer["config"], answer["n"]) == ("simulated EEG", "demo", 6)
     assert answer["stage2"]["pixcorr"] == 1.0
@@ -171,9 +175,115 @@ def test_entries_are_the_archive_and_nothing_else(tmp_path: Path) -> None:
     assert names == {ABOUT, *(f"00000-x.{kind}.{suffix}" for kind in KINDS for suffix in ("png", "json"))}
 
 
-@given(st.text(min_size=1), st.text(min_size=1))
+IDS = st.one_of(
+    st.text(min_size=1),
+    st.text(st.characters(categories=["Cs"]), min_size=1, max_size=3),
+    st.sampled_from(
+        ["..", ".", "../../x", "/etc/passwd", "CON", "nul", "-rf", "a/b", "x" * 500, "x" * 501, "w.picture"]
+    ),
+)
+
+
+@given(IDS, IDS)
 def test_file_names_stay_in_their_folder_and_apart(one: str, other: str) -> None:
     """Whatever a window is called, its file lies in the folder, and two windows never share one."""
     assert Path(file_stem(one)).name == file_stem(one)
     assert file_stem(one) not in {".", ".."}
     assert (file_stem(one) == file_stem(other)) == (one == other)
+
+
+@given(IDS)
+def test_file_names_are_plain_on_every_system(window_id: str) -> None:
+    """No name is an option, hidden, a device of Windows or too long, and no id can be made that takes another's."""
+    stem = file_stem(window_id)
+    assert stem.upper() not in {"CON", "PRN", "AUX", "NUL", "COM1", "LPT1"}
+    assert not stem.startswith(("-", "."))
+    assert len(f"{stem}.picture.json.part") <= 130
+    assert file_stem(stem) == stem if stem == window_id else file_stem(stem) != stem
+
+
+@contextlib.contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Let the system refuse to write files beyond a size, half-way, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_no_stump_and_costs_what_it_could_not_take(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What breaks off half-way is removed, counted and named; once there is room again the archive goes on."""
+    archive = Archive(ArchiveSpec(folder=tmp_path), "lab", {})
+    fill(archive, 1)
+    before = sorted(path.name for path in archive.folder.iterdir())
+    with files_end_at(2000):  # the metas fit, the pictures do not
+        fill(archive, 2, first=1)
+    assert sorted(path.name for path in archive.folder.iterdir()) == before
+    assert "original of window '00001-x' is not archived: cannot save pictures in" in caplog.text
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    fill(archive, 1, first=3)
+    assert windows_in(archive.folder) == ["00000-x", "00003-x"]
+    assert archive.account() == {"kept": 6, "failed": 6, "removed": 0, "lost": 0}
+
+
+def test_a_meta_that_cannot_be_written_takes_its_picture_along(tmp_path: Path) -> None:
+    """A frame is there whole or not at all: where the meta breaks off, the picture written before goes too."""
+    (frame, *_) = frames_of(1, note="x" * 10_000)
+    with files_end_at(8000), pytest.raises(AppError, match="cannot save pictures in"):
+        save(frame, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_sessions_folder_removed_by_hand_is_no_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The running session's frames are all kept when its limit reaches for a folder that is gone."""
+    spec = ArchiveSpec(folder=tmp_path, max_windows=3)
+    old = Archive(spec, "old", {})
+    fill(old, 3)
+    new = Archive(spec, "new", {})
+    shutil.rmtree(old.folder)
+    fill(new, 3, first=10)
+    assert windows_in(new.folder) == ["00010-x", "00011-x", "00012-x"]
+    assert (new.failed, new.removed) == (0, 3)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_an_old_session_that_cannot_be_described_is_no_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An old session whose account is rubbish, or a folder now, loses its windows as the limit wants, and says so."""
+    spec = ArchiveSpec(folder=tmp_path, max_windows=2)
+    for name in ("one", "two"):
+        fill(Archive(spec, name, {}), 1)
+    new = Archive(spec, "new", {})
+    for path in tmp_path.glob("one-*"):
+        (path / ABOUT).write_text('{"x":' + "[" * 5000)
+    for path in tmp_path.glob("two-*"):
+        (path / ABOUT).unlink()
+        (path / ABOUT).mkdir()
+    fill(new, 2, first=10)
+    assert windows_in(new.folder) == ["00010-x", "00011-x"]
+    assert new.failed == 0
+    assert "does not say that 1 of its windows are gone" in caplog.text
+
+
+def test_the_sessions_own_folder_removed_by_hand_begins_anew(tmp_path: Path) -> None:
+    """Frames after it are kept in a folder that is an archive again, and the limits count what is there."""
+    archive = Archive(ArchiveSpec(folder=tmp_path, max_windows=3), "lab", {"data": "simulated EEG"})
+    fill(archive, 3)
+    shutil.rmtree(archive.folder)
+    fill(archive, 3, first=3)
+    assert windows_in(archive.folder) == ["00003-x", "00004-x", "00005-x"]
+    assert read_about(archive.folder)["data"] == "simulated EEG"
+    assert archive.removed == 0
+
+
+def test_a_download_of_a_folder_that_is_gone_is_empty(tmp_path: Path) -> None:
+    """An archive that was removed, or holds what cannot be read, gives what there is and no error."""
+    archive = Archive(ArchiveSpec(folder=tmp_path), "lab", {})
+    fill(archive, 1)
+    (archive.folder / "00001-x.picture.png").mkdir()
+    assert len(list(entries(archive.folder))) == 7
+    shutil.rmtree(archive.folder)
+    assert list(entries(archive.folder)) == []

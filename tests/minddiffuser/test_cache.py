@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from minddiffuser.cache import made_once, written_whole
+from minddiffuser.cache import made_once
+from stream.atomic import whole_folder
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_whole_folder_or_not_at_all(tmp_path: Path) -> None:
     """A block that fails leaves what was there before, and no scratch."""
     target = tmp_path / "made"
-    with written_whole(target) as scratch:
+    with whole_folder(target) as scratch:
         (scratch / "first").touch()
 
     def fail() -> None:
-        with written_whole(target) as scratch:
+        with whole_folder(target) as scratch:
             (scratch / "second").touch()
             raise RuntimeError
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from engine.cache import EngineCache
 from engine.models import Models
 from engine.spec import BackendName
-from minddiffuser.cli import app
+from minddiffuser.cli.commands import app
 from tests.conftest import ROOT, Cli
 
 REST = set(get_args(BackendName))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from minddiffuser.cli import app
+from minddiffuser.cli.commands import app
 from minddiffuser.config import parse_config
 from minddiffuser.errors import ConfigError
 from tests.conftest import ROOT, Cli

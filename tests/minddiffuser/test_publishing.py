@@ -51,10 +51,8 @@ async def test_the_archive_holds_what_went_through_the_broker(tmp_path: Path) ->
     assert parse_config(about["config"], "archive").publish == config.publish
 
 
-async def test_a_disk_that_fails_ends_the_archive_and_not_the_session(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """When the archive can no longer be written, the log says so and pictures go on."""
+async def test_a_disk_that_fails_costs_what_it_could_not_take(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be written is named and counted; the session goes on, and so does the archive once it can."""
     async with EmbeddedBroker() as broker:
         config = config_with(broker, archive={"folder": str(tmp_path)})
         payload = encode(pixels(), config.publish)
@@ -63,10 +61,16 @@ async def test_a_disk_that_fails_ends_the_archive_and_not_the_session(
             shutil.rmtree(archive.folder)
             archive.folder.write_text("in the way")
             publisher.picture(payload, {"window_id": "w0"})
-            await until(lambda: "nothing more is archived" in caplog.text)
+            await until(lambda: archive.failed)
+            archive.folder.unlink()
             publisher.picture(payload + b"1", {"window_id": "w1"})
             await publisher.flush()
             assert publisher.counts["picture"].published == 2
+    assert "picture of window 'w0' is not archived" in caplog.text
+    assert "lacks 1 frames that could not be written" in caplog.text
+    assert archive.account() == {"kept": 1, "failed": 1, "removed": 0, "lost": 0}
+    assert read_about(archive.folder)["data"] == "x"
+    assert (archive.folder / "w1.picture.jpg").read_bytes() == payload + b"1"
 
 
 async def test_nothing_is_kept_unasked(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
+import aiomqtt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ from minddiffuser.errors import AppError
 from minddiffuser.subscribe import Numbers, percentiles, saver, subscribe
 from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
+from stream.frames import Frame
 from stream.mqtt import Publisher
+from tests.minddiffuser.test_archive import files_end_at
 
 
 def picture(number: int) -> bytes:
@@ -91,6 +95,109 @@ async def test_no_broker_and_no_folder_are_errors(tmp_path: Path) -> None:
         publisher.picture(picture(1), {"window_id": "w"})
         with pytest.raises(AppError, match="cannot save pictures in"):
             await subscribe(broker.spec, "lab", keep=saver(tmp_path / "file" / "x", "lab"), seconds=20)
+
+
+async def test_what_is_under_way_at_the_stop_still_comes(tmp_path: Path) -> None:
+    """With a quiet time, windows that are published as it is stopped are taken in; without frames it ends after it."""
+    ready, stop = asyncio.Event(), asyncio.Event()
+    async with EmbeddedBroker() as broker, Publisher(broker.spec, "lab", queue=100) as publisher:
+        keep = saver(tmp_path, "lab")
+        watching = asyncio.create_task(
+            subscribe(broker.spec, "lab", keep=keep, on_ready=ready.set, stop=stop, quiet_s=1.0)
+        )
+        await ready.wait()
+        for number in range(50):
+            publisher.picture(picture(number), {"window_id": f"w{number}"})
+        stop.set()
+        async with asyncio.timeout(20):
+            summary = await watching
+    assert summary.pictures == len(list(tmp_path.glob("*.picture.json"))) == 50  # noqa: ASYNC240  nothing else runs
+
+
+async def test_an_error_of_our_own_costs_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    """Should keeping or showing a frame fail as nobody expected, that is counted and logged, and it goes on."""
+    ready = asyncio.Event()
+
+    def show(frame: Frame) -> None:
+        if frame.window_id == "w0":
+            raise RuntimeError("no colours left")
+
+    async with EmbeddedBroker() as broker, Publisher(broker.spec, "lab") as publisher:
+        watching = asyncio.create_task(
+            subscribe(broker.spec, "lab", on_picture=show, count=2, on_ready=ready.set, seconds=30)
+        )
+        await ready.wait()
+        for number in range(2):
+            publisher.picture(picture(number), {"window_id": f"w{number}"})
+        summary = await watching
+    assert (summary.pictures, summary.failed) == (2, 1)
+    assert "RuntimeError: no colours left" in caplog.text
+
+
+async def test_the_summary_names_what_was_refused_and_moves_no_cursor(tmp_path: Path) -> None:
+    """Refused messages are counted by kind and reason, and a publisher's words for its data are plain text."""
+    ready = asyncio.Event()
+    async with (
+        EmbeddedBroker() as broker,
+        Publisher(broker.spec, "lab", data="\x1b[2Jsimulated\nEEG") as publisher,
+        aiomqtt.Client("127.0.0.1", broker.port) as stranger,
+    ):
+        watching = asyncio.create_task(subscribe(broker.spec, "lab", count=1, on_ready=ready.set, seconds=30))
+        await ready.wait()
+        await stranger.publish("minddiffuser/lab/meta", b"{}", qos=1)
+        await stranger.publish("minddiffuser/lab/preview", b"<svg/>", qos=1)
+        await stranger.publish("minddiffuser/lab/meta", b"[" * 5000, qos=1)
+        publisher.picture(picture(1), {"window_id": "w"})
+        summary = await watching
+    assert summary.refusals == {"meta: depth": 1, "meta: window_id": 1, "preview: no picture": 1}
+    assert (summary.bad, summary.pictures, summary.data) == (2, 1, "?[2Jsimulated?EEG")
+
+
+async def test_a_disk_that_is_full_ends_saving_with_an_error(tmp_path: Path) -> None:
+    """Where a picture cannot be written, subscribe ends with one line, and half a file is not left."""
+    ready = asyncio.Event()
+    async with EmbeddedBroker() as broker, Publisher(broker.spec, "lab") as publisher:
+        keep = saver(tmp_path, "lab")
+        watching = asyncio.create_task(subscribe(broker.spec, "lab", keep=keep, on_ready=ready.set, seconds=30))
+        await ready.wait()
+        with files_end_at(50):
+            publisher.picture(picture(1), {"window_id": "w"})
+            with pytest.raises(AppError, match=r"cannot save pictures in .*: File too large"):
+                await watching
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240  nothing else runs any more
+
+
+def test_huge_numbers_take_no_memory() -> None:
+    """One meta with a number of any size costs no memory, and the count of what never came is exact."""
+    account = Numbers()
+    account.add(1)
+    tracemalloc.start()
+    account.add(10**9)
+    account.add(2**53)
+    for number in range(2, 5000, 2):
+        account.add(number)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1_000_000
+    assert account.lost == 2**53 - 3 - len(range(2, 5000, 2))
+    assert account.out_of_order == len(range(2, 5000, 2))
+
+
+@given(st.lists(st.integers(1, 60), max_size=80))
+def test_holes_are_those_of_a_plain_count(numbers: list[int]) -> None:
+    """Intervals give what a set of all missing numbers gives, in any order and with repeats."""
+    account, missing, highest, earlier, late = Numbers(), set[int](), None, 0, 0
+    for number in numbers:
+        account.add(number)
+        if highest is None or (number == 1 and 1 not in missing):
+            earlier, missing, highest = earlier + len(missing), set(), number
+        elif number > highest:
+            missing |= set(range(highest + 1, number))
+            highest = number
+        elif number in missing:
+            missing.discard(number)
+            late += 1
+    assert (account.lost, account.out_of_order) == (earlier + len(missing), late)
 
 
 @given(st.lists(st.integers(1, 30), unique=True, min_size=1))

@@ -1,6 +1,7 @@
 """Pictures in a terminal."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -88,3 +89,74 @@ def test_nothing_from_outside_reaches_the_terminal_raw(label: str, payload: byte
     hostile = Frame("lab", label, "picture", {"event": {"label": label}, "reason": label}, {"picture": payload})
     assert caption(hostile).plain.isprintable()
     shown(80, {}, hostile)
+
+
+class Ascii(io.TextIOWrapper):
+    """A terminal that knows ASCII only."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="ascii", write_through=True)
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+    def text(self) -> str:
+        """Return what was written."""
+        assert isinstance(self.buffer, io.BytesIO)
+        return self.buffer.getvalue().decode("ascii")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_the_encoding_lacks_is_a_question_mark(terminal: bool) -> None:
+    """On an ASCII terminal labels lose their accents and pictures are letters; nothing is raised."""
+    file = Ascii()
+    console = Console(file=file, width=200, height=40, force_terminal=terminal, _environ={"TERM": "xterm"})
+    with TerminalView(console) as view:
+        view.draw(frame(event={"label": "Größe ▀"}))
+    assert "Gr??e ?" in file.text()
+    assert bool(re.search(r"[.:=*#%@-]{20}", file.text())) == terminal
+
+
+class Broken(io.StringIO):
+    """A terminal that was hung up after its first lines."""
+
+    written = 0
+
+    def write(self, text: str) -> int:
+        """Write the first lines."""
+        self.written += 1
+        if self.written > 3:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_goes_away_ends_the_drawing_only(terminal: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """After a hang-up nothing more is drawn, which is said once, and the caller goes on."""
+    file = Broken()
+    console = Console(file=file, width=80, height=40, force_terminal=terminal, _environ={"TERM": "xterm"})
+    with TerminalView(console) as view:
+        for _ in range(8):
+            view.draw(frame())
+    assert caplog.text.count("no longer drawn") == 1
+    assert "Input/output error" in caplog.text
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 4000), (4000, 1), (1, 1)])
+@pytest.mark.parametrize("columns", [1, 5, 80])
+def test_any_shape_is_drawn_within_bounds(height: int, width: int, columns: int) -> None:
+    """A picture of one row or column, on a terminal of one column, is some characters and not thousands of lines."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    odd = Frame("lab", "w", "picture", {}, {"picture": buffer.getvalue()})
+    console = Console(file=io.StringIO(), width=columns, height=20, force_terminal=True, _environ={"TERM": "xterm"})
+    with TerminalView(console) as view:
+        view.draw(odd)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("\n") < 250
+
+
+def test_a_label_may_be_the_event() -> None:
+    """An event that is a text and not an object is shown as well."""
+    assert "  cat  " in caption(frame(event="cat")).plain

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minddiffuser.children import TIED
+from minddiffuser.stopping import TIED
 from tests.soak.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]

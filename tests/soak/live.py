@@ -72,12 +72,8 @@ class LiveProgram:
     def end(self, number: signal.Signals = signal.SIGINT) -> dict[str, Any]:
         """Ask it to end, and read its answer."""
         assert self.process
-        # `communicate` would close it, and that is how a child learns that its parent is gone.
-        stdin, self.process.stdin = self.process.stdin, None
-        assert stdin
         self.process.send_signal(number)
         answer, _ = self.process.communicate(timeout=END_S)
-        stdin.close()
         if self.process.returncode:
             raise RuntimeError(f"live ended with exit code {self.process.returncode}")
         said: dict[str, Any] = json.loads(answer.splitlines()[-1])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minddiffuser.children import end_with_parent
+from minddiffuser.stopping import end_with_parent
 from stream.ingest import FilterSpec, WindowSpec
 from stream.lsl import LiveIngest, SourceSpec
 from stream.windows import Window

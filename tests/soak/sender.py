@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minddiffuser.children import end_with_parent
+from minddiffuser.stopping import end_with_parent
 from stream.sources import load_lsl
 from tests.soak.plan import COUNTER, Plan
 

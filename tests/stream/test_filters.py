@@ -113,3 +113,35 @@ def test_unfit_windows_name_channel_and_limit() -> None:
     assert "b: peak-to-peak" in str(unfit(data, EEG, FilterSpec(reject_peak_to_peak={"eeg": 2e-4})))
     data[2] = 1.0
     assert "c: flat" in str(unfit(data, EEG, FilterSpec(flat={"eeg": 1e-7})))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    "field", ["highpass", "lowpass", "notch_quality", "resample", "percent_signal", "drift", "zscore"]
+)
+def test_numbers_that_are_not_finite_are_refused(field: str, value: float) -> None:
+    """No frequency or time constant may be infinite or not a number; nor may a limit or a notch."""
+    for fields in (
+        {field: value},
+        {"notch": (value,)},
+        {"flat": {"eeg": value}},
+        {"reject_peak_to_peak": {"eeg": value}},
+    ):
+        with pytest.raises(ValidationError, match="finite number"):
+            FilterSpec(**fields)
+    for key in ("noisy", "flat"):
+        with pytest.raises(ValidationError, match="finite number"):
+            FilterSpec(interpolate={key: value})
+
+
+@pytest.mark.parametrize("fields", [{"highpass": 1e-9}, {"decimate": 10**9}, {"highpass": 1e-300}])
+def test_filters_that_cannot_be_computed_are_refused(fields: dict) -> None:
+    """A frequency so low that its filter would not be stable is refused with the rate."""
+    with pytest.raises(StreamError, match="cannot be filtered at 1000 Hz"):
+        FilterChain(FilterSpec(**fields), EEG, 1000)
+
+
+def test_a_notch_needs_a_frequency() -> None:
+    """Zero or a negative frequency is refused when the config is read."""
+    with pytest.raises(ValidationError, match="greater than 0"):
+        FilterSpec(notch=(0,))

@@ -247,6 +247,14 @@ def test_irregular_stream_needs_sample_mode() -> None:
         ({"events": "("}, "regular expression"),
         ({"baseline": (0, 2)}, "baseline"),
         ({"speed": 3}, "Extra inputs"),
+        ({"tmax": 500}, "500 s: seconds, not milliseconds"),
+        ({"tmin": -100}, "-100 s: seconds, not milliseconds"),
+        ({"tmax": 1e300}, "seconds, not milliseconds"),
+        ({"step": 500}, "500 s: seconds, not milliseconds"),
+        ({"baseline": (-200, 0)}, "-200 s: seconds, not milliseconds"),
+        *(({field: value}, "finite number") for field in ("tmin", "tmax", "step") for value in (np.inf, np.nan)),
+        ({"baseline": (-np.inf, 0)}, "finite number"),
+        ({"baseline": (np.nan, 0)}, "finite number"),
     ],
 )
 def test_window_spec_refuses(fields: dict, message: str) -> None:

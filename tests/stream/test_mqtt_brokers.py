@@ -182,8 +182,8 @@ def test_pictures_that_wait_for_their_meta_are_bounded_in_bytes() -> None:
     """However large the pictures of a stranger, an assembler holds 64 MB of them at most."""
     assembler = Assembler()
     for number in range(12):
-        assembler.add(Message("lab", "picture", number.to_bytes(8) + bytes(15 * 2**20)))
-    assert sum(map(len, assembler._pictures.values())) == assembler._bytes <= 64 * 2**20
+        assembler.add(Message("lab", "picture", picture(number, 15 * 2**20)))
+    assert sum(map(len, assembler._pictures.values())) == assembler.size <= 64 * 2**20
     assert assembler.unpaired == 8
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import signal
 
+from stream.bad_samples import BAD
 from stream.errors import StreamError
 from stream.events import Event
 from stream.filters import FilterChain, FilterSpec
@@ -24,7 +25,7 @@ def test_resampling_is_scipys(sfreq: float, wanted: float) -> None:
     """Every sample but those near the ends equals resample_poly's, at its own time."""
     factor = ratio(sfreq, wanted)
     x = np.random.default_rng(0).normal(3, 1, (3 * int(sfreq), 2))
-    out, newest, ahead, known = Resampler(factor, 2).feed(x, 0, np.zeros(len(x), np.bool_))
+    out, newest, ahead, states = Resampler(factor, 2).feed(x, 0)
     own = (newest + ahead) / sfreq
     # scipy delays by the same filter and takes whole samples of the fine grid off.
     want = signal.resample_poly(x, factor.numerator, factor.denominator, axis=0, padtype="edge")
@@ -32,7 +33,7 @@ def test_resampling_is_scipys(sfreq: float, wanted: float) -> None:
     inside = (own > 0.3) & (own < 2.7) & (np.abs(places - np.round(places)) < 1e-6)
     assert inside.sum() > 2.3 * wanted
     np.testing.assert_allclose(out[inside], want[np.round(places[inside]).astype(int)], atol=1e-9)
-    assert known.all()
+    assert not states.any()
 
 
 @given(
@@ -43,13 +44,13 @@ def test_resampling_is_scipys(sfreq: float, wanted: float) -> None:
 @settings(max_examples=40, deadline=None)
 def test_chunking_changes_nothing(rates: tuple[float, float], cuts: list[int], index: int) -> None:
     """Values, times and what is known are bit-equal however the signal is chunked, from any grid place."""
-    x, bad = np.random.default_rng(1).normal(0, 1, (500, 2)), np.zeros(500, np.bool_)
-    bad[200:203] = True
-    whole = Resampler(ratio(*rates), 2).feed(x, index, bad)
+    x, states = np.random.default_rng(1).normal(0, 1, (500, 2)), np.zeros((500, 2), np.int8)
+    states[200:203, 1] = BAD
+    whole = Resampler(ratio(*rates), 2).feed(x, index, states)
     pieces, resampler = [], Resampler(ratio(*rates), 2)
     for a, b in pairwise(sorted({0, 500, *cuts})):
-        data, newest, ahead, known = resampler.feed(x[a:b], index + a, bad[a:b])
-        pieces.append((data, newest + a, ahead, known))
+        data, newest, ahead, worse = resampler.feed(x[a:b], index + a, states[a:b])
+        pieces.append((data, newest + a, ahead, worse))
     for want, got in zip(whole, zip(*pieces, strict=True), strict=True):
         np.testing.assert_array_equal(np.concatenate(got), want)
 

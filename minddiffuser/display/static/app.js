@@ -1,15 +1,19 @@
 // The page: two modes over the same sessions. State is here, drawing is below it, keys and buttons at the end.
 
-import { drawBars, drawHead, drawTrend, median, record, STEPS, steps } from "./charts.js";
+import { drawBars, drawTrend, median, record, STEPS, steps } from "./charts.js";
+import { count, facts, milliseconds, text } from "./facts.js";
 import { ago, Session } from "./sessions.js";
+import { drawSignal } from "./signal.js";
 import { connect, fetchSession } from "./wire.js";
 
 const $ = (id) => document.getElementById(id);
 const sessions = new Map();
 const link = { connected: false, denied: false };
 const broker = { connected: true };
+const display = { own: null, unshown: 0, refused: 0, unarchived: 0, problem: "" };
 const tiles = new Map();
 let chosen = null; // name of the session the operator looks at
+let picked = false; // the operator chose it
 let held = null; // the window that is looked at while paused
 let withOriginal = false;
 let drawing = false;
@@ -22,6 +26,7 @@ connect({
   },
   note: (note) => {
     if (note.type === "broker") Object.assign(broker, note);
+    else if (note.type === "display") take(note);
     else session(note.session)[note.type] = note[note.type];
     draw();
   },
@@ -35,11 +40,28 @@ connect({
 setInterval(draw, 1000); // ages go on without messages
 
 function session(name) {
-  if (!sessions.has(name)) {
-    sessions.set(name, new Session(name));
-    chosen ??= name;
-  }
+  if (!sessions.has(name)) sessions.set(name, new Session(name));
   return sessions.get(name);
+}
+
+/** Take the display's own word: which sessions it shows, and what is wrong with it. */
+function take(note) {
+  Object.assign(display, note);
+  link.problem = note.problem;
+  for (const [name, of] of sessions) {
+    if (note.sessions.includes(name) || of.windows.includes(held)) continue;
+    of.forget();
+    sessions.delete(name);
+  }
+}
+
+/** Choose a session where the operator has not: the display's own, else one that runs. */
+function choose() {
+  const now = sessions.get(chosen);
+  if (now && (picked || now.name === display.own || (now.arrived.length && !sessions.has(display.own)))) return;
+  const all = [...sessions.values()];
+  chosen = (sessions.get(display.own) ?? all.find((of) => !of.over) ?? now ?? all[0])?.name ?? null;
+  picked = false;
 }
 
 const NOBODY = new Session("");
@@ -53,16 +75,13 @@ function draw() {
   drawing = true;
   const paint = () => {
     drawing = false;
+    choose();
     drawBar();
     if (document.body.dataset.mode === "view") drawWall();
     else drawDesk();
   };
   if (document.hidden) setTimeout(paint, 500);
   else requestAnimationFrame(paint);
-}
-
-function text(element, value) {
-  if (element.textContent !== value) element.textContent = value;
 }
 
 function drawBar() {
@@ -77,9 +96,12 @@ function drawBar() {
   text($("data"), of.data);
   $("data").hidden = !of.data;
   $("sessions").hidden = sessions.size < 2;
-  if ($("session").options.length !== sessions.size) {
-    $("session").replaceChildren(...[...sessions.keys()].map((name) => new Option(name, name, false, name === chosen)));
+  text($("unshown"), display.unshown ? `and ${display.unshown} more that find no place` : "");
+  const names = [...sessions.keys()];
+  if (JSON.stringify(names) !== JSON.stringify([...$("session").options].map((option) => option.value))) {
+    $("session").replaceChildren(...names.map((name) => new Option(name, name)));
   }
+  if (chosen !== null && $("session").value !== chosen) $("session").value = chosen;
   $("pause").setAttribute("aria-pressed", String(held !== null));
   $("save").disabled = !savable();
   $("download").disabled = fetching || !of.windows.length;
@@ -104,6 +126,10 @@ function show(frame, picture, alt, empty) {
     image.dataset.sha256 = picture.sha256;
     image.className = "arriving";
     image.onload = () => requestAnimationFrame(() => image.classList.remove("arriving"));
+    image.onerror = () => {
+      image.classList.remove("arriving");
+      image.alt = "This picture cannot be shown";
+    };
     image.src = picture.url;
     frame.append(image);
   }
@@ -129,7 +155,11 @@ function eventLabel(window) {
 }
 
 function drawWall() {
-  for (const [name, tile] of tiles) if (!sessions.has(name)) tile.remove();
+  for (const [name, tile] of tiles) {
+    if (sessions.has(name)) continue;
+    tile.remove();
+    tiles.delete(name);
+  }
   $("wall").style.setProperty("--columns", Math.ceil(Math.sqrt(Math.max(1, sessions.size))));
   if (!sessions.size) $("wall").dataset.empty = "true";
   else delete $("wall").dataset.empty;
@@ -183,7 +213,7 @@ function drawDesk() {
   drawStrip(of, window);
   drawConfidence(of, window);
   drawLatency(of, window, sum(5));
-  drawIngest(of);
+  drawSignal(of);
   drawPipeline(of, window);
 }
 
@@ -237,11 +267,6 @@ function drawConfidence(of, window) {
   drawTrend($("trend"), of.finals);
 }
 
-function milliseconds(value) {
-  if (!Number.isFinite(value)) return "–";
-  return value >= 9995 ? `${(value / 1000).toFixed(1)} s` : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
-}
-
 function drawLatency(of, window, total) {
   const finals = of.finals;
   drawBars($("bars"), finals, window);
@@ -249,40 +274,6 @@ function drawLatency(of, window, total) {
   const all = finals.slice(-40).map((w) => steps(w.meta));
   const now = window ? steps(window.meta) : [];
   facts($("legend"), STEPS.map(([key, name], i) => [name, milliseconds(now[i]), `median ${milliseconds(median(all.map((s) => s[i])))}`, key]));
-}
-
-/** Fill a description list with [term, value, title?, class?]. */
-function facts(list, rows) {
-  const wanted = JSON.stringify(rows);
-  if (list.dataset.shown === wanted) return;
-  list.dataset.shown = wanted;
-  list.replaceChildren(...rows.map(([term, value, title, kind]) => {
-    const row = document.createElement("div");
-    if (kind) row.className = kind;
-    if (title) row.title = title;
-    row.append(Object.assign(document.createElement("dt"), { textContent: term }), Object.assign(document.createElement("dd"), { textContent: value }));
-    return row;
-  }));
-}
-
-const count = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : "–");
-
-function drawIngest(of) {
-  const ingest = record(of.metrics.ingest);
-  const gaps = (Array.isArray(ingest.gaps) ? ingest.gaps : []).slice(-8).map(record)
-    .map(({ lost, length }) => `${count(lost)} samples, ${milliseconds(1000 * length)}`).join("\n");
-  const bad = (value) => (value > 0 ? "bad" : "");
-  const streams = Object.entries(record(ingest.streams)).map(([name, each]) => [name, record(each)])
-    .map(([name, { state, lost }]) => `${name}: ${state ?? "–"}, ${count(lost)} lost`).join("\n");
-  facts($("ingest"), [
-    ["Source", ingest.state ?? of.status.state ?? "–", streams, ingest.state === "lost" ? "bad" : ""],
-    ["Samples", count(ingest.samples)],
-    ["Lost", count(ingest.lost), "", bad(ingest.lost)],
-    ["Gaps", count(ingest.gap_count), gaps, bad(ingest.gap_count)],
-    ["Windows", count(ingest.windows)],
-    ["Rejected", count(ingest.rejected), "", bad(ingest.rejected)],
-  ]);
-  drawHead($("head"), ingest.channel_rms);
 }
 
 function drawPipeline(of, window) {
@@ -296,6 +287,8 @@ function drawPipeline(of, window) {
     ["Latency p99", milliseconds(latency.total?.p99)],
     ["Waiting", count(Object.values(queues).filter(Number.isFinite).reduce((a, b) => a + b, 0))],
     ["Left out", count(dropped), Object.entries(drops).map(([k, v]) => `${k}: ${v}`).join("\n"), dropped > 0 ? "bad" : ""],
+    ...(display.refused ? [["Messages refused", count(display.refused), "Of any client, because they are none of ours", "bad"]] : []),
+    ...(display.unarchived ? [["Not archived", count(display.unarchived), "The archive's folder could not be written", "bad"]] : []),
     ["Backend", meta.backend ?? "–", models],
     ["Seed", meta.seed === undefined ? "–" : String(meta.seed)],
   ]);
@@ -392,7 +385,7 @@ $("pause").onclick = toggle;
 $("save").onclick = save;
 $("download").onclick = saveSession;
 $("help").onclick = keys["?"];
-$("session").onchange = ({ target }) => { chosen = target.value; hold(null); };
+$("session").onchange = ({ target }) => { chosen = target.value; picked = true; hold(null); };
 let quiet;
 const stir = () => { // in the full picture the bar leaves with the pointer
   document.body.classList.remove("quiet");

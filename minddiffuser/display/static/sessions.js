@@ -42,6 +42,17 @@ export class Session {
     }
   }
 
+  /** Let all windows go. */
+  forget() {
+    for (const { pictures } of this.windows) for (const { url } of Object.values(pictures)) URL.revokeObjectURL(url);
+    this.windows = [];
+  }
+
+  /** Whether it publishes no more. */
+  get over() {
+    return this.status.state === "offline" || this.status.state === "ended";
+  }
+
   /** The newest window that has something to show: a picture, or the word that there is none. */
   get newest() {
     return this.windows.findLast((w) => w.pictures.preview || w.pictures.picture || w.stage === "abstained");
@@ -67,10 +78,11 @@ export class Session {
     const { state, detail } = this.status;
     if (link.denied) return ["error", "No access: the address lacks its token"];
     if (!link.connected) return ["error", "Display server lost, trying again"];
+    if (link.problem) return ["error", `The display has an error: ${link.problem}`];
     if (!broker.connected) return ["error", "Broker lost, trying again"];
     const last = this.heard === null ? "" : `, last picture ${ago(now - this.heard)}`;
     if (state === "source-lost") return ["error", `Source lost${last}`];
-    if (state === "offline" || state === "ended") return ["ended", `Session ended${last}`];
+    if (this.over) return ["ended", `Session ended${last}`];
     if (!this.newest) return ["waiting", detail || (state === "running" ? "Running, no picture yet" : "Waiting for the first picture")];
     if (now - this.heard > this.patience) return ["stale", `Stale${last}`];
     if (this.newest.stage === "abstained") return ["abstained", "Abstained"];

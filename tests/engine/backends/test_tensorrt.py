@@ -21,7 +21,10 @@ TYPES = {"x": "half", "timesteps": "int64", "c": "half", "mask": "bool", OUTPUT:
 
 
 class Context:
-    """Records addresses and shapes; refuses shapes outside the profile, and runs only when all is set."""
+    """Records addresses and shapes, runs only when all is set, and is what it is from its first run on.
+
+    A CUDA graph captured on a context holds what the context was: to change it later is an error in TensorRT.
+    """
 
     def __init__(self) -> None:
         self.addresses: dict[str, int] = {}
@@ -29,26 +32,29 @@ class Context:
         self.runs = 0
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        """Take an address, once for each tensor: it must stay."""
-        assert self.addresses.setdefault(name, memory) == memory
+        """Take an address, before the first run."""
+        assert not self.runs, f"a context that has run was given another address of {name}"
+        self.addresses[name] = memory
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Take a shape within the profile."""
+        """Take a shape within the profile, before the first run."""
+        assert not self.runs, f"a context that has run was given another shape of {name}"
         self.shapes[name] = shape
         return 1 <= shape[0] <= SHAPES[name][0] and shape[1:] == SHAPES[name][1:]
 
     def execute_async_v3(self, stream: int) -> bool:
         """Run."""
         self.runs += 1
-        return stream == 0 and set(self.addresses) == set(SHAPES) and set(self.shapes) == set(SHAPES) - {OUTPUT}
+        complete = set(self.addresses) == set(SHAPES) and set(self.shapes) == set(SHAPES) - {OUTPUT}
+        return stream == 0 and complete
 
 
 class Engine:
     """An engine with one profile."""
 
     def __init__(self, names: tuple[str, ...] = tuple(SHAPES)) -> None:
-        self.context = Context()
+        self.contexts: list[Context] = []
         self._names = names
         self.num_io_tensors = len(names)
 
@@ -66,7 +72,8 @@ class Engine:
 
     def create_execution_context(self) -> Context:
         """Context."""
-        return self.context
+        self.contexts.append(Context())
+        return self.contexts[-1]
 
 
 @pytest.fixture(autouse=True)
@@ -114,25 +121,34 @@ def inputs(batch: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.ones(batch, *SHAPES[name][1:]) for name in INPUTS["unet"])
 
 
-def test_buffers_stay_where_they_are_for_every_batch() -> None:
-    """Addresses are given once; shapes follow the batch; inputs are converted to the engine's types."""
+def test_each_batch_size_has_a_context_that_is_never_changed() -> None:
+    """Buffers are the same for all; shapes are set once; inputs get the engine's types."""
     engine = Engine()
     runner = backend.TensorRtRunner(engine, INPUTS["unet"], CPU)  # type: ignore[arg-type]
-    for batch in (1, 8, 16, 1):
+    for batch in (1, 8, 16, 1, 8, 1):
         out = runner.run(inputs(batch), (batch, 2, 4, 4))
         assert out.shape == (batch, 2, 4, 4)
-        assert engine.context.shapes == {name: (batch, *SHAPES[name][1:]) for name in INPUTS["unet"]}
-        assert out.data_ptr() not in engine.context.addresses.values()
-    assert engine.context.runs == 4
+        assert out.data_ptr() not in {address for each in engine.contexts for address in each.addresses.values()}
+    assert [each.runs for each in engine.contexts] == [3, 2, 1]
+    for batch, each in zip((1, 8, 16), engine.contexts, strict=True):
+        assert each.shapes == {name: (batch, *SHAPES[name][1:]) for name in INPUTS["unet"]}
+        assert each.addresses == engine.contexts[0].addresses
     assert runner._buffers["c"].dtype == torch.float16
     assert runner._buffers["c"][:1].eq(1).all()
 
 
 def test_what_the_engine_cannot_take_is_refused() -> None:
-    """A batch beyond the profile, and an engine with other inputs, are named."""
-    runner = backend.TensorRtRunner(Engine(), INPUTS["unet"], CPU)  # type: ignore[arg-type]
+    """A batch beyond the profile, inputs of another batch or shape, and an engine with other inputs are named."""
+    engine = Engine()
+    runner = backend.TensorRtRunner(engine, INPUTS["unet"], CPU)  # type: ignore[arg-type]
     with pytest.raises(BackendError, match=r"batch of 17.*16 at most"):
         runner.run(inputs(17), (17, 2, 4, 4))
+    with pytest.raises(BackendError, match=r"does not take x of shape \(1, 2, 4, 4\)"):
+        runner.run(inputs(1), (2, 2, 4, 4))
+    x, timesteps, _, mask = inputs(2)
+    with pytest.raises(BackendError, match=r"does not take c of shape \(2, 4, 5\)"):
+        runner.run((x, timesteps, torch.ones(2, 4, 5), mask), (2, 2, 4, 4))
+    assert not engine.contexts
     with pytest.raises(BackendError, match="the engine has"):
         backend.TensorRtRunner(Engine(("x", OUTPUT)), INPUTS["unet"], CPU)  # type: ignore[arg-type]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from minddiffuser.cli.common import Json, Verbose, answer, config_at
+from minddiffuser.errors import AppError
+from minddiffuser.stopping import stopping
 
 if TYPE_CHECKING:
     from engine.cache import EngineCache
@@ -19,20 +22,19 @@ engine_app = typer.Typer(no_args_is_help=True, help="Export networks, build what
 
 ConfigFile = Annotated[Path | None, typer.Argument(help="YAML file whose engine is meant; without one the desk models")]
 BackendOption = Annotated[str | None, typer.Option("--backend", help="Instead of the config's engine.backend")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr")]
 
 
 @engine_app.command("export")
 def export_networks(config_file: ConfigFile = None, as_json: Json = False, verbose: Verbose = False) -> None:
     """Write UNet and decoder as ONNX files to the cache, and hold them against torch."""
+    spec = _ready(config_file, None)
     from minddiffuser.console import progress, set_up_logging
 
     set_up_logging(verbose)
-    spec = _spec(config_file, None)
     from engine.backends.choice import export_parts
     from engine.models import load_models
 
+    stopping.interrupt()
     began = time.monotonic()
     cache = _cache()
     with progress() as report:
@@ -45,14 +47,15 @@ def build(
     config_file: ConfigFile = None, backend: BackendOption = None, as_json: Json = False, verbose: Verbose = False
 ) -> None:
     """Make everything that the engine needs to start at once: exports, engines, compiled kernels."""
+    spec = _ready(config_file, backend)
     from minddiffuser.console import progress, set_up_logging
 
     set_up_logging(verbose)
-    spec = _spec(config_file, backend)
     from engine.backends.choice import make_backend
     from engine.models import load_models
     from engine.reconstructor import Reconstructor
 
+    stopping.interrupt()
     began = time.monotonic()
     cache = _cache()
     with progress() as report:
@@ -75,29 +78,30 @@ def bench(
     verbose: Verbose = False,
 ) -> None:
     """Time the networks in each backend, the preview and the picture."""
+    spec = _ready(config_file, backend)
     from minddiffuser.console import progress, set_up_logging
 
     set_up_logging(verbose)
-    spec = _spec(config_file, backend)
     from engine.timing import time_engine
 
+    stopping.interrupt()
     with progress() as report:
         found = time_engine(spec, _cache().folder, repeats=repeats, report=report)
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        answer(asdict(found), as_json=True)
     else:
         typer.echo("\n".join(_table(found)))
 
 
-def _spec(config_file: Path | None, backend: str | None) -> EngineSpec:
-    """Engine section of a config, with another backend where one is named."""
+def _ready(config_file: Path | None, backend: str | None) -> EngineSpec:
+    """Return the engine section of a config, with another backend where one is named; the cache can be written."""
     from typing import get_args
 
     from engine.spec import BackendName, EngineSpec
-    from minddiffuser.config import load_config
-    from minddiffuser.errors import AppError
+    from minddiffuser.cache import check_cache
 
-    spec = load_config(config_file).engine if config_file else EngineSpec()
+    spec = config_at(config_file).engine if config_file else EngineSpec()
+    check_cache()
     if backend is None:
         return spec
     names = ("auto", *get_args(BackendName))
@@ -127,19 +131,19 @@ def _made(cache: EngineCache, began: float) -> dict[str, Any]:
     return {"entries": entries, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _say(answer: dict[str, Any], as_json: bool) -> None:
+def _say(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(answer))
+        answer(found, as_json=True)
         return
-    for entry in answer.pop("entries"):
+    for entry in found.pop("entries"):
         state = "made" if entry["made_now"] else "was there"
         typer.echo(
             f"{entry['kind']} {entry['part']} (opset {entry['opset']}): {state}, {entry['bytes'] / 1e6:.1f} MB, "
             f"{entry['folder']}"
         )
-    for name, reason in answer.pop("left", {}).items():
+    for name, reason in found.pop("left", {}).items():
         typer.echo(f"left {name}: {reason}")
-    for name, value in answer.items():
+    for name, value in found.items():
         typer.echo(f"{name}: {'nothing here could run them' if value is None else value}")
 
 

@@ -1,0 +1,72 @@
+"""The command line; nothing heavy is imported before a command needs it.
+
+Exit codes: 0 done (also when stopped with Ctrl-C or SIGTERM), 1 something is wrong, in one line on stderr,
+2 wrong usage, 3 done but something was lost and the command was asked to mind, 130 stopped before it was done.
+"""
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+from minddiffuser.stopping import STOPPED, TIED, end_with_parent, stopping
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line and exit code 1."""
+    stopping.listen()
+    if TIED in os.environ:
+        end_with_parent()
+    # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
+    from minddiffuser.cli.commands import ERRORS, app
+
+    try:
+        try:
+            app()
+        except SystemExit:
+            stopping.finish()
+            flush()
+            raise
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+    except ERRORS as error:
+        _fail(error)
+    except Exception:
+        if stopping.asked:  # an import that is interrupted ends in errors of many kinds
+            sys.exit(STOPPED)
+        raise
+
+
+def flush() -> None:
+    """Write out what was answered; a full disk must not look like success.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is still in the buffer would be tried, and complained of, once more when Python ends.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        raise
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Say in one line what is wrong, and end."""
+    text = str(error)
+    if isinstance(error, ModuleNotFoundError):
+        text = f"the package {error.name!r} is not installed; `minddiffuser doctor` says what is needed"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    elif isinstance(error, MemoryError):
+        text = f"not enough memory ({text})" if text else "not enough memory"
+    with suppress(OSError):
+        print(f"minddiffuser: {' '.join(text.split())}", file=sys.stderr, flush=True)  # noqa: T201  rich may be at fault
+    sys.exit(1)

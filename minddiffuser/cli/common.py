@@ -1,0 +1,184 @@
+"""What the commands share: options, the checks before the work, how work is stopped, and how it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from minddiffuser.cli import flush
+from minddiffuser.errors import AppError
+from minddiffuser.stopping import stopping
+from stream.atomic import check_folder, kept, write_whole
+
+if TYPE_CHECKING:
+    from minddiffuser.config import Config
+    from stream.broker import BrokerSpec
+
+T = TypeVar("T")
+
+LOST = 3
+"""Exit code of a command that is done, but something was lost and it was asked to mind."""
+STDOUT = Path("stdout")
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as configs/demo.yaml")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data", envvar="MINDDIFFUSER_DATA", help="Folder of recorded data sets")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr")]
+
+
+def config_at(path: Path) -> Config:
+    """Read a config before anything slower is loaded than that takes.
+
+    Raises
+    ------
+    minddiffuser.errors.ConfigError
+        In one line: the file, the line, the key and the way out.
+    """
+    from minddiffuser.yamlfile import read_yaml
+
+    read_yaml(path)  # what is no YAML file is told before the schema is loaded
+    from minddiffuser.config import load_config
+
+    return load_config(path)
+
+
+def check_bundle(folder: Path) -> None:
+    """Check that there is a bundle in a folder, before what reads it is loaded.
+
+    Raises
+    ------
+    AppError
+        There is none.
+    """
+    for file in (folder / "bundle.json", folder / "weights.safetensors"):
+        try:
+            with file.open("rb"):
+                pass
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise AppError(f"no bundle at {folder} ({reason}: {file}); train one first") from None
+
+
+def check_new_bundle(folder: Path) -> None:
+    """Check that a bundle can be written to a folder, in the place of an older one or of nothing.
+
+    Raises
+    ------
+    AppError, stream.errors.OutputError
+        It cannot, or the folder holds something else.
+    """
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "bundle.json").is_file():
+        raise AppError(f"{folder}: holds something else than a bundle; name a folder that is new or empty")
+
+
+def check_data(folder: Path | None) -> None:
+    """Check that the folder of recorded data sets is one, if it was named.
+
+    Raises
+    ------
+    AppError
+        It is not.
+    """
+    if folder is not None and not folder.is_dir():
+        raise AppError(f"--data {folder}: no such folder")
+
+
+def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` with an event that a request to end sets; until it waits for the first time, it is interrupted."""
+    stopping.interrupt()
+
+    async def watched() -> T:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def react() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        loop.call_soon(stopping.notify, react)
+        return await work(stop)
+
+    try:
+        return asyncio.run(watched())
+    finally:
+        stopping.finish()  # the answer is still to be said
+
+
+def stop_event() -> threading.Event:
+    """Return an event that a request to end sets from now on."""
+    stop = threading.Event()
+    stopping.notify(stop.set)
+    return stop
+
+
+def broker_at(text: str) -> BrokerSpec:
+    """Read HOST:PORT, or a broker section written as JSON.
+
+    Raises
+    ------
+    AppError
+        It is neither.
+    """
+    from pydantic import ValidationError
+
+    from minddiffuser.explain import explain
+    from stream.broker import BrokerSpec
+
+    shown = text if len(text) < 200 else text[:200] + " ..."
+    raw: Any = None
+    try:
+        if text.lstrip().startswith("{"):
+            raw = json.loads(text)
+        else:
+            host, port = _host_and_port(text)
+            raw = {"host": host, "port": port}
+        return BrokerSpec.model_validate(raw)
+    except ValidationError as error:
+        raise AppError(f"--broker {shown!r}: {explain(error, BrokerSpec, raw)}; wanted HOST:PORT") from None
+    except (ValueError, RecursionError) as error:
+        raise AppError(f"--broker {shown!r}: {error}; wanted HOST:PORT, or a broker section as JSON") from None
+
+
+def _host_and_port(text: str) -> tuple[str, str | None]:
+    if "://" in text:
+        raise ValueError("no scheme goes before it")
+    if text.startswith("["):  # an IPv6 address
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    else:
+        host, _, port = text.rpartition(":") if text.count(":") == 1 else (text, "", "")
+    if not host.strip():
+        raise ValueError("no host is named")
+    return host, port or None
+
+
+def answer(found: dict[str, Any], *, as_json: bool) -> None:
+    """Print an answer; where stdout takes it no more, it is kept in the temporary folder.
+
+    Raises
+    ------
+    stream.errors.OutputError
+        It could not be printed; says where it is.
+    """
+    stopping.finish()
+    text = json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items())
+
+    def write(path: Path) -> None:
+        if path is not STDOUT:
+            write_whole(path, text + "\n")
+            return
+        typer.echo(text)
+        try:
+            flush()
+        except BrokenPipeError:  # as of `| head`: who reads it has had enough
+            sys.exit(1)
+
+    kept(STDOUT, write)

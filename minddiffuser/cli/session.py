@@ -1,0 +1,145 @@
+"""Commands of a live session and of those who look at it: demo, live, display, subscribe."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minddiffuser.cli.common import (
+    LOST,
+    ConfigFile,
+    Json,
+    Verbose,
+    answer,
+    broker_at,
+    check_bundle,
+    config_at,
+    run,
+)
+from minddiffuser.stopping import stopping
+from stream.atomic import check_file, check_folder
+
+STARTED = time.monotonic()
+
+
+def demo(
+    headless: Annotated[bool, typer.Option(help="No page, no browser; end by itself")] = False,
+    seconds: Annotated[float | None, typer.Option(min=1, help="How long to stream")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a JSON report at the end")] = None,
+    config: Annotated[Path | None, typer.Option(help="Another config of a simulated participant")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the page")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run everything on this machine: a simulated participant, the live loop, a broker and the page."""
+    if config:
+        config_at(config)
+    if report:
+        check_file(report)
+    from minddiffuser.cache import check_cache
+    from minddiffuser.console import set_up_logging
+
+    check_cache()
+    set_up_logging(verbose)
+    from minddiffuser.demo import prepare, run_demo
+
+    stopping.interrupt()
+    prepared = prepare(config, port)
+    lost = run(
+        lambda stop: run_demo(prepared, stop, started=STARTED, headless=headless, seconds=seconds, report_to=report)
+    )
+    raise typer.Exit(LOST if lost else 0)
+
+
+def live(
+    config_file: ConfigFile,
+    bundle: Annotated[Path | None, typer.Option(help="Trained decoder; default bundles/NAME")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this long")] = None,
+    display: Annotated[bool, typer.Option(help="Serve the page too")] = True,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode a live LSL stream and publish pictures over MQTT."""
+    config = config_at(config_file)
+    check_bundle(bundle or Path("bundles") / config.name)
+    from minddiffuser.cache import check_cache
+    from minddiffuser.console import set_up_logging
+
+    check_cache()
+    set_up_logging(verbose)
+    from minddiffuser.live import run_live
+
+    answer(run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display)), as_json=as_json)
+
+
+def display(
+    broker: Annotated[str, typer.Option(help="HOST:PORT, or a broker section as JSON")] = "127.0.0.1:1883",
+    session: Annotated[str, typer.Option(help="Which session; + for all")] = "+",
+    host: Annotated[
+        str, typer.Option(help="Address of the page; another than loopback asks for a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8765,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the page for sessions on any broker."""
+    address = broker_at(broker)
+    from minddiffuser.console import set_up_logging, show_page
+    from minddiffuser.display.server import Display
+
+    set_up_logging(verbose)
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with Display(address, host, port, session=session) as page:
+            show_page("The page is at", page.urls, " (Ctrl-C ends it)")
+            await stop.wait()
+
+    run(serve)
+
+
+def subscribe(
+    broker: Annotated[str, typer.Option(help="HOST:PORT, or a broker section as JSON")] = "127.0.0.1:1883",
+    session: Annotated[str, typer.Option(help="Which session; + for all")] = "+",
+    save: Annotated[Path | None, typer.Option(help="Folder for pictures and their metadata")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1)] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many pictures")] = None,
+    show: Annotated[bool, typer.Option(help="Draw pictures in the terminal")] = False,
+    fail_on_loss: Annotated[bool, typer.Option(help="Exit with 3 if a published picture never came")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Receive pictures without a browser: save, count, time."""
+    address = broker_at(broker)
+    if save:
+        check_folder(save)
+    from minddiffuser.console import console, set_up_logging
+    from minddiffuser.subscribe import saver
+    from minddiffuser.subscribe import subscribe as receive
+    from minddiffuser.terminal import TerminalView
+
+    set_up_logging(verbose)
+    view = TerminalView(console) if show else None
+
+    def ready() -> None:
+        if as_json:
+            typer.echo(json.dumps({"ready": True}))
+
+    with view or nullcontext():
+        summary = run(
+            lambda stop: receive(
+                address,
+                session,
+                keep=saver(save, session) if save else None,
+                seconds=seconds,
+                count=count,
+                on_picture=view.draw if view else None,
+                on_ready=ready,
+                stop=stop,
+            )
+        )
+    answer(summary.to_dict(), as_json=as_json)
+    raise typer.Exit(LOST if fail_on_loss and summary.lost else 0)

@@ -1,0 +1,204 @@
+"""`minddiffuser live` before a picture comes: another config than in training, no data, no patience."""
+
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pylsl
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decoder.bundle import Bundle
+from engine.models import Models
+from minddiffuser.config import parse_config
+from minddiffuser.errors import AppError
+from minddiffuser.loading import STOPPED
+from minddiffuser.preprocessing import check_preprocessing
+from tests.conftest import Cli
+from tests.minddiffuser.tinybundle import CHANNELS, SFREQ, config_of, write_tiny_bundle
+
+SOON_S = 30.0
+REFUSED: dict[str, list[Any]] = {
+    "window.tmin": [-0.1, 0.05],
+    "window.tmax": [0.1, 0.5],
+    "window.baseline": [None, [0, 0.2]],
+    "window.detrend": [True],
+    "window.mode": ["sample", "mean"],
+    "filters.highpass": [None, 0.1],
+    "filters.lowpass": [40.0],
+    "filters.order": [2],
+    "filters.notch": [[50.0]],
+    "filters.reference": [None, ["A1"]],
+    "filters.zscore": [10.0],
+    "filters.drift": [10.0],
+    "filters.percent_signal": [60.0],
+}
+"""Settings that make other numbers of the same brain, and other values than in training."""
+HARMLESS: dict[str, list[Any]] = {
+    "window.events": ["stim.*"],
+    "window.repeats": [4],
+    "window.step": [1.0],
+    "window.rejected": ["drop"],
+    "filters.reject_peak_to_peak": [{"eeg": 1e-4}],
+    "filters.flat": [{"eeg": 1e-7}],
+    "filters.decimate": [2],
+    "filters.interpolate": [{"channels": ["A1"]}],
+}
+SILENT: dict[str, list[Any]] = {
+    "filters.channels": [["A1", "A2"], ["eeg"]],
+    "queue.length": [3],
+    "publish.quality": [50],
+    "source.name": ["another"],
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle trained on noise; its config lies beside it."""
+    folder = tmp_path_factory.mktemp("tinybundle") / "bundle"
+    write_tiny_bundle(tiny, folder)
+    return folder
+
+
+def changed(models: Models, changes: dict[str, Any]) -> dict[str, Any]:
+    """Give the config of training with some keys changed."""
+    raw = config_of(models)
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        raw[section] = {**raw.get(section, {}), name: value}
+    return raw
+
+
+def settings(table: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw some keys of a table, each with one of its values."""
+    one = st.sampled_from([(key, value) for key, values in table.items() for value in values])
+    return st.lists(one, max_size=3).map(dict)
+
+
+@given(refused=settings(REFUSED), harmless=settings(HARMLESS), silent=settings(SILENT))
+def test_what_makes_other_windows_is_refused_by_name(
+    tiny: Models, tiny_bundle: Path, refused: dict[str, Any], harmless: dict[str, Any], silent: dict[str, Any]
+) -> None:
+    """Each key that matters is named with both values, in one line; what does no harm never stops a session."""
+    config = parse_config(changed(tiny, silent | harmless | refused), "test")
+    bundle = Bundle.load(tiny_bundle)
+    if not refused:
+        check_preprocessing(config, bundle)
+        return
+    with pytest.raises(AppError) as caught:
+        check_preprocessing(config, bundle)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert all(f"{key} is " in said for key in refused)
+    assert not any(key in said for key in (*harmless, *silent))
+    assert "set this as in training, or train a bundle with this config" in said
+
+
+@pytest.mark.parametrize("key", [*HARMLESS, *SILENT])
+def test_what_does_no_harm_is_said_or_not_worth_a_word(
+    tiny: Models, tiny_bundle: Path, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    """Another pattern, other limits or repeats are one line in the log; what the bundle does not see is none."""
+    value = (HARMLESS | SILENT)[key][0]
+    check_preprocessing(parse_config(changed(tiny, {key: value}), "test"), Bundle.load(tiny_bundle))
+    assert len(caplog.records) == (key in HARMLESS)
+    assert (f"{key} is " in caplog.text) == (key in HARMLESS)
+
+
+def test_windows_that_slide_need_only_their_length(tiny: Models, tiny_bundle: Path) -> None:
+    """A decoder of windows from the event on may slide, and a sliding window lies wherever it likes."""
+    bundle = Bundle.load(tiny_bundle)
+    window = {"mode": "sliding", "tmin": 0, "tmax": 0.2, "baseline": [0, 0.1]}
+    check_preprocessing(parse_config(config_of(tiny, window=window), "test"), bundle)
+    bundle.meta["config"]["window"] = window
+    check_preprocessing(parse_config(config_of(tiny, window={**window, "tmin": 0.5, "tmax": 0.7}), "test"), bundle)
+    with pytest.raises(AppError, match=r"window\.tmax is 0\.3 and was 0\.2 in training"):
+        check_preprocessing(parse_config(config_of(tiny, window={**window, "tmax": 0.3}), "test"), bundle)
+
+
+def test_a_bundle_that_says_nothing_of_its_training_is_said(
+    tiny: Models, tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the bundle holds no config, the log says that nobody can compare."""
+    bundle = Bundle.load(tiny_bundle)
+    del bundle.meta["config"]
+    check_preprocessing(parse_config(config_of(tiny), "test"), bundle)
+    assert "does not say with which filters and windows it was trained" in caplog.text
+
+
+def run_live(cli: Cli, models: Models, bundle: Path, folder: Path, *options: str, **changes: Any) -> Any:
+    """Run `live` with the bundle's config, changed."""
+    config = folder / "live.yaml"
+    config.write_text(yaml.safe_dump(changed(models, {key.replace("__", "."): v for key, v in changes.items()})))
+    return cli("live", str(config), "--bundle", str(bundle), "--no-display", *options, timeout=120)
+
+
+def test_live_refuses_other_filters_before_anything_loads(
+    cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """One line and exit code 1, and no broker was started for it."""
+    run = run_live(cli, tiny, tiny_bundle, tmp_path, filters__highpass=0.1)
+    assert run.returncode == 1
+    assert "filters.highpass is 0.1 and was 1.0 in training" in run.stderr
+    assert "Broker" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_live_without_a_stream_is_no_success(cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path) -> None:
+    """When its time is over and the stream was never there, the exit code is 1 and the line names what was sought."""
+    run = run_live(cli, tiny, tiny_bundle, tmp_path, "--seconds", "1", source__name="no-such-amplifier")
+    assert run.returncode == 1
+    assert "nothing was decoded: the stream was not there before the end" in run.stderr
+    assert "no-such-amplifier" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_live_on_a_stream_that_sends_nothing_is_no_success(
+    cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A stream that is there and silent is told from one that is not."""
+    name = f"silent-{uuid.uuid4().hex[:8]}"
+    info = pylsl.StreamInfo(name, "EEG", len(CHANNELS), SFREQ, "float32", name)
+    entries = info.desc().append_child("channels")
+    for channel in CHANNELS.names:
+        entries.append_child("channel").append_child_value("label", channel).append_child_value(
+            "type", "EEG"
+        ).append_child_value("unit", "volts")
+    outlet = pylsl.StreamOutlet(info)
+    window = {"window__mode": "sliding", "window__tmin": 0, "window__tmax": 0.2}
+    run = run_live(cli, tiny, tiny_bundle, tmp_path, "--seconds", "6", source__name=name, **window)
+    del outlet
+    assert run.returncode == 1, run.stderr
+    assert f"nothing was decoded: stream {name!r} was there and sent no sample" in run.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("later", [0.0, 0.5, 1.5])
+def test_live_stops_while_its_models_load(
+    cli: Cli, tiny_bundle: Path, tmp_path: Path, number: signal.Signals, later: float
+) -> None:
+    """Whenever it comes, a stop ends the program in a moment, with exit code 130, no traceback, nothing left behind."""
+    cli.environment["TMPDIR"] = str(tmp_path)
+    try:
+        process = cli.start("live", str(tiny_bundle.with_suffix(".yaml")), "--bundle", str(tiny_bundle), "--no-display")
+    finally:
+        del cli.environment["TMPDIR"]
+    assert process.stderr
+    assert "Broker" in process.stderr.readline()  # from here on models load, for seconds
+    time.sleep(later)
+    process.send_signal(number)
+    stopped = time.monotonic()
+    try:
+        _, errors = process.communicate(timeout=SOON_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.returncode == STOPPED or (process.returncode, "nothing was decoded" in errors) == (1, True)
+    assert "Traceback" not in errors
+    assert time.monotonic() - stopped < SOON_S
+    assert not list(tmp_path.iterdir())
