@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from minddiffuser.cache import cache_dir
+from minddiffuser.cache import cache_dir, check_cache
+from minddiffuser.errors import AppError
 
 PACKAGES = (
     "torch",
@@ -45,7 +46,16 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything a session needs; each check is quick and changes nothing."""
     checks: tuple[Callable[[], list[Finding]], ...] = (_python, _packages, _lsl, _models, _gpu, _backends, _disk, _port)
-    return [finding for check in checks for finding in check()]
+    return [finding for check in checks for finding in _carried_out(check)]
+
+
+def _carried_out(check: Callable[[], list[Finding]]) -> list[Finding]:
+    """Look at one thing; a package that cannot even be loaded is a finding too."""
+    try:
+        return check()
+    except (ImportError, OSError, RuntimeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return [Finding(False, f"{check.__name__.removeprefix('_')} cannot be looked at: {first}")]
 
 
 def _python() -> list[Finding]:
@@ -118,7 +128,11 @@ def _backends() -> list[Finding]:
 
 
 def _disk() -> list[Finding]:
-    folder = cache_dir()
+    try:
+        folder = cache_dir()
+        check_cache()
+    except AppError as error:
+        return [Finding(False, str(error))]
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     text = f"{free / 1024**3:.1f} GiB free for the cache ({folder})"

@@ -62,12 +62,13 @@ class BadSamples:
         self._settled = np.zeros(n, np.bool_)  # at a new level since the last block
         self._newest = np.full(n, np.nan)  # the newest sample of a chunk in which some were bad
         self._raw = np.zeros(n)  # largest sample of the block so far, bad or not
-        self._limit = np.minimum(self._most * UNSEEN, ANY_UNIT)
+        self._ceiling = np.minimum(self._most * UNSEEN, ANY_UNIT)  # what a sample may be, at most...
+        self._floor = -self._ceiling  # ...and at least
         self._centre = np.zeros(n)  # where the channel was last
         self._level = np.zeros(n)  # how far it moves from there within a block
         self._held = np.zeros(n)
         self._bad_for = np.zeros(n, np.int64)
-        self._peak = np.zeros(n)  # of the block so far
+        self._low, self._high = np.full(n, np.inf), np.full(n, -np.inf)  # of the block so far
         self._first = np.full(n, np.nan)  # each channel's first sample of this block
         self._still = np.zeros(n, np.bool_)  # channels that have not moved in this block
         self._flat_for = np.zeros(n, np.int64)
@@ -123,20 +124,22 @@ class BadSamples:
         if len(data) < self._size:
             return
         data = np.where(np.isfinite(data), data, np.nan)
-        seen = ~np.isnan(data).all(axis=0)
+        seen: NDArray[np.bool_] = np.logical_not(np.isnan(data).all(axis=0))
         self._centre[seen] = np.nanmedian(data[:, seen], axis=0)
         self._level[seen] = np.nanmedian(np.abs(data[:, seen] - self._centre[seen]), axis=0)
-        self._limit[seen] = self._limits()[seen]
+        self._draw(seen)
 
-    def _limits(self) -> NDArray[np.float64]:
-        limits: NDArray[np.float64] = np.minimum(np.maximum(self._jump, HEADROOM * self._level), ANY_UNIT)
-        return limits
+    def _draw(self, channels: NDArray[np.bool_]) -> None:
+        """Draw the limits of some channels round where they were last."""
+        reach = np.maximum(self._jump, HEADROOM * self._level)
+        self._floor = np.where(channels, np.maximum(self._centre - reach, -ANY_UNIT), self._floor)
+        self._ceiling = np.where(channels, np.minimum(self._centre + reach, ANY_UNIT), self._ceiling)
 
     def _feed(self, data: NDArray[np.float64], at: int) -> tuple[NDArray[np.float64], States | None]:
         """Take samples of one block."""
         states: States | None = None
-        peak = np.abs(data - self._centre).max(axis=0)
-        if (peak <= self._limit).all():  # False where one is not a number
+        low, high = np.minimum.reduce(data), np.maximum.reduce(data)
+        if (low >= self._floor).all() and (high <= self._ceiling).all():  # False where one is not a number
             self._held = data[-1]
             if self._bad_for.any():
                 self.recovered += [(at, int(i)) for i in np.flatnonzero(self.stays_bad | self._settled)]
@@ -144,8 +147,9 @@ class BadSamples:
                 self._settled[:] = False
         else:
             data, states = self._hold(data, at)
-            peak = np.abs(data - self._centre).max(axis=0)
-        np.maximum(self._peak, peak, out=self._peak)
+            low, high = data.min(axis=0), data.max(axis=0)
+        np.minimum(self._low, low, out=self._low)
+        np.maximum(self._high, high, out=self._high)
         if not self._filled:
             self._still = self._body & (data[0] == self._first)
             self.flat = self.flat & self._still
@@ -155,7 +159,7 @@ class BadSamples:
         return data, states
 
     def _hold(self, data: NDArray[np.float64], at: int) -> tuple[NDArray[np.float64], States]:
-        bad = ~(np.abs(data - self._centre) <= self._limit)
+        bad = ~((data >= self._floor) & (data <= self._ceiling))
         back = (self.stays_bad | self._settled) & ~bad.all(axis=0)
         self._settled = self._settled & ~back
         np.fmax(self._raw, np.abs(data).max(axis=0), out=self._raw)
@@ -182,14 +186,15 @@ class BadSamples:
 
     def _close(self) -> None:
         """Draw the limits for the next block from this one and those before, and find flat channels."""
-        self._level = np.maximum(self._level * self._keep, self._peak)
+        moved = np.maximum(self._high - self._centre, self._centre - self._low)
+        self._level = np.maximum(self._level * self._keep, moved)
         new = (self._bad_for >= self._filled) & (self._raw > 0) & (self._raw <= self._most)
         new &= np.isfinite(self._newest)
         self._centre = np.where(new, self._newest, self._held)
         self._settled |= new
+        self._draw(np.ones_like(new))
         self._raw = np.zeros_like(self._raw)
-        self._limit = self._limits()
         self._flat_for = np.where(self._still & (self._bad_for == 0), self._flat_for + self._filled, 0)
         self.flat = self._flat_for >= self._stays
-        self._peak = np.zeros_like(self._peak)
+        self._low, self._high = np.full_like(self._low, np.inf), np.full_like(self._high, -np.inf)
         self._filled = 0

@@ -123,7 +123,7 @@ class SampleClock:
         self._stamp = np.nan  # the last one of an irregular stream
         self._index = -1
         self._variance = 0.0
-        self._sloped = 0  # samples since the slope was last seeded
+        self._sloped = 1  # samples since the slope was last seeded
         self._shifted = (0.0, 0)  # by how much the line was moved last, and up to which sample that shows
         self._bias = 0.0  # mean distance of the newest timestamps from the line
         self._horizon = max(8.0, BIAS_S * sfreq)
@@ -171,9 +171,16 @@ class SampleClock:
         index = np.empty(n, dtype=np.int64)
         gaps: list[tuple[int, Gap]] = []
         doubts: list[tuple[int, int, str]] = []
-        for i, stamp in enumerate(stamps):
-            following = stamps[i + 1] if i + 1 < n else None if not last else stamp + self._nominal
-            placed = place(stamp, following)
+        i = -1
+        while (i := i + 1) < n:
+            if self.sfreq and self._seen:
+                begin, i = i, self._follow(stamps, i, times, index)
+                if (flagged := min(i, begin + self._shifted[1] - (self._seen - (i - begin)))) > begin:
+                    doubts.append((begin, flagged, self._how_far_off()))
+                if i == n:
+                    break
+            stamp = stamps[i]
+            placed = place(stamp, stamps[i + 1] if i + 1 < n else None if not last else stamp + self._nominal)
             if placed is False:
                 n = i
                 break
@@ -182,7 +189,7 @@ class SampleClock:
                 if placed.lost == 0:
                     doubts.append((i, i + 1, f"timestamps step by {placed.length - self._nominal:.3g} s"))
             if self._seen <= self._shifted[1]:
-                doubts.append((i, i + 1, f"times are off by {1e3 * self._shifted[0]:.3g} ms"))
+                doubts.append((i, i + 1, self._how_far_off()))
             if self.blind > self._blindness:
                 doubts.append((i, i + 1, "no timestamps of use"))
             times[i], index[i] = self._last, self._index
@@ -269,13 +276,10 @@ class SampleClock:
         elif self._seen in self._lost:
             self._seen += 1
             return self._jump(stamp, self._lost.pop(self._seen - 1))
-        elif residual * residual <= self._tolerance_squared():
-            self.blind = 0
+        elif residual * residual <= self._tolerance_squared():  # off, or it would have been followed
             self._bias += (residual - self._bias) / min(self._fitted, self._horizon)
-            if self._off():
-                self._seen += 1
-                return self._shift()
-            self._follow(residual)
+            self._seen += 1
+            return self._shift()
         elif not abs(stamp) < LARGEST:
             self._pass_over()
         elif following is None:
@@ -298,10 +302,8 @@ class SampleClock:
             return max(limit, self._settling_tolerance) ** 2
         return max(limit * limit, JITTERS * JITTERS * self._variance)
 
-    def _off(self) -> bool:
-        """Whether the newest timestamps lie off the line by more than a sample, and than jitter."""
-        limit = max(self._period * self._period, OFF * OFF * self._variance)
-        return self._fitted > self._horizon and self._bias * self._bias > limit
+    def _how_far_off(self) -> str:
+        return f"times are off by {1e3 * self._shifted[0]:.3g} ms"
 
     def _shift(self) -> Gap | bool:
         """Move the line to where the newest timestamps lie; samples missed are counted."""
@@ -350,20 +352,57 @@ class SampleClock:
         self._seed(stamp, lost)
         return gap
 
-    def _follow(self, residual: float) -> None:
-        level = min(self._fitted, self._memory)
-        slope = min(self._sloped, self._memory)
-        jitter = residual - self._bias  # a line that is off is no jitter
-        self._variance += (jitter * jitter - self._variance) / min(self._seen, self._memory)
-        # The slope starts from the nominal rate, so it is trusted as if 32 samples had been seen already.
-        fitted = self._next + residual * 4.0 / (level + 4.0)
-        period = self._period + residual * 6.0 / (slope + 32.0) ** 2
-        self._period = min(max(period, SHORTEST * self._nominal), LONGEST * self._nominal)
-        self._last = max(fitted, self._last + 0.01 * self._period)
-        self._next = self._last + self._period
-        self._fitted += 1
-        self._sloped += 1
-        self._index += 1
+    def _follow(
+        self, stamps: list[float], start: int, times: NDArray[np.float64], index: NDArray[np.int64]
+    ) -> int:  # fmt: skip
+        """Place samples from `start` on, as long as their timestamps lie on the line; give the first that does not.
+
+        The line is off where the mean distance of the newest timestamps is more than a sample, and than jitter. The
+        recursion is written out with local names: it runs for every sample.
+        """
+        period, line, last, variance, bias = self._period, self._next, self._last, self._variance, self._bias
+        seen, fitted, sloped, place = self._seen, self._fitted, self._sloped, self._index
+        shortest, longest = SHORTEST * self._nominal, LONGEST * self._nominal
+        memory, horizon = self._memory, self._horizon
+        settling = self._settling_tolerance if seen < self._settling else 0.0
+        wide = 0.0 if settling else JITTERS * JITTERS
+        stop = len(stamps) if not settling else min(len(stamps), start + self._settling - seen)
+        if self._lost:
+            stop = min(stop, start + min(self._lost) - seen)
+        i = start
+        while i < stop:
+            residual = stamps[i] - line
+            limit = 0.75 * period
+            limit = max(limit, settling)
+            limit *= limit
+            limit = max(limit, wide * variance)
+            if not residual * residual <= limit:
+                break
+            mean = bias + (residual - bias) / (min(horizon, fitted))
+            if fitted > horizon:
+                limit = OFF * OFF * variance
+                if mean * mean > (max(period * period, limit)):
+                    break
+            bias = mean
+            jitter = residual - bias  # a line that is off is no jitter
+            variance += (jitter * jitter - variance) / (min(memory, seen))
+            # The slope starts from the nominal rate, so it is trusted as if 32 samples had been seen already.
+            nearer = line + residual * 4.0 / ((min(memory, fitted)) + 4.0)
+            period += residual * 6.0 / ((min(memory, sloped)) + 32.0) ** 2
+            period = shortest if period < shortest else min(period, longest)
+            last += 0.01 * period
+            last = max(last, nearer)
+            line = last + period
+            seen, fitted, sloped, place = seen + 1, fitted + 1, sloped + 1, place + 1
+            times[i], index[i] = last, place
+            i += 1
+        if i > start:
+            self._period, self._next, self._last, self._variance, self._bias = period, line, last, variance, bias
+            self._seen, self._fitted, self._sloped, self._index = seen, fitted, sloped, place
+            self.blind = 0
+        if i == stop < len(stamps) and settling and seen == self._settling:
+            return self._follow(stamps, i, times, index)  # from here on by the jitter that was learnt
+        return i
 
 
 def figure(rate: float) -> str:

@@ -262,7 +262,7 @@ class FilterChain:
             What each channel is worth at each sample; left out, all are good.
         """
         if len(self._sos) and len(data):
-            data, states = self._filter(data, states)
+            data = self._filter(data)
         newest: slice | NDArray[np.intp]
         ahead: float | NDArray[np.float64] = 0.0
         if self._resampler:
@@ -280,24 +280,33 @@ class FilterChain:
         data, states = self._mix(data, states)
         for step in self._running:
             data = step.feed(data)
-        return Filtered(data.astype(np.float32), newest, ahead, states, changes)
+        rows = data.astype(np.float32)
+        if not np.isfinite(
+            rows.sum()
+        ):  # a pass that costs little: finite samples are too small for their sum to overflow
+            rows, states = self._begin_all_anew(rows, states)
+        return Filtered(rows, newest, ahead, states, changes)
 
-    def _filter(self, data: NDArray[np.float64], states: States | None) -> tuple[NDArray[np.float64], States | None]:
+    def _begin_all_anew(
+        self, rows: NDArray[np.float32], states: States | None
+    ) -> tuple[NDArray[np.float32], States]:  # fmt: skip
+        """Forget a signal that led to numbers that are not finite; these are bad."""
+        LOG.warning("filters begin anew: what came out of them was not finite")
+        self.restarts += 1
+        self.reset()
+        states = np.zeros(rows.shape, np.int8) if states is None else states
+        finite = np.isfinite(rows)
+        return np.where(finite, rows, np.float32(0.0)), np.where(finite, states, np.maximum(states, BAD))
+
+    def _filter(self, data: NDArray[np.float64]) -> NDArray[np.float64]:
         from scipy import signal
 
         if self._state is None:
             # The steady state of the first sample: an electrode's offset would ring for seconds otherwise.
             self._state = self._steady * data[0][None, :, None]
         filtered, self._state = signal.sosfilt(self._sos, np.ascontiguousarray(data.T), axis=1, zi=self._state)
-        if not np.isfinite(self._state).all():
-            LOG.warning("filters begin anew: their state was no longer finite")
-            self.restarts += 1
-            self._state = None
-            states = np.zeros(data.shape, np.int8) if states is None else states
-            states[~np.isfinite(filtered.T)] = BAD
-            filtered = np.nan_to_num(filtered, posinf=0.0, neginf=0.0)
         result: NDArray[np.float64] = filtered.T
-        return result, states
+        return result
 
     def _worst(self, states: States | None, newest: slice, n: int) -> States | None:
         """Give each sample that is kept the worst state of those since the one kept before it."""

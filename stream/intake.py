@@ -201,7 +201,8 @@ class Intake:
         """
         unusable = round(int((~present).sum()) / self.chain.factor)
         marks = self.marks.within(start, stop)
-        channels = [prefix + name for name in self.channels.names if any(mark.channel == name for mark in marks)]
+        spoilt = {mark.channel for mark in marks}
+        channels = [prefix + name for name in self.channels.names if name in spoilt] if spoilt else []
         unexplained = ~present
         for mark in marks:
             if mark.channel:
@@ -260,19 +261,24 @@ class Intake:
         rows, row = filtered.data, self.ring.stop
         times = stamped.times[start:stop][filtered.newest] + filtered.ahead / self._speed
         self._interpolated += [(row + at, names) for at, names in filtered.interpolated]
-        known = np.ones(len(rows), np.bool_)
-        if filtered.states is not None:
-            known = np.asarray((filtered.states < BAD).all(axis=1))
-            for channel in np.flatnonzero((filtered.states == BAD).any(axis=0)):
-                turns = np.flatnonzero(np.diff(filtered.states[:, channel] == BAD, prepend=False, append=False))
-                for first, last in turns.reshape(-1, 2).tolist():
-                    self.marks.add(row + first, row + last, channel=self.channels.names[channel])
+        if filtered.states is None:
+            self.ring.write(rows, times)
+        else:
+            self._write_marked(rows, times, filtered.states)
         for first, last, reason in stamped.doubts:
             if first < stop and last > start:
                 places = np.arange(start, stop)[filtered.newest]
                 begin, end = (row + int(np.searchsorted(places, at)) for at in (first, last))
                 self.marks.add(begin, max(end, begin + 1) + self._lag, reason)
-        # One write a run of equal presence; without bad samples that is the whole chunk.
+
+    def _write_marked(self, rows: NDArray[np.float32], times: NDArray[np.float64], states: States) -> None:
+        """Write rows of which some are of no use, and mark what spoils them; one write a run of equal presence."""
+        row = self.ring.stop
+        for channel in np.flatnonzero((states == BAD).any(axis=0)):
+            turns = np.flatnonzero(np.diff(states[:, channel] == BAD, prepend=False, append=False))
+            for first, last in turns.reshape(-1, 2).tolist():
+                self.marks.add(row + first, row + last, channel=self.channels.names[channel])
+        known = np.asarray((states < BAD).all(axis=1))
         edges = [0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(rows)]
         for first, last in itertools.pairwise(edges):
             if last > first:

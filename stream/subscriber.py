@@ -109,8 +109,6 @@ class Subscriber:
                     self._tell(connected=True)
                     async for message in client.messages:
                         self._take(message)
-                        if 2 * len(self._messages) > self._limit:
-                            await asyncio.sleep(0)  # a burst never waits, and readers would get no turn
             except Exception as error:  # a subscriber never gives up, and its task dies unheard of nothing
                 expected = isinstance(error, PublishError | aiomqtt.MqttError)
                 if not expected:

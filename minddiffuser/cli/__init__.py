@@ -16,6 +16,7 @@ from minddiffuser.stopping import STOPPED, TIED, end_with_parent, stopping
 def main() -> None:
     """Run the command line; every error of ours is one line and exit code 1."""
     stopping.listen()
+    _open_what_is_closed()
     if TIED in os.environ:
         end_with_parent()
     # Idle OpenMP threads spin by default; beside replay, broker and page that multiplies the latency on few cores.
@@ -29,7 +30,7 @@ def main() -> None:
             app()
         except SystemExit:
             stopping.finish()
-            flush()
+            say()
             raise
     except KeyboardInterrupt:
         sys.exit(STOPPED)
@@ -41,8 +42,8 @@ def main() -> None:
         raise
 
 
-def flush() -> None:
-    """Write out what was answered; a full disk must not look like success.
+def say(text: str = "") -> None:
+    """Print lines to stdout, all the way: a full disk must not look like success.
 
     Raises
     ------
@@ -50,12 +51,24 @@ def flush() -> None:
         It cannot be written.
     """
     try:
+        if text:
+            sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         # What is still in the buffer would be tried, and complained of, once more when Python ends.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
-        raise
+        raise type(error)(error.errno, error.strerror, "stdout") from None
+
+
+def _open_what_is_closed() -> None:
+    """Open stdin, stdout and stderr where whoever started us closed them: the next file would take their place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115  no path; to the end
 
 
 def _fail(error: Exception) -> NoReturn:
@@ -67,6 +80,7 @@ def _fail(error: Exception) -> NoReturn:
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, MemoryError):
         text = f"not enough memory ({text})" if text else "not enough memory"
-    with suppress(OSError):
-        print(f"minddiffuser: {' '.join(text.split())}", file=sys.stderr, flush=True)  # noqa: T201  rich may be at fault
+    with suppress(OSError):  # nobody is there to read it
+        sys.stderr.write(f"minddiffuser: {' '.join(text.split())}\n")
+        sys.stderr.flush()
     sys.exit(1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from minddiffuser.cli import flush
+from minddiffuser.cli import say
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
 from stream.atomic import check_folder, kept, write_whole
@@ -175,9 +175,8 @@ def answer(found: dict[str, Any], *, as_json: bool) -> None:
         if path is not STDOUT:
             write_whole(path, text + "\n")
             return
-        typer.echo(text)
         try:
-            flush()
+            say(text)
         except BrokenPipeError:  # as of `| head`: who reads it has had enough
             sys.exit(1)
 

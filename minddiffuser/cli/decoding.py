@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from minddiffuser.cli import say
 from minddiffuser.cli.common import (
     ConfigFile,
     DataDir,
@@ -156,8 +157,8 @@ def doctor(as_json: Json = False) -> None:
 
     findings = examine()
     if as_json:
-        typer.echo(json.dumps([finding.as_dict() for finding in findings]))
+        say(json.dumps([finding.as_dict() for finding in findings]))
     else:
         for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'none'}  {finding.text}")
+            say(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'none'}  {finding.text}")
     raise typer.Exit(0 if all(finding.ok or not finding.needed for finding in findings) else 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minddiffuser.cli import say
 from minddiffuser.cli.common import Json, Verbose, answer, config_at
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
@@ -90,7 +91,7 @@ def bench(
     if as_json:
         answer(asdict(found), as_json=True)
     else:
-        typer.echo("\n".join(_table(found)))
+        say("\n".join(_table(found)))
 
 
 def _ready(config_file: Path | None, backend: str | None) -> EngineSpec:
@@ -137,14 +138,14 @@ def _say(found: dict[str, Any], as_json: bool) -> None:
         return
     for entry in found.pop("entries"):
         state = "made" if entry["made_now"] else "was there"
-        typer.echo(
+        say(
             f"{entry['kind']} {entry['part']} (opset {entry['opset']}): {state}, {entry['bytes'] / 1e6:.1f} MB, "
             f"{entry['folder']}"
         )
     for name, reason in found.pop("left", {}).items():
-        typer.echo(f"left {name}: {reason}")
+        say(f"left {name}: {reason}")
     for name, value in found.items():
-        typer.echo(f"{name}: {'nothing here could run them' if value is None else value}")
+        say(f"{name}: {'nothing here could run them' if value is None else value}")
 
 
 def _table(found: EngineTimings) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from minddiffuser.cli import say
 from minddiffuser.cli.common import (
     LOST,
     ConfigFile,
@@ -126,7 +127,7 @@ def subscribe(
 
     def ready() -> None:
         if as_json:
-            typer.echo(json.dumps({"ready": True}))
+            say(json.dumps({"ready": True}))
 
     with view or nullcontext():
         summary = run(

@@ -12,16 +12,19 @@ from minddiffuser.archive import Archive
 from minddiffuser.config import ArchiveSpec
 from minddiffuser.display.server import Display
 from minddiffuser.display.sessions import ENDED, MAX_SESSIONS, OVER, RUNS, SILENT_S, Sessions
-from stream.broker import EmbeddedBroker
+from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
 from stream.frames import Frame
 from stream.messages import Message
 from stream.mqtt import Publisher
 from stream.refusals import Refusals
+from tests.brokers import PROGRAM, Mosquitto
 from tests.minddiffuser.test_archive import files_end_at
 from tests.minddiffuser.test_display import Page, broker, picture, until
 
 __all__ = ["broker"]
+
+NEEDED = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed (Debian: mosquitto)")
 
 
 async def retain(port: int, *names: str, state: str = "offline") -> None:
@@ -56,17 +59,29 @@ async def test_a_running_session_takes_the_place_of_one_that_is_over(broker: Emb
         assert len(sessions) == MAX_SESSIONS
 
 
-async def test_who_opens_the_display_later_finds_the_session_that_runs(broker: EmbeddedBroker) -> None:
+@pytest.mark.parametrize("program", ["embedded", pytest.param("mosquitto", marks=NEEDED)])
+async def test_who_opens_the_display_later_finds_the_session_that_runs(
+    broker: EmbeddedBroker, tmp_path: Path, program: str
+) -> None:
     """A display that starts beside forty old sessions shows the running one with its last picture and its status."""
-    await retain(broker.port, *OLD)
-    async with Publisher(broker.spec, "today") as publisher:
-        publisher.status({"state": "running"})
-        publisher.picture(picture(7), {"window_id": "last"})
-        await publisher.flush()
-        async with Display(broker.spec) as display, Page(display) as page:
-            await until(lambda: page.finals() == ["last"])
-            status = [note["status"]["state"] for note in page.notes if note.get("session") == "today"]
-            assert status == ["running"]
+    mosquitto = Mosquitto(tmp_path, "allow_anonymous true") if program == "mosquitto" else None
+    if mosquitto:
+        mosquitto.start()
+    spec = BrokerSpec(host="127.0.0.1", port=mosquitto.port) if mosquitto else broker.spec
+    try:
+        await retain(spec.resolved_port, *OLD)
+        async with Publisher(spec, "today") as publisher:
+            publisher.status({"state": "running"})
+            publisher.picture(picture(7), {"window_id": "last"})
+            await publisher.flush()
+            async with Display(spec) as display, Page(display) as page:
+                await until(lambda: page.finals() and page.finals()[-1] == "last")
+                status = [note["status"]["state"] for note in page.notes if note.get("session") == "today"]
+                assert status == ["running"]
+                assert len(display._sessions) == MAX_SESSIONS
+    finally:
+        if mosquitto:
+            mosquitto.kill()
 
 
 async def test_its_own_session_always_has_a_place(broker: EmbeddedBroker) -> None:

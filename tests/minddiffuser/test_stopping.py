@@ -1,6 +1,8 @@
 """Whatever is asked to stop stops, and takes along what it started."""
 
 import asyncio
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -110,3 +112,84 @@ def test_work_that_never_waits_is_stopped_too(cli: Cli, small_bundle: Path) -> N
     _, errors = process.communicate(timeout=GONE_S)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def catches(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (mask,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")]
+    return bool(mask >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("later_s", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+def test_a_request_at_any_moment_of_the_start_is_one_line(
+    cli: Cli, tmp_path: Path, number: signal.Signals, later_s: float
+) -> None:
+    """From the moment that a program of ours hears it, whatever it is importing then."""
+    process = cli.start("train", "configs/demo.yaml", "--out", str(tmp_path / "new"))
+    deadline = time.monotonic() + GONE_S
+    while not catches(process, signal.SIGTERM):  # until then it is Python that starts
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(later_s)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=GONE_S)
+    assert process.returncode == 130, errors
+    assert errors in ("minddiffuser: stopped\n", "minddiffuser: stopping\n")
+    assert out == ""
+
+
+@pytest.mark.parametrize("how", ["SIGHUP", "terminal"])
+def test_a_hang_up_leaves_no_folders_behind(cli: Cli, small_config: Path, tmp_path: Path, how: str) -> None:
+    """In the middle of writing a recording, a hang-up ends `train` with 130 and takes what is half made along."""
+    cache, temporary = tmp_path / "cache", tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "minddiffuser", "train", str(small_config), "--out", str(tmp_path / "new")]
+    environment = cli.environment | {"MINDDIFFUSER_CACHE": str(cache), "TMPDIR": str(temporary)}
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(ROOT)
+        os.execve(sys.executable, command, environment)  # noqa: S606  there is none to need
+    deadline = time.monotonic() + GONE_S
+    while not list(cache.glob("simulated/.*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    if how == "terminal":
+        os.close(terminal)
+    else:
+        os.kill(child, signal.SIGHUP)
+    process = psutil.Process(child)
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if how == "SIGHUP":
+            drain(terminal)
+        assert time.monotonic() < deadline + GONE_S
+        time.sleep(0.05)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert [path.name for path in cache.rglob("*")] == ["simulated"]
+    assert list(temporary.iterdir()) == []
+
+
+def drain(terminal: int) -> None:
+    """Read what a program says, so that it never waits for us."""
+    os.set_blocking(terminal, False)
+    try:
+        os.read(terminal, 65536)
+    except OSError:
+        return
+
+
+def test_nohup_is_respected(cli: Cli, tmp_path: Path) -> None:
+    """A program that is started to outlive its terminal does; SIGTERM still ends it."""
+    command = f"trap '' HUP; exec {sys.executable} -m minddiffuser record {tmp_path / 'x.xdf'} --timeout {LONG_S}"
+    process = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True, env=cli.environment, cwd=ROOT)
+    deadline = time.monotonic() + GONE_S
+    while not psutil.Process(process.pid).net_connections("udp"):  # it asks for streams
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=GONE_S)
+    assert process.returncode == 1  # as SIGTERM ends it: a hang-up would have killed it
+    assert "nothing is recorded" in errors

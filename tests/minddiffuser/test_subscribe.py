@@ -19,6 +19,7 @@ from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
 from stream.frames import Frame
 from stream.mqtt import Publisher
+from tests.conftest import Cli
 from tests.minddiffuser.test_archive import files_end_at
 
 
@@ -222,3 +223,52 @@ def test_late_numbers_fill_their_hole_and_a_restart_is_none() -> None:
 def test_percentiles_of_known_values() -> None:
     """Nearest rank: of 1 to 100, the 50th and the 99th."""
     assert percentiles([float(v) for v in range(100, 0, -1)]) == {"p50": 50.0, "p99": 99.0, "max": 100.0, "n": 100}
+
+
+@pytest.mark.timeout(120)
+async def test_the_command_among_strangers_ends_well(cli: Cli, tmp_path: Path) -> None:
+    """On an ASCII terminal, among non-pictures, bottomless JSON and half characters: one picture, exit code 0."""
+    program = Cli(cli.environment | {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"})
+    about = {"window_id": "\ud800", "stage": "abstained", "sha256": {}, "data": "\ud800"}
+    digest = hashlib.sha256(b"hello").hexdigest()
+    false = {**about, "window_id": "w", "stage": "picture", "sha256": {"picture": digest}, "data": "x"}
+    async with (
+        EmbeddedBroker() as broker,
+        Publisher(broker.spec, "lab", data="simulated EEG") as publisher,
+        aiomqtt.Client("127.0.0.1", broker.port) as stranger,
+    ):
+        arguments = [
+            "--broker",
+            f"127.0.0.1:{broker.port}",
+            "--count",
+            "1",
+            "--save",
+            str(tmp_path),
+            "--show",
+            "--json",
+        ]
+        process = program.start("subscribe", *arguments, "--seconds", "60")
+        try:
+            assert process.stdout
+            assert json.loads(await asyncio.to_thread(process.stdout.readline)) == {"ready": True}
+            for kind, payload in (
+                ("meta", json.dumps(about).encode()),
+                (
+                    "meta",
+                    b'{"window_id": "w", "stage": "abstained", "sha256": {}, "x":' + b"[" * 900 + b"]" * 900 + b"}",
+                ),
+                ("picture", b"hello"),
+                ("meta", json.dumps(false).encode()),
+            ):
+                await stranger.publish(f"minddiffuser/lab/{kind}", payload, qos=1)
+            publisher.picture(picture(1), {"window_id": "Größe", "event": {"label": "Größe"}})
+            out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    summary = json.loads(out.splitlines()[-1])
+    assert process.returncode == 0, err
+    assert (summary["pictures"], summary["failed"], summary["bad"]) == (1, 0, 2)
+    assert "Traceback" not in err
+    assert "Gr??e" in err
+    (saved,) = (tmp_path / "lab").glob("*.png")
+    assert saved.read_bytes() == picture(1)

@@ -137,7 +137,7 @@ def test_the_ingest_names_its_markers(caplog: pytest.LogCaptureFixture) -> None:
     """Live, a window's label is the picture's id; a marker of none is counted, and named with the way out at once."""
     channels = Channels(("a",), ("eeg",), ("V",))
     spec = WindowSpec(tmin=0, tmax=0.1, baseline=None, repeats=2, events="(?!skip).*")
-    ingest = Ingest(channels, 100.0, spec, FilterSpec(), labels=CAT)
+    ingest = Ingest(channels, 100.0, spec, FilterSpec(), labels=CAT, now=lambda: 20.0)
     sent = ["images/cat-01.png", "skip", "CAT-01", "foo.png", "two\nlines", "x" * 100_000, ""]
     for place, label in enumerate(sent):
         event = event_of(1.0 + place, label)

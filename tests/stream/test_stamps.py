@@ -27,6 +27,7 @@ UNIX = time.time() - load_lsl().local_clock()
         (-5000.0, 0.0, ["samples of", "5e+03 s behind", "no window"], {"stamps": "arrival"}),
         (0.0, UNIX, ["markers of", "ahead of", "source.markers.stamps"], {"markers": {"stamps": "arrival"}}),
     ],
+    ids=["samples of POSIX time", "samples of another machine", "markers of POSIX time"],
 )
 def test_two_clocks(
     samples: float, marks: float, expected: list[str], remedy: dict[str, object], caplog: pytest.LogCaptureFixture
