@@ -48,8 +48,9 @@ class PictureFolder:
         StimulusError
             It is not there, or several may be meant.
         """
-        if _is_file(path := self._folder / name):
-            return path
+        for spelling in (name, name.replace("\\", "/")):
+            if _is_file(path := self._folder / spelling):
+                return path
         if self._files is None:
             inside = (file for file in self._folder.rglob("*") if file.is_file())
             self._files = tuple(sorted(file.relative_to(self._folder).as_posix() for file in inside))

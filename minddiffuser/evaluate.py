@@ -339,7 +339,8 @@ def mean_training_image(dataset: Dataset) -> NDArray[np.uint8]:
     labels = sorted(
         {event.label for recording in dataset.train for event in recording.events} & set(dataset.stimuli.ids)
     )
-    pictures = dataset.stimuli.select(labels).images
+    # Onsets in a channel of the data become events only when windows are cut: then all pictures count.
+    pictures = dataset.stimuli.select(labels).images if labels else dataset.stimuli.images
     mean: NDArray[np.uint8] = np.round(pictures.mean(axis=0, dtype=np.float64)).astype(np.uint8)
     return mean
 

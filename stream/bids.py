@@ -21,6 +21,7 @@ from stream.errors import RecordingError
 from stream.events import Event
 from stream.formats import from_raw
 from stream.nifti import read_volumes
+from stream.plain_tables import plain_tables
 from stream.recordings import BadStretch, Recording
 from stream.tables import read_events, read_rows, read_units
 
@@ -233,9 +234,12 @@ def _json(file: Path) -> dict[str, Any]:
 def _read_raw(path: Path, root: Path, events: tuple[Event, ...]) -> Recording:
     import mne_bids
 
-    place = mne_bids.get_bids_path_from_fname(path, check=False, verbose="error").update(root=root)
     options = {"encoding": "latin1"} if path.suffix.lower() in {".edf", ".bdf"} else {}  # see `formats.read_mne`
-    raw = mne_bids.read_raw_bids(place, extra_params=options, verbose="error").load_data(verbose="error")
+    used = [table for kind in ("events", "channels", "electrodes") for table in _sidecars(path, root, kind, ".tsv")]
+    used += [*root.glob("participants.tsv"), *path.parent.parent.glob("*_scans.tsv")]
+    with plain_tables(path, root, used) as (file, top):
+        place = mne_bids.get_bids_path_from_fname(file, check=False, verbose="error").update(root=top)
+        raw = mne_bids.read_raw_bids(place, extra_params=options, verbose="error").load_data(verbose="error")
     tables = _sidecars(path, root, "channels", ".tsv")
     sidecar = _sidecar(path, root)
     reference = str(sidecar.get("EEGReference") or sidecar.get("iEEGReference") or "")

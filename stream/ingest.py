@@ -16,9 +16,10 @@ from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest_stats import IngestStats
 from stream.joint import Extra, Joint, distinct
-from stream.labels import LabelMatcher, shown
+from stream.labels import LabelMatcher
 from stream.marker_account import MarkerAccount
 from stream.marker_choice import selected
+from stream.naming import Naming, printable
 from stream.problems import Problems
 from stream.recordings import Recording, chosen
 from stream.sources import SourceSpec, StreamSelector
@@ -27,19 +28,12 @@ from stream.windows import Channels, Quality, Window
 
 __all__ = ["Extra", "FilterSpec", "Ingest", "IngestStats", "WindowSpec", "windows_of"]
 
-EXAMPLES = 2  # labels that a message names
-ID_LENGTH = 80  # characters of a label in a window's id
 MOST_PENDING = 10_000  # markers that wait; the oldest go, counted as without a window
 SUMS_BYTES = 2**28  # of the presentations averaged so far; those of labels not seen for longest go
 RECENT_EVENTS = 4096  # remembered, to know a doubled marker
 DOUBLED_S = 0.005  # two marker sources that tell of one thing differ by less
 SUMMED = ("samples", "lost", "bad", "gap_count", "disconnections", "bad_stamps", "steps_back", "restarts")
 """Counters that all streams have together."""
-
-
-def printable(label: str) -> str:
-    """Return the start of a label, what does not print replaced: a window's id goes into logs and file names."""
-    return "".join(c if c.isprintable() else "_" for c in label[:ID_LENGTH])
 
 
 class Ingest:
@@ -106,8 +100,7 @@ class Ingest:
             )
         self._spec, self._speed, self._clock_now = window, speed, now
         self._wanted = re.compile(window.events, re.DOTALL)
-        self._labels = labels
-        self._unnamed: dict[str, None] = {}  # the first labels that name no picture
+        self._naming = Naming(labels)
         begin = min(window.tmin, window.baseline[0]) if window.baseline else window.tmin
         span = max(window.tmax, 0.0) - min(begin, 0.0)
         self._streams = Joint(name, channels, sfreq, filters, extras, speed=speed, span=span, buffer_s=buffer_s)
@@ -135,21 +128,10 @@ class Ingest:
             self._markers.ignore(event)
             return
         self._markers.events += 1
-        event = self._named(event)
+        event = self._naming.named(event)
         bisect.insort(self._pending, event, key=lambda pending: pending.time)
         if len(self._pending) > MOST_PENDING:
             self._markers.fail(self._pending.pop(0), *self._streams.held)
-
-    def _named(self, event: Event) -> Event:
-        """Name an event by its picture, and count it where there is none."""
-        if self._labels is None:
-            return event
-        event = self._labels.named(event)
-        if self._labels.ids and not self._labels.knows(event.label):
-            self._stats.unnamed += 1
-            if len(self._unnamed) < EXAMPLES:
-                self._unnamed[shown(event.label)] = None
-        return event
 
     def samples(self, data: NDArray[np.floating[Any]], raw_times: NDArray[np.float64], stream: int = 0) -> list[Window]:
         """Take the next samples of a stream and give the windows they complete.
@@ -208,6 +190,7 @@ class Ingest:
             unmade=markers.unmade,
             bad_events=markers.bad_events,
             pending=len(self._pending),
+            unnamed=self._naming.unnamed,
             overruns=sum(intake.ring.overruns for intake in self.intakes),
             channel_rms=self.levels() if levels else {},
             streams=streams if len(streams) > 1 else {},
@@ -225,12 +208,8 @@ class Ingest:
         lines = self._streams.problems()
         if self._spec.mode != "sliding":
             lines |= self._markers.problems(self._pending, *self._streams.held, over=over)
-        if self._clock_now and self._labels and self._unnamed:  # whoever reads recordings counts all of theirs
-            pictures = ", ".join(map(shown, self._labels.ids[:EXAMPLES]))
-            lines["unnamed"] = (
-                f"markers name no picture, such as {', '.join(self._unnamed)}; pictures are called {pictures}: say in "
-                "`labels` which picture a code stands for, or leave other markers out by window.events"
-            )
+        if self._clock_now:  # whoever reads recordings counts all of theirs
+            lines |= self._naming.problems()
         if self._stats.forgotten:
             lines["forgotten"] = (
                 f"{self._stats.forgotten} labels have so many others between their presentations that the mean of "

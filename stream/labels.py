@@ -214,9 +214,11 @@ class LabelMatcher:
         """Return the event with its picture's id as label, and what came in `sent`; as it is where it names none."""
         if event.sent:
             return event
-        picture = None if event.columns and event.label not in self._known else self.match(event.label)
-        if picture is None and event.columns:
-            found = {match for _, text in event.columns if (match := self.match(text)) is not None}
+        texts = [text for _, text in event.columns]
+        if not texts or event.label in texts or event.label in self._known:
+            picture = self.match(event.label)
+        else:  # a label that is several columns in a row: one of them names the picture
+            found = {match for text in texts if (match := self.match(text)) is not None}
             picture = found.pop() if len(found) == 1 else None
         if picture is None or picture == event.label:
             return event

@@ -56,7 +56,7 @@ def test_a_table_out_of_any_program(folder: Path, table: bytes) -> None:
 
 def test_pictures_are_found_by_other_spellings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Backslashes and decomposed Unicode lead to the file, aloud; a path that fits two files is refused."""
-    stimuli = read(folder, "id,file\na,sub\\ra\u0308v.png\n")
+    stimuli = read(folder, "id,file\na,Sub\\ra\u0308v.png\n")
     assert stimuli.images[0, 0, 0].tolist() == [1, 2, 3]
     assert "1 of 1 pictures are found under another spelling of their path" in caplog.text
     (folder / "other").mkdir()

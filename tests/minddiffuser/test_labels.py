@@ -1,6 +1,7 @@
 """Markers and pictures of one's own are matched by one rule in training, evaluation and live."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,20 @@ def test_a_recording_is_read_as_it_was_sent(make: Any, tmp_path: Path) -> None:
     assert named.events[0].label == "007"
     write_npz(as_sent(named), tmp_path / "again.npz")
     assert [event.label for event in read(tmp_path / "again.npz").events] == ["S  7", "foo"]
+
+
+def test_a_column_that_is_chosen_names_pictures(make: Any, tmp_path: Path) -> None:
+    """Where the config takes one column of the markers, that column's text names the picture, offline as live."""
+    config = make(["1"] * N, source={"type": "EEG", "markers": {"column": "image"}}, window={"events": "pics/.*"})
+    run = read(tmp_path / "run.npz")
+    events = tuple(
+        Event(
+            event.time, f"{place}/pics/pic-7.png", None, "shown", (("trial", str(place)), ("image", "pics/pic-7.png"))
+        )
+        for place, event in enumerate(run.events)
+    )
+    write_npz(replace(run, events=events), tmp_path / "run.npz")
+    windows = cut(own_recording(config.data).train, config, lambda *_: None)
+    assert [window.event and (window.event.label, window.event.sent) for window in windows] == [
+        ("007", "pics/pic-7.png")
+    ] * N

@@ -152,10 +152,12 @@ def test_the_ingest_names_its_markers(caplog: pytest.LogCaptureFixture) -> None:
     assert all(window.id.isprintable() and len(window.id) < 120 for window in windows)
     stats = ingest.account()
     assert (stats.events, stats.unnamed, stats.ignored) == (6, 4, 1)
-    (problem,) = stats.problems
-    assert "name no picture, such as 'foo.png', 'two\\nlines'; pictures are called 'cat-01', '7'" in problem
-    (told,) = [record for record in caplog.records if record.levelno == logging.WARNING and "picture" in record.message]
-    assert told.message.startswith("1 of 3 markers name no picture")
+    (problem,) = [line for line in stats.problems if "picture" in line]
+    assert problem.startswith("4 of 6 markers name no picture, such as 'foo.png', 'two\\nlines'; pictures are called")
+    assert "'cat-01', '7': say in `labels`" in problem
+    ingest.account()
+    (told,) = [record for record in caplog.records if "picture" in record.message]
+    assert (told.levelno, told.message) == (logging.WARNING, problem)
 
 
 def test_many_pictures_are_found_quickly() -> None:
