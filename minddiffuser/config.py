@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from decoder.datasets import ONE_MONTAGE, SELECTED, Form, PerSession
 from decoder.realign import RealignSpec
@@ -17,13 +27,15 @@ from minddiffuser.explain import explain, explained, not_finite, taken_for_a_num
 from minddiffuser.yamlfile import Place, YamlFile, read_yaml
 from stream.bids import BidsRun
 from stream.broker import BrokerSpec
+from stream.errors import PublishError
 from stream.filters import FilterSpec
 from stream.follow import FollowerSpec
 from stream.ingest import WindowSpec
 from stream.lsl import SourceSpec
+from stream.messages import topic
 
 NAME = r"^[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?$"
-"""Of configs and sessions, which name files and folders too: '..' is none."""
+"""Of configs, which name files and folders too: '..' is none."""
 
 
 class Strict(BaseModel):
@@ -120,10 +132,18 @@ class QueueSpec(Strict):
     """Windows that may wait with policy `every`."""
 
 
+def _session_name(name: str) -> str:
+    try:
+        topic(name, "status")
+    except PublishError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class PublishSpec(Strict):
     """How pictures are encoded and named."""
 
-    session: str = Field("demo", pattern=NAME)
+    session: Annotated[str, AfterValidator(_session_name)] = "demo"
     """Second level of every topic: minddiffuser/<session>/picture."""
     format: Literal["jpeg", "png", "webp"] = "jpeg"
     quality: int = Field(90, ge=1, le=100)

@@ -11,7 +11,7 @@ from tests.soak.live import LiveProgram
 from tests.soak.run import soak
 
 SECONDS = 120.0
-SEED = 25  # both senders are killed and stalled, and everybody who receives is stalled
+SEED = 219  # everybody who sends is killed and stalled, and everybody who receives is stalled
 PAUSE_S = (1.5, 6.0)
 
 
@@ -32,7 +32,7 @@ def test_a_stimulus_script_that_dies_takes_nothing_along(tmp_path: Path) -> None
         sent = int((plan.ledger("sent") > 0).sum())
         for ingest in ("samples", "markers"):  # what was left out on purpose is lost, and nothing else
             assert (said[ingest]["samples"], said[ingest]["lost"]) == (sent, plan.places - sent)
-            assert said[ingest]["disconnections"] == 0
+            assert said[ingest]["disconnections"] <= 1  # the silence after the last sample
         assert said["markers"]["marker_disconnections"] > 0
         figures = answer[plan.name]["markers"]
         assert figures["not sent"]
