@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from decoder.bundle import Bundle
 from decoder.stimuli import StimulusTable, write_stimuli
 from engine.models import Models
 from minddiffuser.cli.commands import app
+from minddiffuser.errors import AppError
 from stream.errors import OutputError
 from stream.events import Event
-from stream.recordings import RecordedStream, Recording, write_npz
+from stream.recordings import RecordedStream, Recording, read_npz, write_npz
 from stream.windows import Channels
 from tests.disks import small_disk
 
@@ -111,3 +113,22 @@ def test_maps_are_kept(config: Path, tmp_path: Path) -> None:
         where, _ = failed("maps", tmp_path / "bundle", "--out", disk / "maps")
     assert (Path(where) / "index.html").read_text("utf-8").rstrip().endswith("</html>")
     assert len(list(Path(where).glob("*.png"))) >= 2
+
+
+def test_nothing_to_evaluate_is_no_success(config: Path, tmp_path: Path) -> None:
+    """A test recording without events is refused by name; of one of unknown pictures nothing is said to be known."""
+    for name, label in (("silent", None), ("strange", "nobody")):
+        recording = read_npz(config.with_name("noise.npz"))
+        events = tuple(replace(event, label=label) for event in recording.events) if label else ()
+        write_npz(replace(recording, name=name, events=events), tmp_path / f"{name}.npz")
+        raw = yaml.safe_load(config.read_text("utf-8"))
+        raw["data"]["live"] = str(tmp_path / f"{name}.npz")
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(raw), "utf-8")
+        result = CliRunner().invoke(app, ["train", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name)])
+        assert result.exit_code == 0, result.exception
+    silent = CliRunner().invoke(app, ["evaluate", str(tmp_path / "silent"), "--offline"])
+    assert isinstance(silent.exception, AppError)
+    assert str(silent.exception) == "recording silent: none of its 0 events gives a window to evaluate"
+    strange = CliRunner().invoke(app, ["evaluate", str(tmp_path / "strange"), "--offline", "--json"])
+    assert strange.exit_code == 0, strange.exception
+    assert "fewer than two are of a picture known" in json.loads(strange.stdout)["offline"]["figures"]
