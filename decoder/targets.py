@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
 from decoder.stimuli import StimulusTable
-from stream.atomic import whole_file
+from stream.atomic import reason_of, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -143,13 +143,14 @@ def _write(arrays: dict[str, NDArray[Any]], path: Path | None) -> None:
     """Write to the cache; one that is full or read-only costs the time to compute them anew, and nothing else."""
     if path is None:
         return
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     try:
         with whole_file(path) as file:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file.name)
-    except OSError as error:
-        logger.warning("targets are not kept in %s: %s", path, error.strerror or error)
+    except (OSError, SafetensorError) as error:
+        logger.warning("targets are not kept in %s: %s", path, reason_of(error))
 
 
 def _slices(n: int, batch: int, what: str, progress: Progress) -> Iterator[slice]:

@@ -36,7 +36,7 @@ from stream.lsl import SourceSpec
 from stream.messages import topic
 
 NAME = r"^[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?$"
-"""Of configs and sessions, which name files and folders too: '..' is none."""
+"""Of configs, which name files and folders too: '..' is none."""
 
 
 class Strict(BaseModel):

@@ -95,7 +95,7 @@ def _make(config: Config, folder: Path) -> None:
     models = load_models(config.engine.models, config.engine.device)
     with progress() as report:
         dataset = load_dataset(config, None, models, report)
-    train(config, dataset, models).save(folder / "bundle")
+    kept(folder / "bundle", train(config, dataset, models).save)
     write_npz(dataset.live, folder / "test.npz")
     shown = sorted({event.label for event in dataset.live.events})
     write_stimuli(dataset.stimuli.select(shown), folder / "stimuli")

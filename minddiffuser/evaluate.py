@@ -99,6 +99,10 @@ async def run_evaluate(
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
         windows = usable_windows(recording, config)
+        if not windows:
+            raise AppError(
+                f"recording {recording.name}: none of its {len(recording.events)} events gives a window to evaluate"
+            )
         require_pictures(windows, dataset.stimuli)
         features = [bundle.decode([window])[0] for window in windows]
         offline = offline_pictures(windows, features, reconstructor, report)
@@ -271,21 +275,25 @@ def figures(received: Sequence[Received], dataset: Dataset, judges: Judges) -> d
     """Give the figure that fits the data: AUC for categories, scores of the pictures where each was one's own."""
     if _of_categories(received):
         return {"n": len(received), **category_figures(received)}
-    return picture_quality(received, dataset.stimuli, mean_training_image(dataset), judges)
+    found = picture_quality(received, dataset.stimuli, mean_training_image(dataset), judges)
+    return found or {"figures": f"of {len(received)} windows fewer than two are of a picture known: nothing to score"}
 
 
 def category_figures(received: Sequence[Received]) -> dict[str, Any]:
     """AUC (mean over categories, one against the rest; chance 0.5) and accuracy of single windows, beside chance.
 
+    Windows of no category of the decoder's are left out and counted ('unknown').
     Each with its `<score>_interval` (95 %, bootstrap over windows within each category) and `<score>_p` (categories of
     windows permuted).
     """
-    names = sorted(received[0].meta["categories"])
+    names, n = sorted(received[0].meta["categories"]), len(received)
     if line := mismatch((one.label for one in received), names, "windows"):
         log.warning("%s", line)
         received = [one for one in received if one.label in names]
-    if not received:
-        return {}
+    if len({one.label for one in received}) < 2:
+        return {
+            "figures": f"{len(received)} of {n} windows are of a known category; two of those are the least to score"
+        }
     scores = np.array([[one.meta["categories"][name] for name in names] for one in received])
     rows = np.array([names.index(one.label) for one in received], dtype=np.intp)
     named = scores.argmax(axis=1)
@@ -293,6 +301,7 @@ def category_figures(received: Sequence[Received]) -> dict[str, Any]:
     return {
         "chance": 0.5,
         "accuracy_chance": round(accuracy_chance, 4),
+        **({"unknown": n - len(received)} if n > len(received) else {}),
         **_with_chance("auc", lambda of, truth: metrics.mean_auc(scores[of], truth), rows),
         **_with_chance("accuracy", lambda of, truth: float((named[of] == truth).mean()), rows),
     }

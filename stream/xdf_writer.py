@@ -46,7 +46,6 @@ class XdfWriter:
         self.size = 0
         self._streams = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("xb", buffering=0)
         except FileExistsError:
             raise RecordingError(f"{path}: exists already; choose another name") from None

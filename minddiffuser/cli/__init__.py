@@ -1,6 +1,6 @@
 """The command line; nothing heavy is imported before a command needs it.
 
-Exit codes: 0 done (also when stopped with Ctrl-C or SIGTERM), 1 something is wrong, in one line on stderr,
+Exit codes: 0 done (also when stopped with Ctrl-C, SIGTERM or a hang-up), 1 something is wrong, in one line on stderr,
 2 wrong usage, 3 done but something was lost and the command was asked to mind, 130 stopped before it was done.
 """
 

@@ -84,6 +84,8 @@ def record(
 ) -> None:
     """Write incoming LSL streams, markers among them, to an XDF file; Ctrl-C ends it."""
     check_file(file, new=True)
+    if not file.parent.is_dir():
+        raise AppError(f"{file}: there is no folder {file.parent}; make it first")
     from minddiffuser.console import console, set_up_logging
     from stream.record import RecordAccount
     from stream.record import record as write

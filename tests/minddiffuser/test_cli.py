@@ -200,6 +200,7 @@ def test_options_that_name_nothing(refused: Run, odd: Path) -> None:
     assert "no such folder" in refused("train", DEMO, "--data", odd / "none")
     assert "--data or MINDDIFFUSER_DATA" in refused("train", ROOT / "configs" / "haxby-fmri.yaml", "--out", odd / "new")
     assert "backend 'warp' is unknown" in refused("engine", "bench", "--backend", "warp")
+    assert "there is no folder" in refused("record", odd / "none" / "new.xdf", "--timeout", "0")
     assert "wanted a name" in refused("record", odd / "new.xdf", "--stream", "=")
     assert "no stream" in refused("record", odd / "new.xdf", "--timeout", "0.1", "--stream", "source_id=nobody")
     assert not (odd / "new.xdf").exists()

@@ -21,7 +21,7 @@ from minddiffuser.session import Session
 from stream.broker import EmbeddedBroker
 from stream.messages import lsl_clock
 from stream.mqtt import Publisher
-from tests.soak.chaos import Source, end
+from tests.soak.chaos import Source
 from tests.soak.live import LiveProgram, plan_of
 
 CYCLES = int(os.environ.get("MINDDIFFUSER_CYCLES", "10"))
@@ -85,4 +85,4 @@ def test_sessions_leave_nothing_behind(program: LiveProgram, tmp_path: Path) -> 
             assert time.monotonic() < deadline, more
             time.sleep(0.2)
     finally:
-        end(source.sender)
+        source.close()

@@ -38,3 +38,18 @@ def test_categories_come_with_interval_and_probability() -> None:
     assert found["auc_p"] == found["accuracy_p"] == 0.001
     blind = [Received({**one.meta, "event": {"label": "ab"[k % 2]}}, {}) for k, one in enumerate(received)]
     assert category_figures(blind)["auc_p"] > 0.02
+
+
+def test_windows_of_no_category_are_left_out_and_counted() -> None:
+    """Whatever else was shown, or nothing, the figures are those of the windows that are of a category."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(40) % 2
+    received = [
+        Received({"event": {"label": "ab"[row]}, "categories": {"a": 1 - p, "b": p}}, {})
+        for row, p in zip(truth, rng.uniform(0, 1, 40), strict=True)
+    ]
+    others = [Received({**received[0].meta, "event": event}, {}) for event in ({"label": "boundary"}, None)]
+    assert category_figures([*others, *received]) == category_figures(received) | {"unknown": 2}
+    assert category_figures([others[0], received[0]]) == {
+        "figures": "1 of 2 windows are of a known category; two of those are the least to score"
+    }

@@ -11,6 +11,7 @@ from tests.soak.plan import Plan
 
 REPORTED = ("samples", "lost", "gap_count", "disconnections", "windows", "unmade")
 MARKER_SLACK_S = 1.0  # markers travel beside the samples: one at the edge of an outage may fall with it
+MARKER_BACK_S = 15.0  # in which a stimulus script that was started again is found again
 
 
 @dataclass(slots=True)
@@ -77,17 +78,23 @@ def _markers(plan: Plan, stats: dict[str, Any], begin: float, wrong: list[str]) 
         "flagged": int(flagged.sum()),
         "lost": int(((sent > 0) & (handed == 0)).sum()),
         "sent twice": pushed - int((sent > 0).sum()),
+        "not sent": plan.markers - int((sent > 0).sum()),
     }
     _equal(wrong, "markers sent", figures["sent"], figures["used"] + figures["flagged"] + figures["lost"])
     _equal(wrong, "markers handed over twice", int((handed > 1).sum()), 0)
     _equal(wrong, "markers handed over but never sent", int(((handed > 0) & (sent == 0)).sum()), 0)
     _equal(wrong, "markers received", stats["events"], stats["windows"] + stats["unmade"] + stats["doubled"])
     _equal(wrong, "windows at markers", stats["windows"], figures["used"] + figures["flagged"])
+    # Nobody but a stimulus script that was killed leaves markers out.
+    missed = [k for k in np.flatnonzero(sent == 0).tolist() if not _in_an_outage(plan, begin, k)]
+    if missed:
+        wrong.append(f"markers not sent while their sender ran: {missed[:10]}")
     if stats["events"] > pushed:
         wrong.append(f"{stats['events']} markers received, {pushed} sent")
-    silent = [k for k in np.flatnonzero((sent > 0) & (handed == 0)).tolist() if not _in_a_gap(plan, stats, begin, k)]
+    unheard = np.flatnonzero((sent > 0) & (handed == 0)).tolist()
+    silent = [k for k in unheard if not (_in_a_gap(plan, stats, begin, k) or _in_an_outage(plan, begin, k))]
     if silent:
-        wrong.append(f"markers lost where the ingest reports no gap: {silent[:10]}")
+        wrong.append(f"markers lost where the ingest reports no gap and their sender was not killed: {silent[:10]}")
     return figures
 
 
@@ -99,6 +106,12 @@ def _in_a_gap(plan: Plan, stats: dict[str, Any], begin: float, marker: int) -> b
     return any(
         start - MARKER_SLACK_S <= ends and at <= start + length + MARKER_SLACK_S for start, length in stats["gaps"]
     )
+
+
+def _in_an_outage(plan: Plan, begin: float, marker: int) -> bool:
+    """Whether a marker was due while its sender was dead, or had not been found again."""
+    at = begin + plan.marker_place(marker) / (plan.rate * plan.drift)
+    return any(killed - MARKER_SLACK_S <= at <= started + MARKER_BACK_S for killed, started in plan.marker_outages)
 
 
 def _equal(wrong: list[str], what: str, got: int, expected: int) -> None:

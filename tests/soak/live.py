@@ -115,7 +115,8 @@ def live_account(plan: Plan, said: dict[str, Any]) -> tuple[dict[str, int], list
     pictures = said["messages"]["picture"]
     if pictures["published"] + pictures["dropped"] + pictures["denied"] != said["published"]:
         wrong.append(f"live: {said['published']} pictures published, but the publisher counts {pictures}")
-    if figures["lost on the way"] < 0 or (figures["lost on the way"] and not ingest["disconnections"]):
+    gone = ingest["disconnections"] or plan.marker_outages
+    if figures["lost on the way"] < 0 or (figures["lost on the way"] and not gone):
         wrong.append(f"live: {figures['lost on the way']} markers lost, but no disconnection")
     return figures, wrong
 

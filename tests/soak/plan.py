@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+OUTAGES = "marker-outages.json"
 COUNTER = "count"  # name of the channel that numbers the samples
 
 
@@ -79,6 +80,17 @@ class Plan:
     def marker_place(self, number: int) -> int:
         """Place of a marker on the grid; none on the first sample, whose time has no neighbour before it."""
         return (number + 1) * self.marker_every - self.marker_every // 2
+
+    @property
+    def marker_outages(self) -> list[tuple[float, float]]:
+        """When nobody sent markers, from a kill to the next start, in LSL time."""
+        path = Path(self.folder) / OUTAGES
+        return [tuple(each) for each in json.loads(path.read_text("utf-8"))] if path.exists() else []
+
+    def add_marker_outage(self, killed: float, started: float) -> None:
+        """Write down when nobody sent markers."""
+        outages = [*self.marker_outages, (killed, started)]
+        (Path(self.folder) / OUTAGES).write_text(json.dumps(outages), "utf-8")
 
     def ledger(self, name: str) -> np.memmap:
         """Open a ledger: what is written survives the process's death."""

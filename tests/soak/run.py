@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from stream.sources import load_lsl
 from tests.soak.account import account
-from tests.soak.chaos import PAUSE_S, Source, torment
+from tests.soak.chaos import KINDS, PAUSE_S, Source, torment
 from tests.soak.live import LiveProgram, live_account
 from tests.soak.plan import Plan
 
@@ -33,6 +33,7 @@ def soak(
     say: Callable[[str], None],
     live: LiveProgram | None = None,
     pause_s: tuple[float, float] = PAUSE_S,
+    kinds: Sequence[str] = KINDS,
 ) -> dict[str, Any]:
     """Run and add up.
 
@@ -48,6 +49,8 @@ def soak(
         Decodes the first plan's source all the while.
     pause_s : tuple of float
         Between two kills or stalls, from and to.
+    kinds : sequence of str
+        What happens, of `tests.soak.chaos.KINDS`.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def soak(
         others = [live.process] if live and live.process else []
         watch = Watch(sources, others)
         try:
-            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed), pause_s)
+            happened = torment(sources, others, seconds - CALM_S, np.random.default_rng(seed), pause_s, kinds)
             for source in sources:
                 _drained(source, CALM_S + DRAIN_S)
         finally:

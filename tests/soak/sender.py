@@ -1,5 +1,7 @@
 """A source that is meant to be killed and stopped: it numbers what it sends and writes each number down first.
 
+Its markers are sent by a process of their own, see `tests.soak.markers`.
+
 `python -m tests.soak.sender PLAN BEGIN INCARNATION`; BEGIN is the LSL time of place 0. The first incarnation starts
 when it reads a line on stdin, later ones at once, where the grid has got to.
 """
@@ -29,7 +31,7 @@ class Sender:
         self._plan, self._lsl = plan, load_lsl()
         self._rng = np.random.default_rng((plan.seed, incarnation))
         self._period = 1 / (plan.rate * plan.drift)
-        self._sent, self._marked = plan.ledger("sent"), plan.ledger("markers-sent")
+        self._sent = plan.ledger("sent")
         info = self._lsl.StreamInfo(plan.name, "EEG", len(plan.channels) + 1, plan.rate, "float32", plan.name)
         listed = info.desc().append_child("channels")
         for label in (*plan.channels, COUNTER):
@@ -37,26 +39,18 @@ class Sender:
             kind, unit = ("misc", "count") if label == COUNTER else (plan.kind, plan.unit)
             for key, value in (("label", label), ("type", kind), ("unit", unit)):
                 channel.append_child_value(key, value)
-        marker_name = f"{plan.name}-markers"
         self._outlet = self._lsl.StreamOutlet(info)
-        self._markers = self._lsl.StreamOutlet(
-            self._lsl.StreamInfo(marker_name, "Markers", 1, 0.0, "string", marker_name)
-        )
-        self._next = self._next_marker = 0
+        self._next = 0
         self._hole = self._hole_due(int(SETTLED_S * plan.rate))
 
     def run(self, begin: float, incarnation: int) -> None:
         """Send to the end of the plan."""
         if incarnation:
             self._next = self._due(begin)
-            self._next_marker = np.searchsorted(
-                [self._plan.marker_place(k) for k in range(self._plan.markers)], self._next
-            ).item()
         while self._next < self._plan.places:
             due = min(self._due(begin), self._plan.places)
             if due - self._next > BEHIND_S * self._plan.rate and self._rng.random() < 0.5:
                 self._skip_to(due)
-            self._push_markers(due, begin)
             self._push(due, begin)
             time.sleep(TICK_S)
 
@@ -90,18 +84,9 @@ class Sender:
         self._outlet.push_chunk(data, stamps.tolist())
         self._next = int(places[-1]) + 1
 
-    def _push_markers(self, due: int, begin: float) -> None:
-        """Send the markers that are due; a few twice, as button boxes do."""
-        while self._next_marker < self._plan.markers and self._plan.marker_place(self._next_marker) < due:
-            k = self._next_marker
-            for _ in range(1 + (self._rng.random() < 0.05)):
-                self._marked[k] += 1
-                self._markers.push_sample([f"m-{k}"], begin + self._plan.marker_place(k) * self._period)
-            self._next_marker += 1
-
 
 def main() -> None:
-    """Send, then keep the outlets until somebody ends us."""
+    """Send, then keep the outlet until somebody ends us."""
     plan, begin, incarnation = Plan.read(Path(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3])
     sender = Sender(plan, incarnation)
     if not incarnation:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.atomic import check_file, check_folder, kept, whole_file, whole_folder, write_whole
-from stream.errors import OutputError
+from stream.errors import OutputError, RecordingError
+from stream.xdf_writer import XdfWriter
 from tests.disks import read_only, small_disk
 
 
@@ -157,3 +158,14 @@ def test_where_nothing_can_be_kept_both_reasons_are_told(tmp_path: Path, monkeyp
         with pytest.raises(OutputError, match="nothing is kept"):
             kept(folder / "report.html", lambda path: write_whole(path, bytes(100_000)))
         assert left(folder) == []
+
+
+def test_a_recording_without_room_to_begin_leaves_no_stump(tmp_path: Path) -> None:
+    """An XDF file whose first chunk does not fit is taken back, and the error names it."""
+    with small_disk(tmp_path / "disk", 4) as folder:
+        (folder / "fill").write_bytes(bytes(4096))
+        with pytest.raises(
+            RecordingError, match=r"new\.xdf: cannot be written any further \(No space left on device\)"
+        ):
+            XdfWriter(folder / "new.xdf")
+        assert left(folder) == ["fill"]
