@@ -1,6 +1,8 @@
 """What decoders are trained to predict: the features of the pictures that were shown."""
 
+import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
 from decoder.stimuli import StimulusTable
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -137,15 +141,24 @@ def _read(path: Path | None) -> dict[str, NDArray[Any]] | None:
 
 
 def _write(arrays: dict[str, NDArray[Any]], path: Path | None) -> None:
-    """Write through a temporary name, so that a killed run leaves no half file to be believed later."""
+    """Write through a temporary name, so that a killed run leaves no half file to be believed later.
+
+    What was computed is worth more than its cache: where that cannot be written, a warning says so.
+    """
     if path is None:
         return
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        logger.warning("targets are not kept for the next run: cannot write %s (%s)", path, error)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _slices(n: int, batch: int, what: str, progress: Progress) -> Iterator[slice]:
