@@ -1,11 +1,12 @@
 """A decoder bundle: a folder of weights and one JSON, which refuses what does not fit it."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class Model(Protocol):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "Model":
         """Rebuild the model."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A model of which earlier windows change what it says of later ones."""
+
+    def unacquainted(self) -> Model:
+        """Return the model without what it remembers."""
 
 
 class Bundle:
@@ -178,6 +187,19 @@ class Bundle:
             data = alike(self.channels, np.stack([self._data(window) for window in chosen]))
             out |= dict(zip(rows, self.models[name].predict(chosen, data), strict=True))
         return [out[row] for row in range(len(windows))]
+
+    def unacquainted(self) -> "Bundle":
+        """Return a bundle that decodes as this one did before its first window, and leaves this one as it is.
+
+        Of the models, those that remember windows (category decoders that add up evidence) are new; what was fitted is
+        shared.
+        """
+        twin = copy.copy(self)
+        twin.models = {
+            name: model.unacquainted() if isinstance(model, Remembering) else model
+            for name, model in self.models.items()
+        }
+        return twin
 
     def arranged(self, window: Window) -> Window:
         """Give a window with the bundle's channels, in its order.
