@@ -146,19 +146,20 @@ def test_a_steady_session_is_decoded_to_the_bit(bundle: Bundle, session: list[Wi
 def test_judging_a_map_leaves_the_evidence_of_a_category_decoder_as_it_is() -> None:
     """A decoder that adds up trials says of every window what it says without judging, however often maps are judged.
 
-    The session does not drift, so no map is taken, but one is learned and judged after every ten windows.
+    The session does not drift, so no map is taken, but one is learned and judged after every thirty windows.
     """
     data, rows = trials(300, 0.6)
     model = fit_category(labelled(data, rows), templates(), CategorySpec(accumulate=25, forget_after=60))[0]
     reference = fit_reference(data)
     bundle = Bundle({"all": model}, CHANNELS, sfreq=128.0, n_times=64, tmin=0.0, reference=reference)
-    fresh = trials(60, 0.6, seed=8)[0]
+    fresh, truth = trials(300, 0.6, seed=8)
+    fresh = fresh[truth == 1]
     session = [category_window(one, "house", float(t)) for t, one in enumerate(fresh)]
     session = [replace(window, id=f"w{t}") for t, window in enumerate(session)]
     apart = bundle.unacquainted()
     plain = [apart.decode([window])[0] for window in session]
     assert np.mean([one.c.mean() - one.categories["house"] for one in plain]) > 0.05
-    realigner = Realigner(bundle, RealignSpec(every=10, memory=30))
+    realigner = Realigner(bundle, SPEC)
     for window, expected in zip(session, plain, strict=True):
         found = followed(realigner, [window])[0]
         np.testing.assert_array_equal(found.c, expected.c)
