@@ -15,7 +15,7 @@ from decoder.errors import TrainingError
 from decoder.features import Features
 from decoder.metrics import category_interval, chance_interval, mean_auc
 from decoder.preprocess import PreprocessSpec
-from decoder.splits import leave_one_out, stretches
+from decoder.splits import category_folds
 from stream.windows import Window
 
 Floats = NDArray[np.float64]
@@ -262,10 +262,7 @@ def nested_logits(
     """
     trials, spec = candidates[0], specs[0]
     logits, chosen = np.empty((len(trials.rows), len(trials.names))), []
-    several = len(np.unique(trials.runs)) > 1
-    for train, test in leave_one_out(trials.runs) if several else stretches(trials.rows, spec.cv_folds):
-        if len(np.unique(trials.rows[train])) < len(trials.names):
-            raise TrainingError(f"a category is shown in one stretch of the recording only; mix {trials.names} in time")
+    for train, test in category_folds(trials.rows, trials.runs, spec.cv_folds):
         parts = [each.take(train) for each in candidates]
         best = 0
         if len(parts) > 1:

@@ -205,6 +205,6 @@ def _added(inputs: Array, wanted: Array, head: Head, penalty: float) -> Head:
         return head
     spectrum = decompose(inputs)
     residual = wanted - inputs @ head.weights - head.intercept
-    alpha = np.full(wanted.shape[1], penalty * spectrum.eigenvalues.mean())
+    alpha = np.full(wanted.shape[1], penalty * spectrum.level)
     weights, intercept = fit_ridge(spectrum, residual, alpha)
     return replace(head, weights=head.weights + weights, intercept=head.intercept + intercept)

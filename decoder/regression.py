@@ -70,7 +70,7 @@ def make_regression(
         Draws the candidates of banded ridge.
     """
     spectrum = decompose(X)
-    grid = np.asarray(alphas) * spectrum.eigenvalues.mean()
+    grid = np.asarray(alphas) * spectrum.level
     if spec.method == "top":
         from decoder.topridge import TopRegression
 
