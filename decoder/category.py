@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.badchannels import readable
 from decoder.classifiers import CLASSIFIERS, CategorySpec, Classifier, Trials, best_factor, fit_classifier, softmax
 from decoder.confidence import Typicality, fit_typicality
 from decoder.errors import TrainingError
@@ -138,7 +139,7 @@ class CategoryModel:
         `Features.categories` is of each window alone; `c`, `z` and the confidence are of all that was added up. A
         window that holds a number that is not finite says nothing, and neither it nor a rejected one is added.
         """
-        finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))
+        finite = readable(data)
         data = np.where(finite[:, None, None], data, self.typicality.mean[:, None])
         single = np.where(finite[:, None], self.classifier(data) * self.temperature, np.log(self.prior))
         typical = self.typicality(data) * finite

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from decoder.badchannels import readable
 from decoder.bundle import Bundle
 from decoder.errors import BundleError
 from decoder.features import Features
@@ -143,7 +144,7 @@ class Realigner:
         arranged = [self.bundle.arranged(window) for window in windows]
         out = self.bundle.decode(mapped(arranged, self._map))
         for window in arranged:
-            if window.quality.rejected is None and np.isfinite(window.data).all():
+            if window.quality.rejected is None and readable(window.data[None]).all():
                 self._memory.append(window)
                 self._since += 1
         return out

@@ -157,7 +157,8 @@ def folds_apart(
     groups, units = np.asarray(groups), np.asarray(units)
     n_units = len(np.unique(units))
     if n_units < 2:
-        raise TrainingError(f"all windows are of {units[0]!r}; a split needs two or more: split by picture")
+        way_out = "show more pictures" if np.array_equal(units, groups) else "split by picture"
+        raise TrainingError(f"all windows are of {str(units[0])!r}; a split needs two or more: {way_out}")
     by_unit = group_folds(units.tolist(), min(n_folds, n_units), rng)
     if all(not np.isin(groups[test], groups[train]).any() for train, test in by_unit):
         return by_unit
