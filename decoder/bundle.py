@@ -1,19 +1,17 @@
 """A decoder bundle: a folder of weights and one JSON, which refuses what does not fit it."""
 
-import hashlib
-import json
+import copy
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.bundlefiles import read_bundle, write_bundle
 from decoder.errors import BundleError
 from decoder.features import Features
 from decoder.reference import Reference
@@ -22,7 +20,6 @@ from stream.windows import Channels, Window
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
-JSON_LIMIT = 64 * 2**20
 WHOLE = "all"
 """Name of the model that was fitted on every picture."""
 REFERENCE = "reference"
@@ -51,6 +48,14 @@ class Model(Protocol):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> "Model":
         """Rebuild the model."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A model of which earlier windows change what it says of later ones."""
+
+    def unacquainted(self) -> Model:
+        """Return the model without what it remembers."""
 
 
 class Bundle:
@@ -183,6 +188,19 @@ class Bundle:
             out |= dict(zip(rows, self.models[name].predict(chosen, data), strict=True))
         return [out[row] for row in range(len(windows))]
 
+    def unacquainted(self) -> "Bundle":
+        """Return a bundle that decodes as this one did before its first window, and leaves this one as it is.
+
+        Of the models, those that remember windows (category decoders that add up evidence) are new; what was fitted is
+        shared.
+        """
+        twin = copy.copy(self)
+        twin.models = {
+            name: model.unacquainted() if isinstance(model, Remembering) else model
+            for name, model in self.models.items()
+        }
+        return twin
+
     def arranged(self, window: Window) -> Window:
         """Give a window with the bundle's channels, in its order.
 
@@ -207,19 +225,17 @@ class Bundle:
         return window.data[self._orders[window.channels]]
 
     def save(self, folder: Path) -> None:
-        """Write `weights.safetensors` and `bundle.json`; the folder appears whole or not at all.
+        """Write `weights.safetensors` and `bundle.json`, as `decoder.bundlefiles.write_bundle` does.
 
-        An earlier bundle at `folder` is replaced; a folder that is anything else is refused.
+        An earlier bundle at `folder` is replaced, other files in it stay; a folder that is anything else is refused.
 
         Raises
         ------
         BundleError
-            If `folder` exists and is not a bundle.
+            If `folder` exists and is not a bundle, or cannot be written; an earlier bundle is then as it was.
         """
         from safetensors.numpy import save
 
-        if folder.exists() and not (folder / "bundle.json").exists() and any(folder.iterdir()):
-            raise BundleError(f"{folder} exists and is not a bundle; choose another folder")
         tensors = {
             f"{name}/{key}": array for name, model in self.models.items() for key, array in model.tensors().items()
         }
@@ -228,7 +244,6 @@ class Bundle:
         weights = save({key: np.ascontiguousarray(array) for key, array in tensors.items()})
         content = {
             "format": FORMAT,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "models": {name: {"family": m.family, "settings": m.settings()} for name, m in self.models.items()},
             "channels": {k: list(getattr(self.channels, k)) for k in ("names", "kinds", "units")},
             "reference": self.channels.montage.reference,
@@ -238,19 +253,7 @@ class Bundle:
             "held_out": self.held_out,
             "meta": self.meta,
         }
-        content = json.loads(json.dumps(content))
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-        partial.mkdir(parents=True)
-        try:
-            (partial / "weights.safetensors").write_bytes(weights)
-            text = json.dumps(content | {"sha256": _digest(content)}, indent=1)
-            (partial / "bundle.json").write_text(text + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        write_bundle(folder, content, weights)
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
@@ -264,23 +267,7 @@ class Bundle:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        try:
-            if (folder / "bundle.json").stat().st_size > JSON_LIMIT:
-                raise BundleError(f"{folder / 'bundle.json'} is larger than {JSON_LIMIT} bytes; this is not a bundle")
-            content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-            weights = (folder / "weights.safetensors").read_bytes()
-        except OSError as error:
-            raise BundleError(f"no bundle at {folder} ({error.strerror}: {error.filename}); train one first") from None
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{folder / 'bundle.json'} is not JSON ({error}); train the bundle again") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise BundleError(f"{folder} is not a bundle of format {FORMAT}; train it again with this version")
-        if content.pop("sha256", None) != _digest(content):
-            raise BundleError(f"{folder / 'bundle.json'} was changed since it was saved; train the bundle again")
-        if content.get("weights_sha256") != hashlib.sha256(weights).hexdigest():
-            raise BundleError(
-                f"{folder / 'weights.safetensors'} was changed since it was saved; train the bundle again"
-            )
+        content, weights = read_bundle(folder, FORMAT)
         try:
             tensors = load(weights)
             models = {}
@@ -304,10 +291,6 @@ class Bundle:
 def _channels(content: Mapping[str, Sequence[str]], reference: str) -> Channels:
     names, kinds, units = (tuple(content[key]) for key in ("names", "kinds", "units"))
     return Channels(names, kinds, units).against(reference)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _family(name: str) -> type[Model]:

@@ -1,5 +1,7 @@
 """A decoder of categories: which of a few kinds of picture is seen, and how evidence for it adds up."""
 
+import copy
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -7,16 +9,30 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.badchannels import readable
 from decoder.classifiers import CLASSIFIERS, CategorySpec, Classifier, Trials, best_factor, fit_classifier, softmax
 from decoder.confidence import Typicality, fit_typicality
 from decoder.errors import TrainingError
 from decoder.features import Features
 from decoder.metrics import category_interval, chance_interval, mean_auc
 from decoder.preprocess import PreprocessSpec
-from decoder.splits import leave_one_out, stretches
+from decoder.splits import category_folds
 from stream.windows import Window
 
 Floats = NDArray[np.float64]
+
+
+MOST_LABELS = 1000
+"""Labels whose evidence is kept at a time; those longest without a trial go first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """What one window says: its id, its onset in seconds, and its log-odds, shape (k,)."""
+
+    window_id: str
+    onset: float
+    log_odds: Floats
 
 
 @dataclass(slots=True)
@@ -24,24 +40,48 @@ class Evidence:
     """Log-evidence of single trials, added up over trials of one label.
 
     A label says only which trials belong together, as a marker does that comes with each picture; not its category.
+    Each window counts once, however often it is decoded. What is older than `forget_after` is dropped, whatever its
+    label, so that labels without end need no memory without end.
     """
 
     accumulate: int
     forget_after: float
-    _sums: dict[str, tuple[Floats, int, float]] = field(default_factory=dict)
+    _trials: OrderedDict[str, list[Trial]] = field(default_factory=OrderedDict)
 
-    def add(self, label: str, onset: float, log_odds: Floats) -> Floats:
-        """Take a trial's log-odds, shape (k,), and give their sum over the label's trials that still count."""
-        total, n, last = self._sums.get(label, (np.zeros_like(log_odds), 0, onset))
-        if n == self.accumulate or not 0 <= onset - last <= self.forget_after:
-            total, n = np.zeros_like(log_odds), 0
-        total = total + log_odds
-        self._sums[label] = (total, n + 1, onset)
-        return total
+    def add(self, label: str, onset: float, log_odds: Floats, window_id: str) -> Floats:
+        """Take a trial's log-odds, shape (k,), and return their sum over the label's trials that still count.
+
+        Of a window that was added before, the sum up to it is returned, and what it says now replaces what it said.
+        """
+        trials = self._trials.get(label, [])
+        for place, trial in enumerate(trials):
+            if (trial.window_id, trial.onset) == (window_id, onset):
+                trials[place] = Trial(window_id, onset, log_odds)
+                return self._sum(trials[: place + 1])
+        if len(trials) == self.accumulate or (trials and not 0 <= onset - trials[-1].onset <= self.forget_after):
+            trials = []
+        self._trials[label] = trials = [*trials, Trial(window_id, onset, log_odds)]
+        self._trials.move_to_end(label)
+        self._drop_old(onset)
+        return self._sum(trials)
+
+    def _sum(self, trials: Sequence[Trial]) -> Floats:
+        return np.asarray(np.sum([trial.log_odds for trial in trials], axis=0))
+
+    def _drop_old(self, now: float) -> None:
+        """Drop labels without a trial within `forget_after` of `now`, and the oldest of too many."""
+        old = [label for label, trials in self._trials.items() if abs(now - trials[-1].onset) > self.forget_after]
+        for label in old:
+            del self._trials[label]
+        while len(self._trials) > MOST_LABELS:
+            self._trials.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._trials)
 
     def reset(self) -> None:
         """Forget everything."""
-        self._sums.clear()
+        self._trials.clear()
 
 
 class CategoryModel:
@@ -87,13 +127,19 @@ class CategoryModel:
         self.spec = spec
         self.evidence = Evidence(spec.accumulate, spec.forget_after)
 
+    def unacquainted(self) -> "CategoryModel":
+        """Return this model without the evidence of windows that it has decoded."""
+        twin = copy.copy(self)
+        twin.evidence = Evidence(self.spec.accumulate, self.spec.forget_after)
+        return twin
+
     def predict(self, windows: Sequence[Window], data: NDArray[np.float32]) -> list[Features]:
         """Decode windows, in the order in which they came; earlier ones of the same label add to the evidence.
 
         `Features.categories` is of each window alone; `c`, `z` and the confidence are of all that was added up. A
         window that holds a number that is not finite says nothing, and neither it nor a rejected one is added.
         """
-        finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))
+        finite = readable(data)
         data = np.where(finite[:, None, None], data, self.typicality.mean[:, None])
         single = np.where(finite[:, None], self.classifier(data) * self.temperature, np.log(self.prior))
         typical = self.typicality(data) * finite
@@ -107,7 +153,7 @@ class CategoryModel:
         if self.spec.accumulate > 1 and typical > 0 and not window.quality.rejected:
             label = window.event.label if window.event is not None else ""
             own = single - np.log(self.prior)
-            total = self.evidence.add(label, window.onset, own - own.mean()) + np.log(self.prior)
+            total = self.evidence.add(label, window.onset, own - own.mean(), window.id) + np.log(self.prior)
         posterior = softmax(total)
         mixed = {
             name: np.tensordot(posterior.astype(np.float32), template, axes=1)
@@ -217,10 +263,7 @@ def nested_logits(
     """
     trials, spec = candidates[0], specs[0]
     logits, chosen = np.empty((len(trials.rows), len(trials.names))), []
-    several = len(np.unique(trials.runs)) > 1
-    for train, test in leave_one_out(trials.runs) if several else stretches(trials.rows, spec.cv_folds):
-        if len(np.unique(trials.rows[train])) < len(trials.names):
-            raise TrainingError(f"a category is shown in one stretch of the recording only; mix {trials.names} in time")
+    for train, test in category_folds(trials.rows, trials.runs, spec.cv_folds):
         parts = [each.take(train) for each in candidates]
         best = 0
         if len(parts) > 1:

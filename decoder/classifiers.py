@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from decoder.errors import TrainingError
 from decoder.preprocess import PreprocessSpec, fit_preprocessor
+from decoder.rank import whitening_of_range
 from decoder.riemann import Floats, geometric_mean, matrix_function, tangent_space
 
 Data = NDArray[np.floating[Any]]
@@ -184,8 +185,12 @@ def fit_classifier(trials: Trials, spec: CategorySpec, preprocess: PreprocessSpe
     Raises
     ------
     TrainingError
-        If a category has no frequency, or no sample lies within the preprocessing's times.
+        If a category has no window or no frequency, no sample lies within the preprocessing's times, or all channels
+        are flat.
     """
+    counts = np.bincount(trials.rows, minlength=len(trials.names))
+    if not counts.all():
+        raise TrainingError(f"no window of category {trials.names[int(counts.argmin())]!r} is left to learn from")
     if spec.method == "frequency":
         return _fit_frequency(trials, spec)
     if spec.method == "pattern":
@@ -280,14 +285,15 @@ def best_factor(logits: Floats, rows: NDArray[np.intp], largest: float) -> float
 def xdawn(data: Data, rows: NDArray[np.intp], n_components: int) -> tuple[Floats, Floats]:
     """Spatial filters that raise each category's mean response over everything else.
 
-    Maximises w' S_k w / w' S w, with S_k the covariance of category k's mean response and S that of the signal.
+    Maximises w' S_k w / w' S w, with S_k the covariance of category k's mean response and S that of the signal, in the
+    range of S.
 
     Parameters
     ----------
     data : ndarray, shape (n, n_channels, n_times)
     rows : ndarray of int, shape (n,)
     n_components : int
-        At most the number of channels is taken.
+        At most the rank of the signal is taken.
 
     Returns
     -------
@@ -297,12 +303,21 @@ def xdawn(data: Data, rows: NDArray[np.intp], n_components: int) -> tuple[Floats
     """
     from scipy.linalg import eigh
 
+    if data.shape[2] < 2:
+        raise TrainingError("method 'erp' goes by responses over time, and a window is one sample; take 'pattern'")
     data = np.asarray(data, np.float64)
-    signal = np.cov(data.transpose(1, 0, 2).reshape(data.shape[1], -1))
+    signal = np.atleast_2d(np.cov(data.transpose(1, 0, 2).reshape(data.shape[1], -1)))
+    whitening = whitening_of_range(signal)
+    if not whitening.size:
+        raise TrainingError(f"all {len(signal)} channels are flat; there is nothing to tell categories apart by")
     filters, prototypes = [], []
     for category in range(int(rows.max()) + 1):
         response = data[rows == category].mean(axis=0)
-        _, vectors = eigh(np.cov(response), signal)
+        stands_out = np.atleast_2d(np.cov(response))
+        if whitening.shape[1] == len(signal):
+            _, vectors = eigh(stands_out, signal)
+        else:
+            vectors = whitening @ eigh(whitening.T @ stands_out @ whitening)[1]
         chosen = vectors[:, ::-1][:, :n_components].T
         filters.append(chosen)
         prototypes.append(chosen @ response)

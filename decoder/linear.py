@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.badchannels import readable
 from decoder.confidence import Calibration, Typicality, window_statistics
 from decoder.features import Features, LayerTarget
 from decoder.kernel import Kernel
@@ -115,7 +116,7 @@ class LinearModel:
 
     def silenced(self, data: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Put the training mean in place of windows that hold a number that is not finite, and say which are good."""
-        finite = np.asarray(np.isfinite(data).all(axis=(1, 2)))
+        finite = readable(data)
         if not finite.all():
             data = np.where(finite[:, None, None], data, self.typicality.mean[:, None])
         return data, finite

@@ -5,12 +5,14 @@ values with a Gaussian window (sigma 1.5) and data range 1, pixel two-way identi
 """
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder.codes import low_level, mid_level
+from decoder.splits import permute_blocks
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
@@ -324,8 +326,7 @@ def chance_interval(
 ) -> list[float]:
     """Range in which a cross-validated score of labels lies by chance, 95 %.
 
-    Labels are permuted within runs, as drift stays with its run, and stretches of one label are never torn apart: what
-    drifts is alike all through a block, however many trials it has.
+    Labels are permuted within runs, block by block (`decoder.splits.permute_blocks`).
 
     Parameters
     ----------
@@ -340,17 +341,7 @@ def chance_interval(
     -------
     interval : [low, high], as `chance_range`
     """
-    blocks = []
-    for name in np.unique(runs):
-        own = np.flatnonzero(runs == name)
-        starts = np.flatnonzero(np.diff(rows[own], prepend=-1))
-        blocks.append((own, rows[own][starts], np.diff(starts, append=len(own))))
-    null = []
-    for _ in range(n_permutations):
-        permuted = rows.copy()
-        for own, labels, lengths in blocks:
-            permuted[own] = np.repeat(rng.permutation(labels), lengths)
-        null.append(score(permuted))
+    null = [score(permuted) for permuted in islice(permute_blocks(rows, runs, rng), n_permutations)]
     return chance_range(np.asarray(null))
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from decoder.errors import TrainingError
 from decoder.kernel import Kernel, fit_kernel
+from decoder.rank import TOLERANCE, rank
 from decoder.ridge import decompose
 
 Array = NDArray[np.float32]
@@ -199,7 +200,8 @@ def input_bands(
 def noise_whitener(data: Array) -> Array:
     """Inverse square root of the Ledoit-Wolf covariance between channels about the mean response.
 
-    Guggenmos et al. 2018, NeuroImage 173: the estimate is averaged over time points.
+    Guggenmos et al. 2018, NeuroImage 173: the estimate is averaged over time points. Directions in which channels do
+    not differ by more than rounding errors are left out.
     """
     from sklearn.covariance import ledoit_wolf
 
@@ -208,9 +210,27 @@ def noise_whitener(data: Array) -> Array:
     step = max(1, len(noise) // 1000)
     samples = noise[::step].transpose(0, 2, 1).reshape(-1, data.shape[1]).astype(np.float64)
     unit = samples.std() or 1.0
-    covariance, _ = ledoit_wolf(samples / unit)
+    covariance, shrinkage = ledoit_wolf(samples / unit)
     values, vectors = np.linalg.eigh(covariance)
+    n_null = _n_null(values, shrinkage, samples / unit)
+    if n_null:  # so that where there is nothing to leave out, not a bit changes
+        values, vectors = values[n_null:], vectors[:, n_null:]
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T / unit, np.float32)
+
+
+def _n_null(values: NDArray[np.float64], shrinkage: float, samples: NDArray[np.float64]) -> int:
+    """Count directions that hold rounding errors only, as after an average reference: they must not be made large.
+
+    Directions that too few samples leave empty are not among them: what shrinkage makes of those is what it is for.
+    """
+    n, n_channels = samples.shape
+    empty = int((values <= np.finfo(np.float64).eps * n_channels * max(values[-1], 0)).sum())
+    if empty:
+        return empty
+    own = values - shrinkage * values.mean()  # of the samples' covariance, but for a factor
+    if n <= n_channels or own[0] > TOLERANCE * own[-1]:
+        return 0
+    return n_channels - rank(np.atleast_2d(np.cov(samples.T, bias=True)))
 
 
 def time_whitener(data: Array, whitener: Array) -> Array:

@@ -78,7 +78,7 @@ def fit_prior(embeddings: Array, tokens: Array, rng: np.random.Generator) -> Pri
     flat = tokens.reshape(len(tokens), -1)
     active = np.flatnonzero(np.ptp(flat, axis=0) > CONSTANT)
     spectrum = decompose(embeddings)
-    grid = np.asarray(ALPHAS) * spectrum.eigenvalues.mean()
+    grid = np.asarray(ALPHAS) * spectrum.level
     splits = group_folds([str(row) for row in range(len(flat))], CV_FOLDS, rng)
     folds = [make_fold(embeddings[train], embeddings[test], train, test) for train, test in splits]
     weights, intercept = fit_ridge(spectrum, flat[:, active], cross_validate(folds, flat[:, active], grid).alpha)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from decoder.badchannels import readable
 from decoder.bundle import Bundle
 from decoder.errors import BundleError
 from decoder.features import Features
@@ -141,9 +142,9 @@ class Realigner:
     def decode(self, windows: Sequence[Window]) -> list[Features]:
         """Decode windows as `Bundle.decode` does, realigned by what `follow` learned from those before them."""
         arranged = [self.bundle.arranged(window) for window in windows]
-        out = self._decode(arranged, self._map)
+        out = self.bundle.decode(mapped(arranged, self._map))
         for window in arranged:
-            if window.quality.rejected is None and np.isfinite(window.data).all():
+            if window.quality.rejected is None and readable(window.data[None]).all():
                 self._memory.append(window)
                 self._since += 1
         return out
@@ -154,13 +155,10 @@ class Realigner:
             self._since = 0
             self._judge()
 
-    def _decode(self, windows: Sequence[Window], map_: Array | None) -> list[Features]:
-        if map_ is not None:
-            windows = [replace(window, data=map_ @ window.data) for window in windows]
-        return self.bundle.decode(windows)
-
     def _confidence(self, windows: Sequence[Window], map_: Array | None) -> Floats:
-        return np.array([features.confidence for features in self._decode(windows, map_)])
+        """Decode windows once more to compare maps; what the bundle adds up over windows stays as it is."""
+        decoded = self.bundle.unacquainted().decode(mapped(windows, map_))
+        return np.array([features.confidence for features in decoded])
 
     def _judge(self) -> None:
         """Learn a map from the older windows; on the newest, compare it with the one in use and with none."""
@@ -183,6 +181,11 @@ class Realigner:
             self.state.learned += 1
         self.state.active = self._map is not None
         self.state.gain = round(float((current - plain).mean()), 4)
+
+
+def mapped(windows: Sequence[Window], map_: Array | None) -> list[Window]:
+    """Apply a map (n_channels, n_channels) to windows; None leaves them as they are."""
+    return list(windows) if map_ is None else [replace(window, data=map_ @ window.data) for window in windows]
 
 
 def _better(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.adapt import move_encoder
+from decoder.badchannels import find_bad_channels
 from decoder.bundle import WHOLE, Bundle
 from decoder.embedding import EmbeddingModel
 from decoder.errors import TrainingError
@@ -105,13 +106,14 @@ def recalibrate(
     base = model.base if isinstance(model, EmbeddingModel) else model
     if not isinstance(base, LinearModel):
         raise TrainingError(f"a decoder of family {model.family!r} is not recalibrated; train it on the new session")
-    used, left_out = usable(windows, stimuli.ids)
+    arranged = [bundle.arranged(window) for window in windows]
+    _check_channels(arranged)
+    used, left_out = usable(arranged, stimuli.ids)
     shown = stimuli.select(sorted({label for _, label in used}))
     features = sorted({head.name[0] for head in base.heads})
     blocks = [int(head.name[1:]) for head in base.heads if head.name[0] == "s"]
     targets = compute_targets(shown, encoders, features=features, blocks=blocks, cache=cache, progress=progress)
-    arranged = [bundle.arranged(window) for window, _ in used]
-    samples = gather(arranged, shown, DecoderSpec(seed=seed))
+    samples = gather([window for window, _ in used], shown, DecoderSpec(seed=seed))
     session = Session(
         samples,
         {head.name: _wanted(targets, head, samples.rows) for head in base.heads},
@@ -136,6 +138,18 @@ def recalibrate(
         meta={**bundle.meta, "recalibrated": facts},
         reference=fit_reference(session.samples.data) if bundle.reference is not None else None,
     )
+
+
+def _check_channels(windows: Sequence[Window]) -> None:
+    """Name the bundle's channels that the session has spoilt: a bundle cannot leave out what it reads."""
+    bad = find_bad_channels(windows)
+    broken = {name: reason for name, reason in bad.items() if reason.startswith("not finite")}
+    if broken:
+        named = ", ".join(f"{name} ({reason})" for name, reason in broken.items())
+        raise TrainingError(f"the bundle reads channels that this session lacks: {named}; train anew without them")
+    if bad:
+        named = ", ".join(f"{name} ({reason})" for name, reason in bad.items())
+        logger.warning("channels that the bundle reads carry nothing in this session: %s", named)
 
 
 def _wanted(targets: Targets, head: Head, rows: NDArray[np.intp]) -> Array:
@@ -205,6 +219,6 @@ def _added(inputs: Array, wanted: Array, head: Head, penalty: float) -> Head:
         return head
     spectrum = decompose(inputs)
     residual = wanted - inputs @ head.weights - head.intercept
-    alpha = np.full(wanted.shape[1], penalty * spectrum.eigenvalues.mean())
+    alpha = np.full(wanted.shape[1], penalty * spectrum.level)
     weights, intercept = fit_ridge(spectrum, residual, alpha)
     return replace(head, weights=head.weights + weights, intercept=head.intercept + intercept)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from decoder.errors import TrainingError
 from decoder.preprocess import BandSpec
 from decoder.ridge import By, CrossValidation, Part, RidgeRegression, decompose
 
@@ -68,9 +69,16 @@ def make_regression(
         Of each input; looked at by banded ridge alone.
     rng : numpy.random.Generator
         Draws the candidates of banded ridge.
+
+    Raises
+    ------
+    TrainingError
+        If no input differs between windows.
     """
     spectrum = decompose(X)
-    grid = np.asarray(alphas) * spectrum.eigenvalues.mean()
+    if not spectrum.level > 0:
+        raise TrainingError(f"the inputs of all {len(X)} windows are the same; there is nothing to learn from")
+    grid = np.asarray(alphas) * spectrum.level
     if spec.method == "top":
         from decoder.topridge import TopRegression
 

@@ -36,6 +36,11 @@ class Spectrum:
     scores: Array
     eigenvalues: NDArray[np.float64]
 
+    @property
+    def level(self) -> float:
+        """Return the mean eigenvalue, which penalties are stated in; 0 where all inputs are constant."""
+        return float(self.eigenvalues.mean()) if len(self.eigenvalues) else 0.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:

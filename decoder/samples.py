@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.badchannels import LARGEST, readable
 from decoder.errors import TrainingError
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, folds_apart, refuse_random_folds
@@ -102,8 +103,11 @@ def gather(
     Raises
     ------
     TrainingError
-        If they differ in shape, channels or rate, or the split that the spec asks for would leak.
+        If there are none, they differ in shape, channels or rate, hold numbers that are not finite, or the split that
+        the spec asks for would leak.
     """
+    if not windows:
+        raise TrainingError("there are no windows to learn from")
     first = windows[0]
     for window in windows:
         if window.data.shape != first.data.shape or window.channels != first.channels or window.sfreq != first.sfreq:
@@ -111,6 +115,8 @@ def gather(
                 f"window {window.id} ({len(window.channels)} channels, {window.data.shape[1]} samples at "
                 f"{window.sfreq:g} Hz) differs from window {first.id}; train on windows of one kind"
             )
+        if not readable(window.data[None]).all():
+            raise TrainingError(f"window {window.id} holds numbers not finite or beyond {LARGEST:g}; leave it out")
     rows = stimuli.rows(window.event.label if window.event is not None else "" for window in windows)
     times = first.tmin + np.arange(first.data.shape[1]) / (first.sfreq or 1)
     groups = np.asarray(stimuli.groups)[rows]

@@ -32,6 +32,8 @@ EARLY_S = 0.4
 BACKGROUND_SOURCES = 80
 TUNING_PICTURES = 200
 """So many reference pictures settle the gains."""
+LEAST_SPREAD = 1e-5
+"""Reference pictures whose code differs by less than this share of its size differ by rounding errors only."""
 MEG_UNIT = 2.5e-14
 """Tesla of a magnetometer for each microvolt of EEG: 7 uV of background becomes 175 fT."""
 EEG_CHANNELS = (
@@ -212,7 +214,8 @@ class Participant:
         _, spread, axes = np.linalg.svd(semantics - self._semantic_mean, full_matrices=False)
         axes = axes[:SEMANTIC_SOURCES]
         # Half-whitened: without it one axis (animal or not) would take nearly all of the response.
-        axes = axes / np.sqrt(spread[: len(axes), None] + 1e-6 * spread[0])
+        scale = np.sqrt(spread[: len(axes), None] + 1e-6 * spread[0])
+        axes = np.divide(axes, scale, out=np.zeros_like(axes), where=scale > 0)
         turn, _ = np.linalg.qr(rng.normal(size=(SEMANTIC_SOURCES, SEMANTIC_SOURCES)))
         self._semantic = (axes.T @ turn[: len(axes)]).astype(np.float32)
         self._code_mean, self._code_scale = np.zeros(1, np.float32), np.ones(1, np.float32)
@@ -231,10 +234,10 @@ class Participant:
         for name, own, share in parts:
             if not own.any():
                 continue
+            if np.ptp(code[:, own], axis=0).max() <= LEAST_SPREAD * np.abs(code[:, own]).max():
+                raise TrainingError(f"the reference pictures don't differ in what {name} encodes; give other pictures")
             evoked = self._evoked(np.where(own, scale * (code - self._code_mean), 0)[:TUNING_PICTURES])
             rms = np.sqrt(np.mean(evoked**2))
-            if rms == 0:
-                raise TrainingError(f"the reference pictures don't differ in what {name} encodes; give other pictures")
             scale[own] *= np.sqrt(share) * self.preset.evoked_rms * self._unit / rms
         self._code_scale = scale.astype(np.float32)
 

@@ -1,7 +1,7 @@
 """Splits that cannot leak: what hangs together is never on both sides."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,61 @@ def stretches(labels: Sequence[str] | NDArray[np.generic], n_folds: int) -> list
     return [(np.setdiff1d(rows, test), test) for test in np.split(rows, edges)]
 
 
+def category_folds(rows: NDArray[np.intp], runs: NDArray[np.str_], n_folds: int) -> list[Split]:
+    """Hold out one run at a time, or of a single run one stretch of blocks: what is decoded of categories is held out.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n,)
+        Category of each trial, in the order of time.
+    runs : ndarray of str, shape (n,)
+    n_folds : int
+        Stretches of a single run.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer than two categories, or one is shown in a single run or stretch only: slow drift would tell
+        it.
+    """
+    n_categories = len(np.unique(rows))
+    if n_categories < 2:
+        raise TrainingError(f"all {len(rows)} trials are of one category; give trials of two or more")
+    several = len(np.unique(runs)) > 1
+    folds = leave_one_out(runs) if several else stretches(rows, n_folds)
+    for train, test in folds:
+        if len(np.unique(rows[train])) < n_categories:
+            where = f"run {str(runs[test[0]])!r}" if several else "one stretch of the recording"
+            raise TrainingError(f"a category is shown in {where} only, whose drift would tell it; mix them in time")
+    return folds
+
+
+def permute_blocks(
+    rows: NDArray[np.intp], runs: NDArray[np.str_], rng: np.random.Generator
+) -> Iterator[NDArray[np.intp]]:
+    """Permute labels within runs without end, block by block: a stretch of one label is never torn apart.
+
+    What drifts stays with its run, and is alike all through a block, however many trials that has.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n,)
+        Label of each trial, in the order of time.
+    runs : ndarray of str, shape (n,)
+    rng : numpy.random.Generator
+    """
+    blocks = []
+    for name in np.unique(runs):
+        own = np.flatnonzero(runs == name)
+        starts = np.flatnonzero(np.diff(rows[own], prepend=-1))
+        blocks.append((own, rows[own][starts], np.diff(starts, append=len(own))))
+    while True:
+        permuted = rows.copy()
+        for own, labels, lengths in blocks:
+            permuted[own] = np.repeat(rng.permutation(labels), lengths)
+        yield permuted
+
+
 def folds_apart(
     groups: Sequence[str] | NDArray[np.str_],
     units: Sequence[str] | NDArray[np.str_],
@@ -102,7 +157,8 @@ def folds_apart(
     groups, units = np.asarray(groups), np.asarray(units)
     n_units = len(np.unique(units))
     if n_units < 2:
-        raise TrainingError(f"all windows are of {units[0]!r}; a split needs two or more: split by picture")
+        way_out = "show more pictures" if np.array_equal(units, groups) else "split by picture"
+        raise TrainingError(f"all windows are of {str(units[0])!r}; a split needs two or more: {way_out}")
     by_unit = group_folds(units.tolist(), min(n_folds, n_units), rng)
     if all(not np.isin(groups[test], groups[train]).any() for train, test in by_unit):
         return by_unit

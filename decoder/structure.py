@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.errors import TrainingError
 from decoder.linear import Head
 from decoder.metrics import rounded_mean
 from decoder.regression import Regression
@@ -29,6 +30,10 @@ def structure_head(
         They, decoded from folds that did not see the picture; None where no prior of structure asks for them.
     """
     n_units = units.shape[1]
+    if (units == units[0]).all():
+        raise TrainingError(
+            f"structure of block {block} is the same for all pictures shown; there is nothing to decode"
+        )
     choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
     for start in range(0, n_units, CHUNK):
         part = slice(start, min(n_units, start + CHUNK))

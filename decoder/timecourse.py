@@ -1,7 +1,8 @@
 """When, and where, each feature can be decoded: cross-validated ridge on parts of the window, beside chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
 from decoder.ridge import cross_validate, make_fold
-from decoder.splits import Split, group_folds
+from decoder.splits import Split, category_folds, group_folds, permute_blocks
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -83,11 +84,6 @@ def sliding(times: Floats, *, width: float = 0.04, step: float = 0.02) -> tuple[
     return times @ binning, binning
 
 
-def stretches(n: int, n_folds: int) -> list[Split]:
-    """Split samples into stretches of time, each held out once: for categories, which every split must share."""
-    return [(np.setdiff1d(np.arange(n), test), test) for test in np.array_split(np.arange(n), n_folds)]
-
-
 def decodability(
     parts: Sequence[Array],
     targets: Mapping[str, NDArray[np.floating[Any]]],
@@ -95,6 +91,8 @@ def decodability(
     rng: np.random.Generator,
     *,
     splits: Sequence[Split] | None = None,
+    groups: NDArray[np.str_] | None = None,
+    runs: NDArray[np.str_] | None = None,
     n_folds: int = 5,
     n_components: int = 8,
     n_permutations: int = 100,
@@ -102,7 +100,9 @@ def decodability(
     """Decode every feature from every part, and from as many sets of permuted pictures.
 
     A permutation gives each picture the features of another, the same in all parts and features, and goes through the
-    same folds and the same choice of penalty; repeats of a picture stay together.
+    same folds and the same choice of penalty; repeats of a picture stay together, and so do pictures of a group. Where
+    pictures are categories (`runs` is given), blocks are permuted: a stretch of one label is one thing that was done,
+    however many trials it has, and each of them is as far off as the drift of that moment.
 
     Parameters
     ----------
@@ -111,26 +111,31 @@ def decodability(
     targets : mapping of str to ndarray, shape (n_pictures, ...)
         Features. Their leading principal components, over pictures, are decoded.
     rows : ndarray of int, shape (n_samples,)
-        Picture of each sample.
+        Picture of each sample, in the order of time.
     rng : numpy.random.Generator
     splits : sequence of (train, test) or None
-        None: `n_folds` folds of pictures. Given splits may share pictures (categories); then labels are permuted
-        sample by sample.
+        None: `n_folds` folds of groups, or of categories as `decoder.splits.category_folds` makes them.
+    groups : ndarray of str, shape (n_samples,), or None
+        Never on both sides of a split. None: each picture is one.
+    runs : ndarray of str, shape (n_samples,), or None
+        The recording of each sample, where pictures are categories: they are permuted within it, block by block.
     n_folds, n_components, n_permutations : int
 
     Raises
     ------
     TrainingError
-        If a feature is the same for all pictures, or there are fewer pictures than folds.
+        If a feature is the same for all pictures, or the samples cannot be split.
     """
-    by_sample = splits is not None
-    splits = splits or group_folds([str(row) for row in rows], n_folds, rng)
+    groups = np.asarray([str(row) for row in rows]) if groups is None else groups
+    if splits is None:
+        splits = group_folds(groups.tolist(), n_folds, rng) if runs is None else category_folds(rows, runs, n_folds)
+    permuted = _permuted_pictures(rows, groups, rng) if runs is None else permute_blocks(rows, runs, rng)
+    orders = [rows, *islice(permuted, n_permutations)]
     reduced = {name: _components(name, value, rows, n_components) for name, value in targets.items()}
-    orders = _orders(rows, rng, n_permutations, by_sample=by_sample)
     scores = np.empty((1 + n_permutations, len(reduced), len(parts)))
     for column, part in enumerate(parts):
         folds = [make_fold(*_scaled(part[train], part[test]), train, test) for train, test in splits]
-        eigenvalue = np.mean([fold.spectrum.eigenvalues.mean() for fold in folds])
+        eigenvalue = np.mean([fold.spectrum.level for fold in folds])
         for place, (components, weights) in enumerate(reduced.values()):
             per_pass = max(1, COLUMNS // components.shape[1])
             for start in range(0, len(orders), per_pass):
@@ -150,12 +155,18 @@ def rise(course: NDArray[np.bool_], times: Floats) -> float | None:
     return float(times[twice[0]]) if len(twice) else None
 
 
-def _orders(rows: NDArray[np.intp], rng: np.random.Generator, n: int, *, by_sample: bool) -> list[NDArray[np.intp]]:
-    """Give the picture of each sample, as it was and permuted n times."""
-    if by_sample:
-        return [rows, *(rng.permutation(rows) for _ in range(n))]
-    shown, place = np.unique(rows, return_inverse=True)
-    return [rows, *(rng.permutation(shown)[place] for _ in range(n))]
+def _permuted_pictures(
+    rows: NDArray[np.intp], groups: NDArray[np.str_], rng: np.random.Generator
+) -> Iterator[NDArray[np.intp]]:
+    """Exchange pictures without end; those of a group go together, as far as groups are of one size."""
+    shown, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    of_picture = groups[first]
+    members = [np.flatnonzero(of_picture == group) for group in np.unique(of_picture)]
+    slots = np.concatenate(members)
+    while True:
+        other = np.empty_like(shown)
+        other[slots] = shown[np.concatenate([members[group] for group in rng.permutation(len(members))])]
+        yield other[place]
 
 
 def _components(

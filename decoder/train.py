@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.badchannels import without_bad_channels
 from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
 from decoder.classifiers import Trials
 from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
+from decoder.errors import TrainingError
 from decoder.linear import Head, LinearModel
 from decoder.metrics import correlation_matrix, rounded_mean, two_way
 from decoder.preprocess import fit_preprocessor, input_bands
@@ -80,12 +82,13 @@ def fit(
     TrainingError
         If too few windows are left, or the spec does not fit them.
     """
+    windows, bad = without_bad_channels(windows)
     used, left_out = usable(windows, stimuli.ids)
     shown = stimuli.select(sorted({label for _, label in used}))
     targets = compute_targets(
         shown, encoders, features=spec.features, blocks=spec.blocks, cache=cache, progress=progress
     )
-    facts = {"feature_space": encoders.feature_space, "left_out": left_out, **(meta or {})}
+    facts = {"feature_space": encoders.feature_space, "left_out": left_out, "channels_left_out": bad, **(meta or {})}
     kept = {id(window) for window, _ in used}
     if origins is not None:
         origins = [origin for origin, window in zip(origins, windows, strict=True) if id(window) in kept]
@@ -108,7 +111,11 @@ def fit_targets(
 
     Every window's label must be a stimulus.
     """
+    windows, bad = without_bad_channels(windows)
+    meta = {**(meta or {})}
+    meta["channels_left_out"] = {**meta.get("channels_left_out", {}), **bad}
     apart = gather(windows, stimuli, spec, origins=origins)
+    _check_targets(targets, apart.rows, stimuli)
     samples = in_common(apart)
     folds = held_out_folds(samples, spec) if spec.category is None else []
     models: dict[str, Model] = {}
@@ -134,7 +141,7 @@ def fit_targets(
         "scores": scores,
         "versions": versions(),
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
-        **(meta or {}),
+        **meta,
     }
     return Bundle(
         models,
@@ -147,6 +154,25 @@ def fit_targets(
         # A map between covariances means nothing across units, nor across streams with clocks of their own.
         reference=fit_reference(samples.data) if one_unit(first.channels) and can_align(samples.data) else None,
     )
+
+
+def _check_targets(targets: Targets, rows: NDArray[np.intp], stimuli: StimulusTable) -> None:
+    """Refuse features that are not finite."""
+    given = {
+        "c": targets.c,
+        "z": targets.z,
+        "e": targets.e,
+        **{f"s{block}": units for block, units in targets.s.items()},
+    }
+    for name, value in given.items():
+        if value is None:
+            continue
+        for row in np.unique(rows):
+            if not np.isfinite(value[row]).all():
+                raise TrainingError(
+                    f"feature {name!r} of picture {stimuli.ids[row]!r} is not finite; the model that computes it "
+                    "overflows: choose another precision or model (engine.models), or leave the feature out"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,6 +240,11 @@ def fit_linear(
         flat = value.reshape(len(value), -1)
         active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
         Y = flat[samples.rows][:, active]
+        if not len(active):
+            raise TrainingError(
+                f"feature {name!r} is the same for all {len(np.unique(samples.rows))} pictures shown: there is nothing "
+                "to decode; leave it out of decoder.features, or show other pictures"
+            )
         found = regression.choose(Y)
         weights, intercept = regression.fit(Y, found.choice)
         gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])

@@ -239,7 +239,8 @@ class _School:
         else:
             parts = list(order[:, None])
         shuffled = [parts[i] for i in self.rng.permutation(len(parts))]
-        n_batches = max(1, round(len(shuffled) / self.spec.batch))
+        # No batch of one: a single window has no spread that a batch normalisation could divide by.
+        n_batches = max(1, min(round(len(shuffled) / self.spec.batch), len(shuffled) // 2))
         return [shuffled[i::n_batches] for i in range(n_batches)]
 
     def _loss(self, parts: list[Rows], temperature: Tensor, *, chunk: int | None = None) -> Tensor:

@@ -154,7 +154,7 @@ def _imagine(
     splits = samples.folds(spec.cv_folds, np.random.default_rng(spec.seed))
     parts = [Part(train, test, features[train], features[test]) for train, test in splits]
     spectrum = decompose(features)
-    encoding = RidgeRegression(parts, spectrum, np.asarray(ALPHAS) * spectrum.eigenvalues.mean())
+    encoding = RidgeRegression(parts, spectrum, np.asarray(ALPHAS) * spectrum.level)
     found = encoding.choose(inputs)
     weights, intercept = encoding.fit(inputs, found.choice)
     errors = inputs - found.predictions

@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-import numpy as np
-
+from decoder.badchannels import readable
 from decoder.errors import TrainingError
 from stream.labels import mismatch
 from stream.windows import Window
@@ -37,7 +36,7 @@ def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Wi
             left_out["rejected"] += 1
         elif label not in known:
             left_out["not a stimulus"] += 1
-        elif not np.isfinite(window.data).all():
+        elif not readable(window.data[None]).all():
             left_out["not finite"] += 1
         else:
             used.append((window, label))

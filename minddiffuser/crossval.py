@@ -115,6 +115,7 @@ def _candidates(
     config: Config, dataset: Dataset, report: Report
 ) -> tuple[list[Candidate], list[Origin], dict[str, int]]:
     """Cut all recordings as each candidate has it, into the windows that all can use; say where each is from."""
+    from decoder.badchannels import without_bad_channels
     from decoder.crossval import Candidate
     from decoder.usable import usable
 
@@ -123,8 +124,10 @@ def _candidates(
     n_used = 0
     for variant in config.variants():
         by_run = by_recording([*dataset.train, dataset.live], variant, report)
-        run_of = {id(window): run for run, windows in by_run for window in windows}
-        used, left_out = usable([window for _, windows in by_run for window in windows], dataset.stimuli.ids)
+        windows, _ = without_bad_channels([window for _, cut_from in by_run for window in cut_from])
+        names = [run for run, cut_from in by_run for _ in cut_from]
+        run_of = {id(window): run for run, window in zip(names, windows, strict=True)}
+        used, left_out = usable(windows, dataset.stimuli.ids)
         n_used = n_used or len(used)
         tables.append([((run_of[id(window)], window.onset), window) for window, _ in used])
         reasons.append(left_out)

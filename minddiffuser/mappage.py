@@ -48,8 +48,8 @@ def _html(maps: Maps, bundle: Bundle, figures: dict[str, dict[str, Path]], comma
         f"<h2>Which {where} tell</h2>",
         _figure("decodability", figures["decodability"], f"Held-out correlation of each feature over {where}"),
         f"<p>Cross-validated ridge on one part of the window at a time ({escape(maps.split)}): held-out correlation "
-        "over a feature's eight leading principal components, weighted by variance. Chance is 0. Grey: where 95 "
-        f"% of {found.n_permutations} permutations of what was shown lie, part by part. Dashed: what the best of "
+        "over a feature's eight leading principal components, weighted by variance. Chance is 0. Grey: where 95 % of "
+        f"{found.n_permutations} permutations of {escape(maps.permuted)} lie, part by part. Dashed: what the best of "
         f"all {where} and features stays below in 95 % of permutations ({found.threshold:.3f}; family-wise error 5 %). "
         "A feature rises where it is above that line twice in a row.</p>",
         _table(maps),

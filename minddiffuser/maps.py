@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from decoder.bundle import WHOLE, Bundle
 from decoder.patterns import Patterns, patterns
-from decoder.timecourse import Decodability, decodability, rise, sliding, stretches
+from decoder.splits import category_folds
+from decoder.timecourse import Decodability, decodability, rise, sliding
 from decoder.units import alike
 from decoder.usable import usable
 from minddiffuser.cache import cache_dir
 from minddiffuser.config import Config, config_of
 from minddiffuser.console import Report, progress
-from minddiffuser.training import cut
+from minddiffuser.training import by_recording, origin_of
 from stream.atomic import kept
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PERMUTATIONS = 100
 SEED = 20261125
-CATEGORY_STRETCHES = 5
+FOLDS = 5
 REGION_MARK = ":"
 """Voxels named 'V1v:00012' belong to region V1v."""
 
@@ -53,6 +54,8 @@ class Maps:
     n_windows, n_pictures : int
     split : str
         How held-out samples were chosen.
+    permuted : str
+        What was permuted.
     """
 
     channels: Channels
@@ -64,6 +67,7 @@ class Maps:
     n_windows: int
     n_pictures: int
     split: str
+    permuted: str = "pictures"
 
     def summary(self) -> dict[str, Any]:
         """Give the figures by feature; JSON-able."""
@@ -130,27 +134,53 @@ def run_maps(bundle_folder: Path, data_dir: Path | None, out: Path | None) -> di
 def compute_maps(bundle: Bundle, config: Config, dataset: Dataset, models: Models, report: Report) -> Maps:
     """Compute patterns of the bundle's decoder, and when or where each feature can be decoded."""
     from decoder.datasets.captions import describe
+    from decoder.samples import gather
 
-    used, _ = usable(cut(dataset.train, config, report), dataset.stimuli.ids)
-    windows = [window for window, _ in used]
-    shown = dataset.stimuli.select(sorted({label for _, label in used}))
-    rows = shown.rows(label for _, label in used)
-    order = bundle.check(windows[0].channels, windows[0].sfreq)
-    data = np.stack([window.data[order] for window in windows])
-    times = windows[0].tmin + np.arange(data.shape[2]) / (windows[0].sfreq or 1)
+    by_run = by_recording(dataset.train, config, report)
+    arranged = [(run, bundle.arranged(window)) for run, cut_from in by_run for window in cut_from]
+    run_of = {id(window): run for run, window in arranged}
+    windows = [window for window, _ in usable([window for _, window in arranged], dataset.stimuli.ids)[0]]
+    shown = dataset.stimuli.select(sorted({window.event.label for window in windows if window.event is not None}))
+    origins = [origin_of(run_of[id(window)], dataset) for window in windows]
+    samples = gather(windows, shown, config.decoder, origins=origins)
+    data = np.stack([window.data for window in windows])
     by_feature = feature_patterns(bundle, windows, data, report)
+    rng = np.random.default_rng(SEED)
     if config.decoder.category is None:
         targets = _targets(describe(shown, models, dataset.vocabulary), models, config, report)
-        splits, split = None, "5-fold over pictures: no picture on both sides"
+        splits, runs = samples.folds(FOLDS, rng), None
+        split = f"{len(splits)} folds by {config.decoder.split}: no picture on both sides"
     else:
         targets = {"category": np.eye(len(shown), dtype=np.float32)}
-        splits = stretches(len(rows), CATEGORY_STRETCHES)
-        split = f"{CATEGORY_STRETCHES} stretches of time, each held out once"
-    places, centres, parts = _parts(bundle.channels, data, times)
+        runs = samples.runs
+        splits = category_folds(samples.rows, runs, config.decoder.category.cv_folds)
+        split = f"{len(splits)} {'runs' if len(np.unique(runs)) > 1 else 'stretches of blocks'}, each held out once"
+    places, centres, parts = _parts(bundle.channels, data, samples.times)
     report("decoding by latency or region", 0, 1)
-    found = decodability(parts, targets, rows, np.random.default_rng(SEED), splits=splits, n_permutations=PERMUTATIONS)
+    found = decodability(
+        parts,
+        targets,
+        samples.rows,
+        rng,
+        splits=splits,
+        groups=samples.groups,
+        runs=runs,
+        n_permutations=PERMUTATIONS,
+    )
     report("decoding by latency or region", 1, 1)
-    return Maps(bundle.channels, times, by_feature, places, centres, found, len(windows), len(shown), split)
+    permuted = "pictures" if runs is None else "blocks of one category, within their recording"
+    return Maps(
+        bundle.channels,
+        samples.times,
+        by_feature,
+        places,
+        centres,
+        found,
+        n_windows=len(windows),
+        n_pictures=len(shown),
+        split=split,
+        permuted=permuted,
+    )
 
 
 def feature_patterns(

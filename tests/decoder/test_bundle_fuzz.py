@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from decoder.bundle import Bundle, _digest
+from decoder.bundle import Bundle
+from decoder.bundlefiles import digest_of
 from decoder.errors import BundleError
 from tests.decoder.test_train_and_bundle import bundle
 
@@ -58,7 +59,7 @@ def test_forged_bundles_are_one_line(bundle: Bundle, tmp_path: Path, key: str, v
     content = json.loads(path.read_text())
     del content["sha256"]
     content[key] = value
-    path.write_text(json.dumps(content | {"sha256": _digest(content)}))
+    path.write_text(json.dumps(content | {"sha256": digest_of(content)}))
     assert "\n" not in refusal(tmp_path / "b")
 
 
@@ -72,7 +73,7 @@ def test_forged_weights_are_one_line(bundle: Bundle, tmp_path: Path, weights: by
     del content["sha256"]
     content["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     (tmp_path / "b" / "weights.safetensors").write_bytes(weights)
-    path.write_text(json.dumps(content | {"sha256": _digest(content)}))
+    path.write_text(json.dumps(content | {"sha256": digest_of(content)}))
     message = refusal(tmp_path / "b")
     assert message
     assert "\n" not in message

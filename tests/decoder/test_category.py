@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
@@ -166,18 +168,44 @@ def test_evidence_adds_up_then_starts_anew() -> None:
     """The sum runs over `accumulate` trials of one label, and no further."""
     evidence = Evidence(accumulate=3, forget_after=10)
     one = np.array([-1.0, 1.0])
-    totals = [evidence.add("house", float(t), one)[1] for t in range(5)]
+    totals = [evidence.add("house", float(t), one, f"w{t}")[1] for t in range(5)]
     assert totals == [1, 2, 3, 1, 2]
-    assert evidence.add("face", 5.0, one)[1] == 1
+    assert evidence.add("face", 5.0, one, "w5")[1] == 1
 
 
 def test_evidence_is_forgotten_after_a_while_after_a_reset_and_when_time_goes_back() -> None:
     """Old evidence, evidence of before a reset, and that of another recording do not count."""
     evidence = Evidence(accumulate=9, forget_after=10)
     one = np.array([-1.0, 1.0])
-    assert [evidence.add("a", t, one)[1] for t in (0.0, 9.0, 20.0, 3.0)] == [1, 2, 1, 1]
+    assert [evidence.add("a", t, one, f"w{t}")[1] for t in (0.0, 9.0, 20.0, 3.0)] == [1, 2, 1, 1]
     evidence.reset()
-    assert evidence.add("a", 4.0, one)[1] == 1
+    assert evidence.add("a", 4.0, one, "w4")[1] == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 7), max_size=40), st.integers(1, 8))
+def test_a_window_counts_once_however_often_it_is_decoded(again: list[int], accumulate: int) -> None:
+    """Windows of one label, decoded again in any order among themselves: each sum is that of its first decoding."""
+    once, often = Evidence(accumulate, 30), Evidence(accumulate, 30)
+    log_odds = np.random.default_rng(0).normal(size=(8, 2))
+    for t in range(8):
+        expected = once.add("x", float(t), log_odds[t], f"w{t}")
+        np.testing.assert_allclose(often.add("x", float(t), log_odds[t], f"w{t}"), expected)
+        group = t - t % accumulate
+        for earlier in again:
+            if group <= earlier <= t:
+                total = often.add("x", float(earlier), log_odds[earlier], f"w{earlier}")
+                np.testing.assert_allclose(total, log_odds[group : earlier + 1].sum(axis=0))
+
+
+def test_labels_without_end_need_no_memory_without_end() -> None:
+    """A new label with every picture: those within the time that counts are held, and never more than a thousand."""
+    slow, fast = Evidence(accumulate=5, forget_after=10), Evidence(accumulate=5, forget_after=1e9)
+    for t in range(3000):
+        for evidence in (slow, fast):
+            evidence.add(f"picture {t}", float(t), np.zeros(2), f"w{t}")
+    assert len(slow) == 11
+    assert len(fast) == 1000
 
 
 def test_accumulation_sharpens_the_picture_and_leaves_single_trials_as_they_are() -> None:

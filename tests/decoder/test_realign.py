@@ -9,6 +9,8 @@ import pytest
 from scipy.linalg import expm
 
 from decoder.bundle import Bundle
+from decoder.category import fit_category
+from decoder.classifiers import CategorySpec
 from decoder.errors import BundleError
 from decoder.features import Features
 from decoder.metrics import correlation_matrix, two_way
@@ -19,6 +21,8 @@ from decoder.stimuli import StimulusTable
 from decoder.train import fit
 from stream.windows import Channels, Window
 from tests.decoder.conftest import N_CHANNELS, N_TIMES, LinearEncoders
+from tests.decoder.test_category import CHANNELS, labelled, templates, trials
+from tests.decoder.test_category import window as category_window
 
 SPEC = RealignSpec(every=30, memory=90)
 
@@ -136,6 +140,30 @@ def test_a_steady_session_is_decoded_to_the_bit(bundle: Bundle, session: list[Wi
     realigner = Realigner(bundle, SPEC)
     for window in session:
         np.testing.assert_array_equal(followed(realigner, [window])[0].z, bundle.decode([window])[0].z)
+    assert realigner.state.learned == 0
+
+
+def test_judging_a_map_leaves_the_evidence_of_a_category_decoder_as_it_is() -> None:
+    """A decoder that adds up trials says of every window what it says without judging, however often maps are judged.
+
+    The session does not drift, so no map is taken, but one is learned and judged after every thirty windows.
+    """
+    data, rows = trials(300, 0.6)
+    model = fit_category(labelled(data, rows), templates(), CategorySpec(accumulate=25, forget_after=60))[0]
+    reference = fit_reference(data)
+    bundle = Bundle({"all": model}, CHANNELS, sfreq=128.0, n_times=64, tmin=0.0, reference=reference)
+    fresh, truth = trials(300, 0.6, seed=8)
+    fresh = fresh[truth == 1]
+    session = [category_window(one, "house", float(t)) for t, one in enumerate(fresh)]
+    session = [replace(window, id=f"w{t}") for t, window in enumerate(session)]
+    apart = bundle.unacquainted()
+    plain = [apart.decode([window])[0] for window in session]
+    assert np.mean([one.c.mean() - one.categories["house"] for one in plain]) > 0.05
+    realigner = Realigner(bundle, SPEC)
+    for window, expected in zip(session, plain, strict=True):
+        found = followed(realigner, [window])[0]
+        np.testing.assert_array_equal(found.c, expected.c)
+        assert found.confidence == expected.confidence
     assert realigner.state.learned == 0
 
 

@@ -241,6 +241,16 @@ def test_too_little_to_learn_from_is_said(windows: list[Window], stimuli: Stimul
         fit([*windows[:3], odd, *windows[4:]], stimuli, encoders, SPEC)
 
 
+def test_a_cache_that_cannot_be_written_costs_a_warning(
+    windows: list[Window], stimuli: StimulusTable, encoders, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file where the cache's folder should be: the bundle is trained all the same, and the log says why."""
+    (tmp_path / "cache").write_text("in the way")
+    bundle = fit(windows[:40], stimuli, encoders, DecoderSpec(features=("z",)), cache=tmp_path / "cache")
+    assert bundle.decode(windows[:1])[0].z is not None
+    assert "targets are not kept" in caplog.text
+
+
 def test_preprocessing_is_the_textbook_chain() -> None:
     """The one matrix equals time choice, mean over samples and z-scoring done step by step."""
     rng = np.random.default_rng(0)
