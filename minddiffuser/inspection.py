@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minddiffuser.errors import AppError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -165,17 +167,22 @@ def inspect_live(
 
     Raises
     ------
-    SourceError
-        There is no stream.
+    AppError, SourceError
+        There is no stream, or none that sends.
     """
     from stream.record import record
     from stream.sources import SourceSpec
 
     peers = (config.source if config else SourceSpec()).peers
+    left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="minddiffuser-inspect-") as folder:
         path = Path(folder) / "live.xdf"
-        record(path, seconds=seconds, stop=stop, peers=peers)
-        return replace(inspect_recording(path, config, stimuli), source="live")
+        account = record(path, seconds=seconds, stop=stop, peers=peers, left_out=left_out.append)
+        if not any(stream.samples for stream in account.streams):
+            names = ", ".join(repr(stream.name) for stream in account.streams) or "; ".join(left_out)
+            raise AppError(f"no stream sent a sample within {seconds:g} s; there are: {names}")
+        report = inspect_recording(path, config, stimuli)
+    return replace(report, source="live", warnings=(*left_out, *report.warnings))
 
 
 def inspect(recording: Recording, source: str, config: Config | None, stimuli: Path | None) -> Inspection:

@@ -97,6 +97,7 @@ def record(
     peers: tuple[str, ...] = ("127.0.0.1",),
     progress: Callable[[RecordAccount], None] | None = None,
     stop: threading.Event | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> RecordAccount:
     """Record until `stop` is set or `seconds` are over.
 
@@ -117,23 +118,27 @@ def record(
     progress : callable, optional
         Called about twice a second.
     stop : threading.Event, optional
+    left_out : callable, optional
+        Called with a line for each stream that is doubled or does not answer and so is not recorded; left out, that is
+        an error.
 
     Raises
     ------
     SourceError
-        A stream is missing, ambiguous or doubled.
+        A stream is missing, ambiguous, doubled, or does not answer.
     RecordingError
         The file cannot be written, or no longer; says what was saved.
     """
     stop = stop or threading.Event()
     lsl = load_lsl(peers)
-    chosen = _choose(lsl, selectors, timeout_s, stop)
+    chosen = _choose(lsl, selectors, timeout_s, stop, left_out)
     tracks: list[_Track] = []
     try:
         with XdfWriter(path) as file, Scout(lsl, selectors, chosen) as scout:
             recorder = _Recorder(lsl, file, scout, tracks)
             for info in chosen:
-                recorder.join(info, *_connected(lsl, info))
+                if opened := _connected(lsl, info, left_out):
+                    recorder.join(info, *opened)
             recorder.run(seconds, progress, stop)
             return recorder.account()
     finally:
@@ -141,15 +146,21 @@ def record(
             track.close()
 
 
-def _connected(lsl: Any, info: "pylsl.StreamInfo") -> tuple[Any, str]:
+def _connected(
+    lsl: Any, info: "pylsl.StreamInfo", left_out: Callable[[str], None] | None
+) -> tuple[Any, str] | None:  # fmt: skip
     if (opened := connect(lsl, info)) is None:
-        raise SourceError(f"stream {info.name()!r} was found but does not answer: is a firewall between?")
+        line = f"stream {info.name()!r} was found but does not answer: is a firewall between?"
+        if left_out is None:
+            raise SourceError(line)
+        left_out(line)
     return opened
 
 
 def _choose(
-    lsl: Any, selectors: Sequence[StreamSelector], timeout_s: float, stop: threading.Event
-) -> "list[pylsl.StreamInfo]":
+    lsl: Any, selectors: Sequence[StreamSelector], timeout_s: float, stop: threading.Event,
+    left_out: Callable[[str], None] | None,
+) -> "list[pylsl.StreamInfo]":  # fmt: skip
     """Resolve the streams to record; a stream that two selectors name is recorded once."""
     if selectors:
         found: list[pylsl.StreamInfo] | None = None
@@ -164,7 +175,11 @@ def _choose(
     if not found:
         raise SourceError(f"no stream at all within {timeout_s:g} s; start the amplifier's LSL app first")
     if twins := sorted({repr(info.source_id()) for info in found if len(twins_of(info, found)) > 1}):
-        raise SourceError(f"several streams carry source_id {', '.join(twins)}; stop one, or name what to record")
+        line = f"several streams carry source_id {', '.join(twins)}; stop one, or name what to record"
+        if left_out is None:
+            raise SourceError(line)
+        left_out(line)
+        found = [info for info in found if info.uid() in {one.uid() for one in [*twins_of(info, found), info][:1]}]
     return sorted(found, key=lambda info: (info.nominal_srate() == 0, info.name()))
 
 
