@@ -77,17 +77,21 @@ def explained(error: ValidationError, model: type[BaseModel], raw: object) -> tu
 
 def place_of(error: ErrorDetails, raw: object) -> Place:
     """Return the keys and positions that lead to a fault, without the names of alternatives in between."""
-    place: list[str | int] = []
-    for number, part in enumerate(error["loc"]):
-        values: Any = raw if isinstance(raw, dict | list | tuple) else {}
-        try:
-            raw = values[part]
-        except (TypeError, LookupError):
-            if error["type"] != "missing" or number < len(error["loc"]) - 1:
-                continue
-            raw = None
-        place.append(part)
-    return tuple(place)
+    return tuple(_followed(raw, list(error["loc"]), missing=error["type"] == "missing"))
+
+
+def _followed(raw: Any, parts: list[str | int], *, missing: bool) -> list[str | int]:
+    """Follow the parts of a place into what was given; an alternative may bear the name of a key."""
+    if not parts or (missing and len(parts) == 1):
+        return parts
+    head, *rest = parts
+    beside = _followed(raw, rest, missing=missing)
+    try:
+        inner = (raw if isinstance(raw, dict | list | tuple) else {})[head]  # type: ignore[index]
+    except (TypeError, LookupError):
+        return beside
+    inside = [head, *_followed(inner, rest, missing=missing)]
+    return beside if beside[-1:] == rest[-1:] and inside[-1:] != parts[-1:] else inside
 
 
 def not_finite(values: object, place: Place = ()) -> Place | None:

@@ -125,9 +125,12 @@ class RateMeter:
         before, look = self._looks[scale], judged(durations / (self._expected * 2**scale), self._size * 2**scale)
         self._looks[scale] = look
         self.trusted = self.trusted or look.right
-        off = [each for each in self._looks if each and each.off]
+        # Where shorter durations are right, longer ones are off by the holes in them: epochs, outages.
+        rights = [each is not None and each.right for each in self._looks]
+        off = [each for i, each in enumerate(self._looks) if each and each.off and not any(rights[:i])]
         self.suspect = off[-1].share * self._sfreq if off else None
-        if look.wrong and before and before.wrong and abs(look.share / before.share - 1) < TOLERANCE / 2:
+        agreed = look.wrong and before and before.wrong and abs(look.share / before.share - 1) < TOLERANCE / 2
+        if agreed and not any(rights[:scale]):
             self.verdict = self._measured(look.share)
         elif look.right and not off:
             self.verdict = None
@@ -143,12 +146,12 @@ class RateMeter:
         places = np.arange(len(means))
         slope, begin = np.polyfit(places, means - means[0], 1)
         fitted = self._expected / float(slope)
+        swing = float(np.abs(means - means[0] - begin - slope * places).max())
+        if swing <= EXACT * (means[-1] - means[0]):
+            return fitted * self._sfreq
         if abs(fitted / share - 1) > 2 * TOLERANCE:
             return share * self._sfreq
-        swing = float(np.abs(means - means[0] - begin - slope * places).max())
-        if swing > EXACT * (means[-1] - means[0]) and len(means) < MOST_BLOCKS:
-            return None
-        return fitted * self._sfreq
+        return None if len(means) < MOST_BLOCKS else fitted * self._sfreq
 
 
 def judged(lengths: NDArray[np.float64], samples: int) -> Look:

@@ -15,6 +15,7 @@ ALLOWED_PARTS = {
     "decoder": {
         *("stream.windows", "stream.events", "stream.recordings"),
         *("stream.delimited", "stream.labels", "stream.errors"),  # one rule for tables and labels on both sides
+        "stream.atomic",  # one way to write a file
     },
     "engine": {"decoder.features"},
 }

@@ -134,5 +134,5 @@ def test_a_candidate_keeps_what_it_does_not_name() -> None:
     assert other.decoder.category == own.decoder.category
     assert other.window == own.window
     assert not own.candidates
-    with pytest.raises(ConfigError, match=r"candidates is no config: window\.tmxa: unknown key; did you mean 'tmax'"):
+    with pytest.raises(ConfigError, match=r"candidates\.0\.window\.tmxa: unknown key; did you mean 'tmax'"):
         parse_config(config_with([{"window": {"tmxa": 1.0}}]), "test")

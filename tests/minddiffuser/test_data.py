@@ -79,9 +79,9 @@ def test_bids_runs_to_train_and_test_on(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "said"),
     [
-        ({"bids": "ds", "subjct": "01"}, r"data\.train\.0\.bids\.subjct: unknown key; did you mean 'subject'"),
-        ({"subject": "01"}, r"data\.train\.0\.bids\.bids: Field required"),
-        ([{"bids": "ds"}, 7], r"data\.train\.1\.file: .*path"),
+        ({"bids": "ds", "subjct": "01"}, r"data\.train\.subjct: unknown key; did you mean 'subject'"),
+        ({"subject": "01"}, r"data\.train\.bids: is missing"),
+        ([{"bids": "ds"}, 7], r"data\.train\.1: expected a path, got 7"),
     ],
 )
 def test_a_wrong_run_is_named_by_its_place(tmp_path: Path, train: Any, said: str) -> None:

@@ -12,7 +12,7 @@ from stream.events import Event
 from stream.filters import FilterSpec
 from stream.ingest import Ingest, WindowSpec, windows_of
 from stream.recordings import RecordedStream, Recording
-from stream.sources import StreamSelector
+from stream.sources import SourceSpec
 from stream.windows import Channels, Window
 
 COUNTS = Channels(("n", "m"), ("misc", "misc"), ("count", "count"))
@@ -213,10 +213,7 @@ def test_offline_the_same_rule_and_the_same_way_out() -> None:
     with pytest.raises(StreamError, match=r"stream 'amp' .* 250 Hz but sends 125 .* source\.sfreq: 125"):
         list(windows_of(recording, spec, FilterSpec()))
 
-    class WithRate(StreamSelector):
-        sfreq: float | None = None
-
-    windows = list(windows_of(recording, spec, FilterSpec(), WithRate(sfreq=125.0)))
+    windows = list(windows_of(recording, spec, FilterSpec(), SourceSpec(sfreq=125.0)))
     assert [w.data[0, 0] for w in windows] == [125 * at for at in range(2, 18)]
     assert all(a.sfreq == 125 and b.quality.rejected is None for a, b in pairwise(windows))
 
