@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from decoder.conv import ConvEncoder, Preparation
 from decoder.embedding import Convolution, lesson_of
+from decoder.judging import identified
 from decoder.metrics import rounded_mean
 from decoder.samples import Samples
 from decoder.splits import Split
-from decoder.train import identified
 from decoder.train_conv import adapt, centred
 
 Array = NDArray[np.float32]

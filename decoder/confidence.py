@@ -1,7 +1,7 @@
 """How far a decoded window is to be believed, learned from windows that were held out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ ROBUST = 1.4826
 FAR = 2.5
 """Standard deviations from the mean beyond which a statistic counts as no larger: nothing was learned out there."""
 
+SURE = 2.0
+"""Standard errors by which held-out windows must be told better than by chance; otherwise nothing is claimed."""
 ABSENT = 0.2
 """Share of windows taken to hold no response, when confidence is learned."""
 
@@ -194,17 +196,32 @@ class FoldStatistics:
         Share of other pictures from which each window's own was told.
     surrogates : ndarray, shape (m, n_statistics)
         Of the same windows without their response, whose picture is told by chance only.
+    nested : ndarray, shape (n,), in [0, 1], or None
+        As `correct`, with settings that were chosen without these windows; None: nothing was chosen by them.
     """
 
     statistics: Array
     correct: Floats
     surrogates: Array
+    nested: Floats | None = None
+
+
+def _levelled(folds: Sequence[FoldStatistics]) -> list[FoldStatistics]:
+    """Bring what was told to the level that it has with settings chosen without the windows.
+
+    How much more is told of some windows than of others shows best with the settings in use; how much is told in all
+    shows only without those that these very windows chose.
+    """
+    honest = np.concatenate([fold.correct if fold.nested is None else fold.nested for fold in folds])
+    shift = honest.mean() - np.concatenate([fold.correct for fold in folds]).mean()
+    return [replace(fold, correct=np.clip(fold.correct + shift, 0, 1), nested=None) for fold in folds]
 
 
 def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, float]]:
     """Fit the map on all held-out windows, and score it on each fold as fitted on the others.
 
-    Windows without a response are taken to be `ABSENT` of all that will come.
+    Windows without a response are taken to be `ABSENT` of all that will come. Of windows that are told by luck only,
+    as of noise, the map claims nothing.
 
     Returns
     -------
@@ -214,6 +231,7 @@ def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, f
         et al. 2015, in bins of equal counts); that chance as claimed ('claimed') and as found ('told') on average; and
         'told_by_half', the latter for the half of the windows that is believed more.
     """
+    folds = _levelled(folds)
     claimed = [
         0.5 + 0.5 * _fit([*folds[:number], *folds[number + 1 :]])(fold.statistics) for number, fold in enumerate(folds)
     ]
@@ -235,7 +253,20 @@ def _fit(folds: Sequence[FoldStatistics]) -> Calibration:
     truth = np.concatenate([correct, np.full(len(surrogates), 0.5)])
     each = ABSENT / (1 - ABSENT) * len(correct) / max(1, len(surrogates))
     weights = np.concatenate([np.ones(len(correct)), np.full(len(surrogates), each)])
-    return fit_calibration(statistics, truth, weights)
+    fitted = fit_calibration(statistics, truth, weights)
+    if tells(correct):
+        return fitted
+    return replace(fitted, coefficients=np.zeros_like(fitted.coefficients))
+
+
+def tells(correct: Floats) -> bool:
+    """Check that held-out windows are told better than by luck: by `SURE` standard errors of chance.
+
+    Of two windows in different folds each helps to decode the other, so that chance counts every pair twice (as in
+    `decoder.metrics.chance_range`).
+    """
+    error = np.sqrt(2 * correct.var() / max(1, len(correct)))
+    return bool(correct.mean() - 0.5 > SURE * error)
 
 
 def calibration_error(claimed: Floats, correct: Floats, *, bins: int = 10) -> float:
