@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from decoder.preprocess import noise_whitener
 from decoder.reference import can_align
+from decoder.splits import Split
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -67,24 +68,39 @@ class Typicality:
         typicality : ndarray, shape (n,)
             1 within what is usual; falls to 0 with more noise, artefacts or silence than that.
         """
+        return np.asarray(np.exp(-np.maximum(0, (self.distances(data) / self.limit).max(axis=1) - 1)), np.float64)
+
+    def distances(self, data: Array) -> Array:
+        """Return the distances of windows from the usual, in widths, shape (n, n_distances)."""
         energies = _log_energies(data, self.mean, self.spread, self.whitener)
-        distances = _distances((energies - self.level) / self.width, len(self.mean))
-        return np.asarray(np.exp(-np.maximum(0, (distances / self.limit).max(axis=1) - 1)), np.float64)
+        return _distances((energies - self.level) / self.width, len(self.mean))
 
 
-def fit_typicality(data: Array) -> Typicality:
-    """Learn the usual energies from training windows, shape (n, n_channels, n_times)."""
+def fit_typicality(data: Array, folds: Sequence[Split] = ()) -> Typicality:
+    """Learn the usual energies from training windows.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n, n_channels, n_times)
+    folds : sequence of (train, test)
+        The usual distances are of windows held out by these; none: of those that all else was learned from, which is
+        as good where there are many.
+    """
+    whole = _fit_energies(data)
+    apart = [(_fit_energies(data[train]), data[test]) for train, test in folds] or [(whole, data)]
+    middle, reach = _robust(np.concatenate([usual.distances(windows) for usual, windows in apart]))
+    return replace(whole, limit=np.maximum(middle + REACH * reach, FLOOR))
+
+
+def _fit_energies(data: Array) -> Typicality:
+    """Learn energies; the limit is still to be learned."""
     mean = data.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)
     spread = data.std(axis=(0, 2), dtype=np.float64).astype(np.float32)
     spread[spread == 0] = 1
     scaled = (data - mean[:, None]) / spread[:, None]
     whitener = noise_whitener(scaled) if can_align(data) else np.zeros((0, 0), np.float32)
-    energies = _log_energies(data, mean, spread, whitener)
-    level, width = _robust(energies)
-    width = np.maximum(width, FLOOR)
-    middle, reach = _robust(_distances((energies - level) / width, len(mean)))
-    limit = np.maximum(middle + REACH * reach, FLOOR)
-    return Typicality(mean, spread, whitener, level, width, limit)
+    level, width = _robust(_log_energies(data, mean, spread, whitener))
+    return Typicality(mean, spread, whitener, level, np.maximum(width, FLOOR), np.zeros(0, np.float32))
 
 
 def _robust(values: Array) -> tuple[Array, Array]:
