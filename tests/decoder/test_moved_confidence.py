@@ -12,6 +12,7 @@ from decoder.category import fit_category
 from decoder.classifiers import CategorySpec
 from decoder.confidence import fit_typicality
 from decoder.embedding import EmbeddingModel
+from decoder.linear import LinearModel
 from decoder.metrics import correlation_matrix, two_way
 from decoder.realign import Realigner, RealignSpec
 from decoder.recalibrate import recalibrate
@@ -194,3 +195,33 @@ def test_the_error_reported_is_that_of_new_windows(stimuli: StimulusTable, chann
     assert abs(difference.mean()) < 3 * difference.std(ddof=1) / np.sqrt(20) + 0.01
     difference = 23 / 24 * np.array(before) - np.array(before_shown)
     assert abs(difference.mean()) < 3 * difference.std(ddof=1) / np.sqrt(20) + 0.01
+
+
+def test_the_error_reported_is_the_plain_squared_error(stimuli: StimulusTable, channels: Channels) -> None:
+    """Where all folds choose alike, error is what ridge on the residual leaves of held-out windows, and no more."""
+    encoders = PooledEncoders(stimuli)
+    bundle = fit(make_windows(stimuli, channels, noise=1.0, seed=1), stimuli, encoders, DecoderSpec(features=("z",)))
+    session = another_course(make_windows(stimuli, channels, noise=1.0, seed=7))
+    moved = recalibrate(bundle, session, stimuli, encoders, seed=3)
+    told = moved.meta["recalibrated"]["heads"]["z"]
+    old, new = bundle.models["all"], moved.models["all"]
+    assert isinstance(old, LinearModel)
+    assert isinstance(new, LinearModel)
+    data = np.stack([w.data for w in session])
+    truth = encoders.encode_latents(stimuli.images).reshape(len(stimuli), -1).astype(np.float64)
+    groups = list(stimuli.ids)
+    left = {"error_before": 0.0, "error_after": 0.0}
+    for train, test in group_folds(groups, 5, np.random.default_rng(3)):
+        for name, prepare in (("error_before", old.preprocessor), ("error_after", new.preprocessor)):
+            inputs = prepare(data).astype(np.float64)
+            decoded = inputs @ old.heads[0].weights + old.heads[0].intercept
+            if name == "error_after":
+                X, residual = inputs[train] - inputs[train].mean(axis=0), (truth - decoded)[train]
+                scatter = X.T @ X
+                level = np.linalg.eigvalsh(scatter)
+                level = level[level > 1e-9 * level[-1]].mean()
+                ridge = np.linalg.solve(scatter + told["penalty"] * level * np.eye(len(scatter)), X.T @ residual)
+                decoded += residual.mean(axis=0) + (inputs - inputs[train].mean(axis=0)) @ ridge
+            left[name] += np.square(decoded - truth)[test].sum() / np.square(truth - truth.mean(axis=0)).sum()
+    assert told["error_before"] == pytest.approx(left["error_before"], rel=2e-3)
+    assert told["error_after"] == pytest.approx(left["error_after"], rel=2e-3)
