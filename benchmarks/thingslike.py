@@ -150,7 +150,7 @@ def compared(samples: Samples, targets: Targets, spec: DecoderSpec, test: Trials
         },
         "same_folds": {
             name: {
-                **scored(targets.e, found, samples.rows),
+                **scored(targets.e, found, samples.rows, folds),
                 "two_way_by_fold": by_fold(truth, found, folds),
                 "ranks": spaces[name].ranks,
             }

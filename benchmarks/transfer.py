@@ -22,6 +22,7 @@ from benchmarks.thingslike_data import FILTERS, SOA, WINDOWS
 from decoder.adapt import move_encoder
 from decoder.confidence import Calibration
 from decoder.embedding import Convolution, lesson_of
+from decoder.judging import identified
 from decoder.preprocess import PreprocessSpec
 from decoder.realign import alignment
 from decoder.reference import fit_reference
@@ -30,7 +31,7 @@ from decoder.simulate import Participant
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.subjects import in_common, in_line
 from decoder.targets import Targets
-from decoder.train import fit_linear, identified
+from decoder.train import fit_linear
 from decoder.train_conv import fit_encoder
 from engine.desk.compose import compose, images
 from engine.desk.pack import load_pack

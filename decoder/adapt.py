@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.confidence import FoldStatistics, calibrate
 from decoder.conv import ConvEncoder, Preparation
-from decoder.embedding import Convolution, lesson_of
+from decoder.embedding import Convolution, conv_statistics, lesson_of
+from decoder.judging import identified, turned
 from decoder.metrics import rounded_mean
 from decoder.samples import Samples
 from decoder.splits import Split
-from decoder.train import identified
 from decoder.train_conv import adapt, centred
 
 Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 WORTH = 0.01
 """Share of the held-out error that a change must take away: less is luck."""
@@ -24,29 +26,49 @@ LEAST_PICTURES = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """What an encoder makes of windows that it was not adapted by, and how far that is from the truth.
+class Candidate:
+    """An encoder that may be taken, and what it makes of windows that it was not adapted by.
 
     Attributes
     ----------
+    encoder : ConvEncoder
+    by_fold : list of ConvEncoder
+        What decoded each fold.
     found : ndarray, shape (n, d), float32
         Deviations of the embedding.
-    gain : float
-        Factor on them of least squared error.
-    error : float
-        Squared error with that gain, in units of the truth's own square: 1 where nothing is decoded.
     """
 
+    encoder: ConvEncoder
+    by_fold: list[ConvEncoder]
     found: Array
-    gain: float
-    error: float
 
 
-def held(found: Array, truth: Array) -> Held:
-    """Compare predictions with the truth, both (n, d)."""
-    power = float(np.square(truth).sum())
-    gain = max(0.0, float(np.vdot(found, truth)) / (float(np.square(found).sum()) + 1e-12))
-    return Held(found, gain, float(np.square(gain * found - truth).sum()) / power)
+def best_gain(found: Array, truth: Array) -> float:
+    """Return the factor of least squared error on predictions, both (n, d); 0 where they point the other way."""
+    return max(0.0, float(np.vdot(found, truth)) / (float(np.square(found).sum()) + 1e-12))
+
+
+def squared_error(found: Array, truth: Array, gain: float) -> float:
+    """Return the squared error, in units of the truth's own square: 1 where nothing is decoded."""
+    return float(np.square(gain * found - truth).sum()) / float(np.square(truth).sum())
+
+
+def choose(candidates: Sequence[Array], truth: Array) -> tuple[int, float]:
+    """Choose among predictions, each (n, d), and the gain: a later one must be better than those before it.
+
+    Returns
+    -------
+    place : int
+    gain : float
+        1 of the first, which is what the bundle holds.
+    """
+    gains = [best_gain(found, truth) for found in candidates]
+    errors = [squared_error(found, truth, gain) for found, gain in zip(candidates, gains, strict=True)]
+    place = 0
+    for other, error in enumerate(errors):
+        if error < (1 - WORTH) * errors[place]:
+            place = other
+    return place, gains[place] if place else 1.0
 
 
 def move_encoder(
@@ -75,35 +97,85 @@ def move_encoder(
     Returns
     -------
     moved : Convolution
+        With a confidence learned from the session's held-out windows.
     facts : dict
         'channels' (as they are, or realigned), whether a 'layer' of its own was fitted, and two-way identification
-        and error of held-out windows before and after.
+        and error of held-out windows before and after. For the latter, what is taken and its gain are chosen by the
+        other folds; the other folds' layers have learned from the fold that is scored, which is of no weight in so
+        small a choice.
     """
     deviations = embeddings - convolution.mean
     truth = deviations[samples.rows]
     start = convolution.encoder
-    before = held(start(samples.data), truth)
-    chosen, encoder, channels = before, start, "as they are"
+    candidates = [_as_it_is(start, samples, folds)]
+    channels = "as they are"
     if map_ is not None:
         preparation = replace(start.preparation, whitener=start.preparation.whitener @ map_)
         realigned = _with(start, centred(preparation, samples.data))
-        if (other := held(realigned(samples.data), truth)).error < (1 - WORTH) * chosen.error:
-            chosen, encoder, channels = other, realigned, "realigned"
+        candidates.append(_as_it_is(realigned, samples, folds))
+    place, gain = choose([each.found for each in candidates], truth)
+    if place:
+        channels = "realigned"
     layer = False
     if len(np.unique(samples.groups)) >= LEAST_PICTURES:
-        found = np.empty_like(truth)
-        for train, test in folds:
-            found[test] = adapt(encoder, lesson_of(samples.take(train), deviations), rng)(samples.data[test])
-        if (other := held(found, truth)).error < (1 - WORTH) * chosen.error:
-            chosen, layer = other, True
-            encoder = adapt(encoder, lesson_of(samples, deviations), rng)
-    if chosen is not before:
-        encoder = _with(encoder, encoder.preparation, encoder.gain * chosen.gain)
+        candidates.append(_with_layer(candidates[place].encoder, samples, deviations, folds, rng))
+        # A third candidate must be better than the best of the others, not than whichever comes before it.
+        order = [*range(place + 1), len(candidates) - 1]
+        chosen, gain = choose([candidates[each].found for each in order], truth)
+        layer = chosen == len(order) - 1
+        place = order[chosen]
+    own = candidates[place]
+    encoder = _with(own.encoder, own.encoder.preparation, own.encoder.gain * gain) if place else own.encoder
+    before, after = candidates[0].found, np.empty_like(truth)
+    for train, test in folds:
+        other, factor = choose([each.found[train] for each in candidates], truth[train])
+        after[test] = factor * candidates[other].found[test]
+    if not place:
+        after = before
     nowhere = np.zeros(truth.shape[1], np.float32)
-    told = [rounded_mean(identified(deviations, one.found, samples.rows, nowhere)) for one in (before, chosen)]
-    facts = {"channels": channels, "layer": layer, "two_way_before": told[0], "two_way_after": told[1]}
-    errors = {"error_before": round(before.error, 4), "error_after": round(chosen.error, 4)}
-    return replace(convolution, encoder=encoder), {**facts, **errors}
+    told = [identified(deviations, found, samples.rows, nowhere) for found in (before, after)]
+    facts: dict[str, Any] = {"channels": channels, "layer": layer}
+    facts |= {"two_way_before": rounded_mean(told[0]), "two_way_after": rounded_mean(told[1])}
+    for name, found in (("error_before", before), ("error_after", after)):
+        facts[name] = round(squared_error(found, truth, 1.0), 4)
+    correct = identified(deviations, own.found, samples.rows, nowhere)
+    statistics = _statistics(own, gain, samples, folds, (correct, told[1]), rng)
+    calibration, facts["confidence"] = calibrate(statistics)
+    return replace(convolution, encoder=encoder, calibration=calibration), facts
+
+
+def _as_it_is(encoder: ConvEncoder, samples: Samples, folds: Sequence[Split]) -> Candidate:
+    return Candidate(encoder, [encoder] * len(folds), encoder(samples.data))
+
+
+def _with_layer(
+    encoder: ConvEncoder, samples: Samples, deviations: Array, folds: Sequence[Split], rng: np.random.Generator
+) -> Candidate:
+    """Fit a layer of the session's own, for each fold without it, and by all."""
+    found = np.empty((len(samples.rows), deviations.shape[1]), np.float32)
+    by_fold = []
+    for train, test in folds:
+        by_fold.append(adapt(encoder, lesson_of(samples.take(train), deviations), rng))
+        found[test] = by_fold[-1](samples.data[test])
+    return Candidate(adapt(encoder, lesson_of(samples, deviations), rng), by_fold, found)
+
+
+def _statistics(
+    own: Candidate,
+    gain: float,
+    samples: Samples,
+    folds: Sequence[Split],
+    told: tuple[Floats, Floats],
+    rng: np.random.Generator,
+) -> list[FoldStatistics]:
+    """Summarise held-out windows, and surrogates without a response, as an encoder's confidence takes them in."""
+    out = []
+    for (_, test), encoder in zip(folds, own.by_fold, strict=True):
+        data = samples.data[test]
+        turn = turned(data, rng) if len(samples.times) > 1 else data[:0]
+        statistics = [conv_statistics(encoder, each, gain * encoder(each)) for each in (data, turn)]
+        out.append(FoldStatistics(statistics[0], told[0][test], statistics[1], told[1][test]))
+    return out
 
 
 def _with(encoder: ConvEncoder, preparation: Preparation, gain: float | None = None) -> ConvEncoder:

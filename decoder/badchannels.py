@@ -74,9 +74,11 @@ def find_bad_channels(windows: Sequence[Window]) -> dict[str, str]:
     reasons : dict of str to str
         By channel; none of windows that differ in channels or shape.
     """
-    if len({(window.channels, window.data.shape) for window in windows}) != 1:
+    if not windows:
         return {}
-    channels = windows[0].channels
+    channels, shape = windows[0].channels, windows[0].data.shape
+    if any(window.channels != channels or window.data.shape != shape for window in windows):
+        return {}
     broken = np.stack([~(np.abs(window.data) < LARGEST).all(axis=1) for window in windows])
     partly = broken[~broken.all(axis=1)]  # where no channel is finite, it is not the channels' fault
     counts = partly.sum(axis=0)

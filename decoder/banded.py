@@ -4,6 +4,7 @@ The penalty of a band is alpha divided by its share; shares are drawn from a Dir
 alpha, by held-out samples (Nunez-Elizalde et al. 2019; random search as in Dupre la Tour et al. 2022, NeuroImage 264).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -56,14 +57,17 @@ class BandedRegression:
         self.parts = list(parts)
         self.scales = np.sqrt(shares)[:, bands].astype(np.float32)
         self.members = [
-            RidgeRegression(
-                [replace(part, X_train=part.X_train * scale, X_test=part.X_test * scale) for part in parts],
-                *(decompose(X * scale), alphas),
-                per_target=per_target,
-                by=by,
-            )
+            RidgeRegression(_scaled(parts, scale), decompose(X * scale), alphas, per_target=per_target, by=by)
             for scale in self.scales
         ]
+
+    def chooser(self, parts: Sequence[Part]) -> "BandedRegression":
+        """Return what chooses among the same settings by other parts; it is not to be fitted."""
+        twin = copy.copy(self)
+        twin.parts = list(parts)
+        scaled = zip(self.members, self.scales, strict=True)
+        twin.members = [member.chooser(_scaled(parts, scale)) for member, scale in scaled]
+        return twin
 
     def choose(self, Y: Array) -> CrossValidation:
         """Choose each target's shares and penalty by held-out samples."""
@@ -93,6 +97,10 @@ class BandedRegression:
             scaled = inputs * self.scales[number]
             out[:, targets] = self.members[number].predict_part(part, scaled, Y[:, targets], choice[targets, 1])
         return out
+
+
+def _scaled(parts: Sequence[Part], scale: Array) -> list[Part]:
+    return [replace(part, X_train=part.X_train * scale, X_test=part.X_test * scale) for part in parts]
 
 
 def _by_candidate(choice: Floats) -> list[tuple[int, NDArray[np.intp]]]:

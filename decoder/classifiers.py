@@ -306,7 +306,7 @@ def xdawn(data: Data, rows: NDArray[np.intp], n_components: int) -> tuple[Floats
     if data.shape[2] < 2:
         raise TrainingError("method 'erp' goes by responses over time, and a window is one sample; take 'pattern'")
     data = np.asarray(data, np.float64)
-    signal = np.atleast_2d(np.cov(data.transpose(1, 0, 2).reshape(data.shape[1], -1)))
+    signal: Floats = np.atleast_2d(np.cov(data.transpose(1, 0, 2).reshape(data.shape[1], -1))).astype(np.float64)
     whitening = whitening_of_range(signal)
     if not whitening.size:
         raise TrainingError(f"all {len(signal)} channels are flat; there is nothing to tell categories apart by")

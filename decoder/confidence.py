@@ -1,13 +1,14 @@
 """How far a decoded window is to be believed, learned from windows that were held out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder.preprocess import noise_whitener
 from decoder.reference import can_align
+from decoder.splits import Split
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -23,6 +24,8 @@ ROBUST = 1.4826
 FAR = 2.5
 """Standard deviations from the mean beyond which a statistic counts as no larger: nothing was learned out there."""
 
+SURE = 2.0
+"""Standard errors by which held-out windows must be told better than by chance; otherwise nothing is claimed."""
 ABSENT = 0.2
 """Share of windows taken to hold no response, when confidence is learned."""
 
@@ -65,24 +68,39 @@ class Typicality:
         typicality : ndarray, shape (n,)
             1 within what is usual; falls to 0 with more noise, artefacts or silence than that.
         """
+        return np.asarray(np.exp(-np.maximum(0, (self.distances(data) / self.limit).max(axis=1) - 1)), np.float64)
+
+    def distances(self, data: Array) -> Array:
+        """Return the distances of windows from the usual, in widths, shape (n, n_distances)."""
         energies = _log_energies(data, self.mean, self.spread, self.whitener)
-        distances = _distances((energies - self.level) / self.width, len(self.mean))
-        return np.asarray(np.exp(-np.maximum(0, (distances / self.limit).max(axis=1) - 1)), np.float64)
+        return _distances((energies - self.level) / self.width, len(self.mean))
 
 
-def fit_typicality(data: Array) -> Typicality:
-    """Learn the usual energies from training windows, shape (n, n_channels, n_times)."""
+def fit_typicality(data: Array, folds: Sequence[Split] = ()) -> Typicality:
+    """Learn the usual energies from training windows.
+
+    Parameters
+    ----------
+    data : ndarray, shape (n, n_channels, n_times)
+    folds : sequence of (train, test)
+        The usual distances are of windows held out by these; none: of those that all else was learned from, which is
+        as good where there are many.
+    """
+    whole = _fit_energies(data)
+    apart = [(_fit_energies(data[train]), data[test]) for train, test in folds] or [(whole, data)]
+    middle, reach = _robust(np.concatenate([usual.distances(windows) for usual, windows in apart]))
+    return replace(whole, limit=np.maximum(middle + REACH * reach, FLOOR))
+
+
+def _fit_energies(data: Array) -> Typicality:
+    """Learn energies; the limit is still to be learned."""
     mean = data.mean(axis=(0, 2), dtype=np.float64).astype(np.float32)
     spread = data.std(axis=(0, 2), dtype=np.float64).astype(np.float32)
     spread[spread == 0] = 1
     scaled = (data - mean[:, None]) / spread[:, None]
     whitener = noise_whitener(scaled) if can_align(data) else np.zeros((0, 0), np.float32)
-    energies = _log_energies(data, mean, spread, whitener)
-    level, width = _robust(energies)
-    width = np.maximum(width, FLOOR)
-    middle, reach = _robust(_distances((energies - level) / width, len(mean)))
-    limit = np.maximum(middle + REACH * reach, FLOOR)
-    return Typicality(mean, spread, whitener, level, width, limit)
+    level, width = _robust(_log_energies(data, mean, spread, whitener))
+    return Typicality(mean, spread, whitener, level, np.maximum(width, FLOOR), np.zeros(0, np.float32))
 
 
 def _robust(values: Array) -> tuple[Array, Array]:
@@ -194,17 +212,32 @@ class FoldStatistics:
         Share of other pictures from which each window's own was told.
     surrogates : ndarray, shape (m, n_statistics)
         Of the same windows without their response, whose picture is told by chance only.
+    nested : ndarray, shape (n,), in [0, 1], or None
+        As `correct`, with settings that were chosen without these windows; None: nothing was chosen by them.
     """
 
     statistics: Array
     correct: Floats
     surrogates: Array
+    nested: Floats | None = None
+
+
+def _levelled(folds: Sequence[FoldStatistics]) -> list[FoldStatistics]:
+    """Bring what was told to the level that it has with settings chosen without the windows.
+
+    How much more is told of some windows than of others shows best with the settings in use; how much is told in all
+    shows only without those that these very windows chose.
+    """
+    honest = np.concatenate([fold.correct if fold.nested is None else fold.nested for fold in folds])
+    shift = honest.mean() - np.concatenate([fold.correct for fold in folds]).mean()
+    return [replace(fold, correct=np.clip(fold.correct + shift, 0, 1), nested=None) for fold in folds]
 
 
 def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, float]]:
     """Fit the map on all held-out windows, and score it on each fold as fitted on the others.
 
-    Windows without a response are taken to be `ABSENT` of all that will come.
+    Windows without a response are taken to be `ABSENT` of all that will come. Of windows that are told by luck only,
+    as of noise, the map claims nothing.
 
     Returns
     -------
@@ -214,6 +247,7 @@ def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, f
         et al. 2015, in bins of equal counts); that chance as claimed ('claimed') and as found ('told') on average; and
         'told_by_half', the latter for the half of the windows that is believed more.
     """
+    folds = _levelled(folds)
     claimed = [
         0.5 + 0.5 * _fit([*folds[:number], *folds[number + 1 :]])(fold.statistics) for number, fold in enumerate(folds)
     ]
@@ -235,7 +269,20 @@ def _fit(folds: Sequence[FoldStatistics]) -> Calibration:
     truth = np.concatenate([correct, np.full(len(surrogates), 0.5)])
     each = ABSENT / (1 - ABSENT) * len(correct) / max(1, len(surrogates))
     weights = np.concatenate([np.ones(len(correct)), np.full(len(surrogates), each)])
-    return fit_calibration(statistics, truth, weights)
+    fitted = fit_calibration(statistics, truth, weights)
+    if tells(correct):
+        return fitted
+    return replace(fitted, coefficients=np.zeros_like(fitted.coefficients))
+
+
+def tells(correct: Floats) -> bool:
+    """Check that held-out windows are told better than by luck: by `SURE` standard errors of chance.
+
+    Of two windows in different folds each helps to decode the other, so that chance counts every pair twice (as in
+    `decoder.metrics.chance_range`).
+    """
+    error = np.sqrt(2 * correct.var() / max(1, len(correct)))
+    return bool(correct.mean() - 0.5 > SURE * error)
 
 
 def calibration_error(claimed: Floats, correct: Floats, *, bins: int = 10) -> float:

@@ -12,15 +12,17 @@ from decoder.confidence import Calibration, FoldStatistics, calibrate, window_st
 from decoder.conv import ConvEncoder
 from decoder.features import Features
 from decoder.identify import choose_space
+from decoder.judging import identified, turned
 from decoder.linear import LinearModel
 from decoder.metrics import rounded_mean
+from decoder.nested import fold_correlations
 from decoder.prior import Prior, fit_prior
-from decoder.ridge import column_correlations, undo_shrinkage
+from decoder.ridge import undo_shrinkage
 from decoder.samples import Samples
 from decoder.spec import DecoderSpec
 from decoder.splits import Split, group_folds
 from decoder.targets import Progress, Targets, no_progress
-from decoder.train import CONSTANT, fit_linear, identified, turned
+from decoder.train import CONSTANT, fit_linear
 from decoder.train_conv import LEAST_PICTURES, Lesson, fit_encoder
 from stream.windows import Window
 
@@ -151,35 +153,38 @@ def fit_embedding(
     -------
     model : EmbeddingModel
     scores : dict
-        As of the linear model; 'e' and 'c' also name what was compared, and which is 'used'.
+        As of the linear model; 'e' and 'c' also name what was compared, each by windows that chose nothing of it, and
+        which is 'used': the better of two by these very windows, so that its own figures flatter a little. 'selection'
+        holds the rank by which 'e' was chosen.
     """
     base = fit_linear(samples, targets, spec, progress, bank=bank)
     scores, held_out = base.scores, base.held_out
     assert targets.e is not None
     convolution, prior = None, None
-    folds = encoder_folds(samples, spec) if spec.may_encode else []
+    folds = encoder_folds(samples, spec) if spec.may_encode else base.folds
     if spec.family == "auto" and (why := no_encoder(samples, folds)):
+        folds = base.folds
         logger.warning("e is decoded by ridge, without a comparison: %s", why)
         scores["e"] = {"ridge": scores["e"], "used": "ridge", "not_compared": why}
     elif spec.may_encode:
         held_out = held_out_linear(samples, targets, spec, folds)
         convolution, conv_held_out, conv_score = fit_convolution(samples, targets.e, spec, folds, progress)
         confidence = conv_score.pop("confidence")
-        ridge_score = scored(targets.e, held_out["e"], samples.rows)
+        ridge_score = scored(targets.e, held_out["e"], samples.rows, folds)
         shown = targets.e[samples.rows]
         mean = shown.mean(axis=0)
         for score, found in ((ridge_score, held_out["e"]), (conv_score, conv_held_out)):
             rng = np.random.default_rng([spec.seed, 4])
             space = choose_space(shown - mean, found - mean, samples.rows, samples.groups, rng)
-            score |= {"identified_by": space.name, "rank": space.rank}
+            score["selection"] = {"identified_by": space.name, "rank": space.rank}
         scores["e"] = {"ridge": ridge_score, "conv": conv_score, "used": "conv"}
-        if spec.family == "auto" and conv_score["rank"] >= ridge_score["rank"]:
+        if spec.family == "auto" and conv_score["selection"]["rank"] >= ridge_score["selection"]["rank"]:
             convolution, scores["e"]["used"] = None, "ridge"
         else:
             held_out["e"], scores["confidence"] = conv_held_out, confidence
     if spec.may_use_prior and targets.c is not None:
-        prior, prior_score = _fit_prior(samples, targets, held_out["e"], spec, bank)
-        token_score = scored(targets.c, held_out["c"], samples.rows)
+        prior, prior_score = _fit_prior(samples, targets, held_out["e"], folds, spec, bank)
+        token_score = scored(targets.c, held_out["c"], samples.rows, folds)
         scores["c"] = {"tokens": token_score, "embedding": prior_score, "used": "embedding"}
         if spec.c_from == "auto" and prior_score["two_way"] <= token_score["two_way"]:
             prior, scores["c"]["used"] = None, "tokens"
@@ -214,7 +219,7 @@ def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds
     shown = {name: value.reshape(len(value), -1)[samples.rows] for name, value in truth.items() if value is not None}
     found = {name: np.empty_like(value) for name, value in shown.items()}
     for train, test in folds:
-        model = fit_linear(samples.take(train), Targets(c=truth["c"], e=truth["e"]), spec).model
+        model = fit_linear(samples.take(train), Targets(c=truth["c"], e=truth["e"]), spec, nested=False).model
         for name, values in model.values(samples.data[test]).items():
             # About the fold's own mean: it is low where the held-out ones are high, which would count against it.
             own_mean = shown[name][train].mean(axis=0)
@@ -222,12 +227,31 @@ def held_out_linear(samples: Samples, targets: Targets, spec: DecoderSpec, folds
     return found
 
 
-def scored(truth: Array, found: Array, rows: Rows) -> dict[str, Any]:
-    """Score held-out predictions: mean correlation over the numbers that vary, and two-way identification."""
+def scored(
+    truth: Array, found: Array, rows: Rows, folds: Sequence[Split], centre: Array | None = None
+) -> dict[str, Any]:
+    """Score held-out predictions: mean correlation over the numbers that vary, and two-way identification.
+
+    Parameters
+    ----------
+    truth : ndarray, shape (n_pictures, ...)
+    found : ndarray, shape (n_samples, ...)
+    rows : ndarray of int, shape (n_samples,)
+    folds : sequence of (train, test)
+        By which the samples were held out.
+    centre : ndarray, shape (n_numbers,), or None
+        What is decoded of the mean window. None: the mean truth.
+    """
     true, flat = truth.reshape(len(truth), -1), found.reshape(len(found), -1)
-    active = np.ptp(true[rows], axis=0) > CONSTANT
-    told = identified(true, flat, rows, true[rows].mean(axis=0))
-    r = column_correlations(true[rows][:, active], flat[:, active])
+    shown = true[rows]
+    mean = shown.mean(axis=0)
+    active = np.ptp(shown, axis=0) > CONSTANT
+    deviations = flat - (mean if centre is None else centre)
+    told = identified(true - mean, deviations, rows, np.zeros_like(mean))
+    about = np.empty_like(shown)
+    for train, test in folds:
+        about[test] = shown[test] - shown[train].mean(axis=0)
+    r = fold_correlations(deviations[:, active], about[:, active], [test for _, test in folds])
     return {"r": rounded_mean(r), "two_way": rounded_mean(told)}
 
 
@@ -264,7 +288,8 @@ def fit_convolution(
     # The factor of least squared error on held-out windows: what was learned by heart comes out too large.
     gain = max(0.0, float(np.vdot(found, truth) / (np.vdot(found, found) + 1e-12)))
     told = identified(embeddings - mean, found, samples.rows, np.zeros_like(mean))
-    score: dict[str, Any] = {"r": rounded_mean(column_correlations(truth, found)), "two_way": rounded_mean(told)}
+    r = fold_correlations(found, truth, [test for _, test in folds])
+    score: dict[str, Any] = {"r": rounded_mean(r), "two_way": rounded_mean(told)}
     believed = [
         FoldStatistics(
             conv_statistics(encoder, samples.data[test], gain * found[test]),
@@ -285,7 +310,12 @@ def lesson_of(samples: Samples, embeddings: Array) -> Lesson:
 
 
 def _fit_prior(
-    samples: Samples, targets: Targets, e_held_out: Array, spec: DecoderSpec, bank: Targets | None
+    samples: Samples,
+    targets: Targets,
+    e_held_out: Array,
+    folds: Sequence[Split],
+    spec: DecoderSpec,
+    bank: Targets | None,
 ) -> tuple[Prior, dict[str, Any]]:
     """Fit a prior, and score held-out decoding through priors that did not see the picture."""
     assert targets.c is not None
@@ -294,26 +324,35 @@ def _fit_prior(
     shown = np.unique(samples.rows)
     if bank is not None and bank.c is not None and bank.e is not None:
         prior = fit_prior(bank.e, bank.c, rng)
-        found = prior(e_held_out)
+        found, centre = prior(e_held_out), prior(targets.e[samples.rows].mean(axis=0, keepdims=True)).ravel()
     else:
         prior = fit_prior(targets.e[shown], targets.c[shown], rng)
-        found = _through_priors(samples, targets.e, targets.c, e_held_out, spec, rng)
+        found, folds = _through_priors(samples, targets.e, targets.c, e_held_out, spec, rng)
+        centre = None
     true = targets.c.reshape(len(targets.c), -1)[samples.rows]
     factor = undo_shrinkage(true, found.reshape(len(found), -1), spec.c_gain)
-    score = scored(targets.c, found, samples.rows)
+    score = scored(targets.c, found, samples.rows, folds, centre)
     learned = len(bank.c) if bank is not None and bank.c is not None else len(shown)
     return prior.stretched(factor, true.mean(axis=0)), {**score, "pictures": learned}
 
 
 def _through_priors(
     samples: Samples, embeddings: Array, tokens: Array, e_held_out: Array, spec: DecoderSpec, rng: np.random.Generator
-) -> Array:
-    """Give tokens of held-out embeddings by priors learned from other pictures."""
+) -> tuple[Array, list[Split]]:
+    """Give tokens of held-out embeddings by priors learned from other pictures, and the folds of samples.
+
+    They are about the mean tokens of all: a fold's own mean is low where the held-out ones are high.
+    """
     of_picture = np.empty(len(embeddings), samples.groups.dtype)
     of_picture[samples.rows] = samples.groups
     shown = np.unique(samples.rows)
+    mean_of_all = tokens[samples.rows].mean(axis=0)
+    mean_embedding = embeddings[samples.rows].mean(axis=0, keepdims=True)
     found = np.empty((len(samples.rows), *tokens.shape[1:]), np.float32)
+    folds = []
     for train, test in group_folds(of_picture[shown].tolist(), min(spec.cv_folds, len(np.unique(of_picture))), rng):
-        windows = np.isin(samples.rows, shown[test])
-        found[windows] = fit_prior(embeddings[shown[train]], tokens[shown[train]], rng)(e_held_out[windows])
-    return found
+        held_out = np.isin(samples.rows, shown[test])
+        prior = fit_prior(embeddings[shown[train]], tokens[shown[train]], rng)
+        found[held_out] = prior(e_held_out[held_out]) - prior(mean_embedding) + mean_of_all
+        folds.append((np.flatnonzero(~held_out), np.flatnonzero(held_out)))
+    return found, folds

@@ -230,7 +230,7 @@ def _n_null(values: NDArray[np.float64], shrinkage: float, samples: NDArray[np.f
     own = values - shrinkage * values.mean()  # of the samples' covariance, but for a factor
     if n <= n_channels or own[0] > TOLERANCE * own[-1]:
         return 0
-    return n_channels - rank(np.atleast_2d(np.cov(samples.T, bias=True)))
+    return int(n_channels - rank(np.atleast_2d(np.cov(samples.T, bias=True))))
 
 
 def time_whitener(data: Array, whitener: Array) -> Array:

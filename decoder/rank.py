@@ -11,7 +11,7 @@ TOLERANCE = 1e-10
 
 def rank(covariance: Floats) -> int:
     """Count the directions of a covariance, shape (m, m), that hold more than rounding errors."""
-    return whitening_of_range(covariance).shape[1]
+    return int(whitening_of_range(covariance).shape[1])
 
 
 def whitening_of_range(covariance: Floats) -> Floats:

@@ -6,8 +6,8 @@ are kept only as far as they predict held-out windows of the new session better 
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,29 @@ from numpy.typing import NDArray
 from decoder.adapt import move_encoder
 from decoder.badchannels import find_bad_channels
 from decoder.bundle import WHOLE, Bundle
+from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
 from decoder.embedding import EmbeddingModel
 from decoder.errors import TrainingError
-from decoder.linear import Head, LinearModel
+from decoder.judging import turned
+from decoder.linear import BELIEVED, Head, LinearModel
+from decoder.metrics import correlation_matrix, rounded_mean, two_way
+from decoder.moving import (
+    AS_THEY_ARE,
+    REALIGNED,
+    Choice,
+    Inputs,
+    Session,
+    added,
+    choose,
+    error_of,
+    held_out,
+    inner_folds,
+)
 from decoder.preprocess import Preprocessor
 from decoder.realign import alignment
 from decoder.reference import Reference, fit_reference
-from decoder.ridge import decompose, fit_ridge
-from decoder.samples import Samples, gather
+from decoder.samples import gather
 from decoder.spec import DecoderSpec
-from decoder.splits import Split
 from decoder.stimuli import StimulusTable
 from decoder.targets import Encoders, Progress, Targets, compute_targets, no_progress
 from decoder.usable import usable
@@ -34,31 +47,9 @@ from stream.windows import Window
 
 Array = NDArray[np.float32]
 
-PENALTIES = (1.0, 10.0, 100.0, 1000.0, np.inf)
-"""Of what is added to the weights, in units of the inputs' mean eigenvalue; infinite: nothing is."""
-WORTH = 0.01
-"""Share of the held-out squared error that a change must take away: less is luck."""
 FOLDS = 5
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Session:
-    """Windows of the new session, and what should be decoded from them.
-
-    Attributes
-    ----------
-    samples : Samples
-    wanted : dict of str to ndarray, shape (n, n_active), float32
-        By head.
-    folds : list of (train, test)
-        No picture is on both sides.
-    """
-
-    samples: Samples
-    wanted: dict[str, Array]
-    folds: list[Split]
 
 
 def recalibrate(
@@ -92,7 +83,9 @@ def recalibrate(
     -------
     moved : Bundle
         Its meta tells under 'recalibrated' whether channels were realigned, and by head the penalty chosen and the
-        held-out squared error, before and after, in units of the targets' variance.
+        held-out squared error, before and after, in units of the targets' variance: after, with channels and penalties
+        that the other folds chose. 'scores' are of the session, those of the bundle are 'scores_before_moving'.
+        Typicality is that of the session, and confidence learned from its held-out windows.
 
     Raises
     ------
@@ -119,7 +112,7 @@ def recalibrate(
         {head.name: _wanted(targets, head, samples.rows) for head in base.heads},
         samples.folds(FOLDS, np.random.default_rng(seed)),
     )
-    moved, facts = _moved(base, bundle.reference, session)
+    moved, facts, scores = _moved(base, bundle.reference, session)
     facts = {"windows": len(used), "pictures": len(shown), "left_out": left_out, **facts}
     whole: EmbeddingModel | LinearModel = moved
     if isinstance(model, EmbeddingModel):
@@ -127,15 +120,23 @@ def recalibrate(
         if convolution is not None and targets.e is not None:
             map_ = session_map(bundle.reference, samples.data)
             rng = np.random.default_rng([seed, 1])
-            convolution, facts["encoder"] = move_encoder(convolution, samples, targets.e, session.folds, map_, rng)
+            convolution, about = move_encoder(convolution, samples, targets.e, session.folds, map_, rng)
+            scores |= {"e": {"two_way": about["two_way_after"]}, "confidence": about.pop("confidence")}
+            facts["encoder"] = about
         whole = EmbeddingModel(moved, convolution, model.prior)
+    meta = {
+        **bundle.meta,
+        "scores": scores,
+        "scores_before_moving": bundle.meta.get("scores", {}),
+        "recalibrated": facts,
+    }
     return Bundle(
         {WHOLE: whole},
         bundle.channels,
         sfreq=bundle.sfreq,
         n_times=bundle.n_times,
         tmin=bundle.tmin,
-        meta={**bundle.meta, "recalibrated": facts},
+        meta=meta,
         reference=fit_reference(session.samples.data) if bundle.reference is not None else None,
     )
 
@@ -157,33 +158,98 @@ def _wanted(targets: Targets, head: Head, rows: NDArray[np.intp]) -> Array:
     return np.asarray(value.reshape(len(value), -1)[rows][:, head.active], np.float32)
 
 
-def _moved(base: LinearModel, reference: Reference | None, session: Session) -> tuple[LinearModel, dict[str, Any]]:
-    """Choose between the channels as they are and realigned, and a penalty for each head."""
-    candidates = {"as they are": base.preprocessor}
-    map_ = session_map(reference, session.samples.data)
+def _moved(
+    base: LinearModel, reference: Reference | None, session: Session
+) -> tuple[LinearModel, dict[str, Any], dict[str, Any]]:
+    """Choose between the channels as they are and realigned, and a penalty for each head.
+
+    Returns
+    -------
+    moved : LinearModel
+        With a typicality and a confidence learned from the session.
+    facts : dict
+        As `recalibrate` tells them.
+    scores : dict
+        Two-way identification of held-out windows by feature, and the confidence's.
+    """
+    data = session.samples.data
+    preparations = {AS_THEY_ARE: base.preprocessor}
+    map_ = session_map(reference, data)
     if map_ is not None and base.preprocessor.compress == "none":
-        candidates["realigned"] = _realigned(base.preprocessor, map_)
-    errors = {
-        name: {head.name: _held_out(prepare(session.samples.data), head, session) for head in base.heads}
-        for name, prepare in candidates.items()
-    }
-    best = {name: float(np.mean([each.min() for each in by_head.values()])) for name, by_head in errors.items()}
-    chosen = "realigned" if best.get("realigned", np.inf) < (1 - WORTH) * best["as they are"] else "as they are"
-    prepare = candidates[chosen]
-    inputs = prepare(session.samples.data)
-    heads, told = [], {}
+        preparations[REALIGNED] = _realigned(base.preprocessor, map_)
+    candidates = {name: Inputs(prepare, data) for name, prepare in preparations.items()}
+    chosen = choose(candidates, base.heads, session, session.folds)
+    own = candidates[chosen.channels]
+    rows = np.arange(len(data))
+    heads = [added(own, rows, session.wanted[head.name], head, chosen.penalties[head.name]) for head in base.heads]
+    unchanged = chosen.channels == AS_THEY_ARE and not np.isfinite(list(chosen.penalties.values())).any()
+    if unchanged:
+        logger.warning("recalibration rolled back: the bundle as it was decodes held-out windows best")
+    nested = [
+        chosen if unchanged else choose(candidates, base.heads, session, inner_folds(session.folds, number))
+        for number in range(len(session.folds))
+    ]
+    told: dict[str, Any] = {}
     for head in base.heads:
-        penalty = float(PENALTIES[int(errors[chosen][head.name].argmin())])
-        heads.append(_added(inputs, session.wanted[head.name], head, penalty))
+        before = held_out(head, [(candidates[AS_THEY_ARE], np.inf)] * len(nested), session)
+        after = held_out(head, [(candidates[one.channels], one.penalties[head.name]) for one in nested], session)
+        penalty = chosen.penalties[head.name]
         told[head.name] = {
             "penalty": penalty if np.isfinite(penalty) else None,
-            "error_before": round(float(errors["as they are"][head.name][-1]), 4),
-            "error_after": round(float(errors[chosen][head.name].min()), 4),
+            "error_before": round(error_of(before, session), 4),
+            "error_after": round(error_of(after, session), 4),
         }
-    if chosen == "as they are" and all(entry["penalty"] is None for entry in told.values()):
-        logger.warning("recalibration rolled back: the bundle as it was decodes held-out windows best")
-    moved = LinearModel(prepare, heads, base.typicality, base.calibration, base.structure)
-    return moved, {"channels": chosen, "heads": told}
+    calibration, scores = _confidence(base, candidates, session, chosen, nested)
+    if unchanged:
+        calibration = base.calibration
+    moved = LinearModel(own.prepare, heads, fit_typicality(data, session.folds), calibration, base.structure)
+    return moved, {"channels": chosen.channels, "heads": told}, scores
+
+
+def _confidence(
+    base: LinearModel,
+    candidates: Mapping[str, Inputs],
+    session: Session,
+    chosen: Choice,
+    nested: Sequence[Choice],
+) -> tuple[Calibration, dict[str, Any]]:
+    """Learn how far to believe the moved decoder's windows, as training does, from the session's held-out ones."""
+    samples, own = session.samples, candidates[chosen.channels]
+    rng = np.random.default_rng(0)
+    believed = [head for head in base.heads if head.name in BELIEVED]
+    scores: dict[str, Any] = {}
+    used, honest = [], []
+    by_head = {
+        head.name: held_out(head, [(own, chosen.penalties[head.name])] * len(nested), session) for head in base.heads
+    }
+    for head in believed or base.heads[:1]:
+        ways = [(candidates[one.channels], one.penalties[head.name]) for one in nested]
+        used.append(_told(by_head[head.name], session))
+        honest.append(_told(held_out(head, ways, session), session))
+        scores[head.name] = {"two_way": rounded_mean(honest[-1])}
+    correct, without = np.mean(used, axis=0), np.mean(honest, axis=0)
+    folds = []
+    for number, (_, test) in enumerate(session.folds):
+        turn = samples.data[test]
+        turn = turned(turn, rng) if len(samples.times) > 1 else turn[:0]
+        surrogates = own.prepare(turn)
+        moved = [by_head[head.name][number] for head in believed]
+        statistics = window_statistics(own.values[test], [deviations for deviations, _ in moved])
+        of_surrogates = window_statistics(surrogates, [surrogates @ one.weights for _, one in moved])
+        folds.append(FoldStatistics(statistics, correct[test], of_surrogates, without[test]))
+    calibration, scores["confidence"] = calibrate(folds)
+    return calibration, scores
+
+
+def _told(found: Sequence[tuple[Array, Head]], session: Session) -> NDArray[np.float64]:
+    """Identify each window's picture among the session's, by deviations from what is decoded of no window."""
+    wanted, rows = session.wanted[found[0][1].name], session.samples.rows
+    _, first, own = np.unique(rows, return_index=True, return_inverse=True)
+    truth = wanted[first] - wanted.mean(axis=0)
+    out = np.empty(len(rows))
+    for (_, test), (deviations, _) in zip(session.folds, found, strict=True):
+        out[test] = two_way(correlation_matrix(truth, deviations), own[test])
+    return out
 
 
 def session_map(reference: Reference | None, data: Array) -> Array | None:
@@ -196,29 +262,3 @@ def _realigned(prepare: Preprocessor, map_: Array) -> Preprocessor:
     cube = prepare.matrix.reshape(len(map_), -1, prepare.matrix.shape[1])
     matrix = np.einsum("kc,kbp->cbp", map_, cube, optimize=True).reshape(prepare.matrix.shape)
     return replace(prepare, matrix=np.ascontiguousarray(matrix, np.float32))
-
-
-def _held_out(inputs: Array, head: Head, session: Session) -> NDArray[np.float64]:
-    """Give the squared error of held-out windows at each penalty, in units of the targets' variance.
-
-    What adds to the weights counts as `WORTH` worse than it is.
-    """
-    wanted = session.wanted[head.name]
-    errors = np.zeros(len(PENALTIES))
-    for train, test in session.folds:
-        for row, penalty in enumerate(PENALTIES):
-            moved = _added(inputs[train], wanted[train], head, penalty)
-            errors[row] += float(np.square(inputs[test] @ moved.weights + moved.intercept - wanted[test]).sum())
-    errors[:-1] /= 1 - WORTH
-    return errors / float(np.square(wanted - wanted.mean(axis=0)).sum())
-
-
-def _added(inputs: Array, wanted: Array, head: Head, penalty: float) -> Head:
-    """Add to a head's weights what the windows say, drawn to nothing by the penalty."""
-    if not np.isfinite(penalty):
-        return head
-    spectrum = decompose(inputs)
-    residual = wanted - inputs @ head.weights - head.intercept
-    alpha = np.full(wanted.shape[1], penalty * spectrum.level)
-    weights, intercept = fit_ridge(spectrum, residual, alpha)
-    return replace(head, weights=head.weights + weights, intercept=head.intercept + intercept)

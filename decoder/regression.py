@@ -36,6 +36,9 @@ class RegressionSpec(BaseModel):
 class Regression(Protocol):
     """What regresses targets on inputs; its settings are chosen by held-out samples."""
 
+    def chooser(self, parts: Sequence[Part], /) -> "Regression":
+        """Return what chooses among the same settings by other parts of the samples; it is not to be fitted."""
+
     def choose(self, Y: Array, /) -> CrossValidation:
         """Choose settings for targets (n_samples, n_targets)."""
 

@@ -215,14 +215,15 @@ def summary(
     """Put folds' held-out predictions, as deviations from their training means, together.
 
     They are correlated about each fold's training mean: pooled raw predictions of noise correlate negatively, as the
-    mean of the others falls where a fold's own is high.
+    mean of the others falls where a fold's own is high. Rows that no fold holds out are not predicted: they are NaN.
     """
-    predictions, truth = np.empty_like(Y), np.empty_like(Y)
+    predictions, truth = np.full_like(Y, np.nan), np.empty_like(Y)
     means = [Y[fold.train].mean(axis=0) for fold in folds]
     for fold, mean, deviation in zip(folds, means, deviations, strict=True):
         predictions[fold.test] = deviation
         truth[fold.test] = Y[fold.test] - mean
-    r = column_correlations(truth, predictions)
+    rows = np.sort(np.concatenate([fold.test for fold in folds]))
+    r = column_correlations(*((truth, predictions) if len(rows) == len(Y) else (truth[rows], predictions[rows])))
     for fold, mean in zip(folds, means, strict=True):
         predictions[fold.test] += mean
     return CrossValidation(choice, loss, r, predictions)
@@ -276,6 +277,10 @@ class RidgeRegression:
         self.folds = [make_fold(part.X_train, part.X_test, part.train, part.test) for part in parts]
         self.spectrum = spectrum
         self.alphas, self.per_target, self.by = alphas, per_target, by
+
+    def chooser(self, parts: Sequence[Part]) -> "RidgeRegression":
+        """Return what chooses among the same penalties by other parts; it is not to be fitted."""
+        return RidgeRegression(parts, self.spectrum, self.alphas, per_target=self.per_target, by=self.by)
 
     def choose(self, Y: Array) -> CrossValidation:
         """Choose each target's penalty by held-out samples."""

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
 from decoder.linear import Head
-from decoder.metrics import rounded_mean
+from decoder.nested import best_units
 from decoder.regression import Regression
 from decoder.ridge import undo_shrinkage
 from decoder.spec import DecoderSpec
@@ -18,16 +18,19 @@ CHUNK = 4096
 
 def structure_head(
     block: int, units: NDArray[np.float16], regression: Regression, spec: DecoderSpec
-) -> tuple[Head, float, Array | None]:
+) -> tuple[Head, Array | None]:
     """Find a block's best-decoded units and fit those.
 
     Returns
     -------
     head : Head
-    r : float
-        Mean held-out correlation of its units.
     held_out : ndarray, shape (n_samples, n_kept), float32, or None
-        They, decoded from folds that did not see the picture; None where no prior of structure asks for them.
+        Its units, decoded from folds that did not see the picture; None where no prior of structure asks for them.
+
+    Raises
+    ------
+    TrainingError
+        If the pictures shown do not differ in the block.
     """
     n_units = units.shape[1]
     if (units == units[0]).all():
@@ -42,12 +45,11 @@ def structure_head(
         choices.append(found.choice)
         r[part] = found.r
         gain[part] = undo_shrinkage(Y, found.predictions, spec.s_gain)
-    n_kept = max(1, round(spec.unit_fraction * n_units))
-    kept = np.sort(np.argpartition(-r, n_kept - 1)[:n_kept])
+    kept = best_units(r, spec.unit_fraction)
     weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
     constant = np.zeros(n_units, np.float32)
     head = Head(f"s{block}", (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
     if spec.s_prior is None:
-        return head, rounded_mean(r[kept]), None
+        return head, None
     held_out = regression.choose(units[:, kept].astype(np.float32)).predictions
-    return head, rounded_mean(r[kept]), np.asarray(intercept + gain[kept] * (held_out - intercept), np.float32)
+    return head, np.asarray(intercept + gain[kept] * (held_out - intercept), np.float32)

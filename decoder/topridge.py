@@ -101,6 +101,10 @@ class TopRegression:
         self.counts = sorted({min(count, X.shape[1]) for count in counts})
         self.per_target, self.by = per_target, by
 
+    def chooser(self, parts: Sequence[Part]) -> "TopRegression":
+        """Return what chooses among the same settings by other parts; it is not to be fitted."""
+        return TopRegression(parts, self.X, self.alphas, self.counts, per_target=self.per_target, by=self.by)
+
     def choose(self, Y: Array) -> CrossValidation:
         """Choose each target's number of inputs and penalty by held-out samples."""
         Y = np.asarray(Y, np.float32)

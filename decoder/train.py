@@ -14,16 +14,18 @@ from decoder.badchannels import without_bad_channels
 from decoder.bundle import WHOLE, Bundle, Model
 from decoder.category import fit_category
 from decoder.classifiers import Trials
-from decoder.confidence import Calibration, FoldStatistics, calibrate, fit_typicality, window_statistics
+from decoder.confidence import fit_typicality
 from decoder.errors import TrainingError
+from decoder.judging import Decoded, judge, make_designs
 from decoder.linear import Head, LinearModel
-from decoder.metrics import correlation_matrix, rounded_mean, two_way
+from decoder.nested import Chosen
 from decoder.preprocess import fit_preprocessor, input_bands
 from decoder.reference import can_align, fit_reference
-from decoder.regression import make_regression
-from decoder.ridge import Part, undo_shrinkage
+from decoder.regression import Regression, make_regression
+from decoder.ridge import undo_shrinkage
 from decoder.samples import Origin, Samples, gather, held_out_folds
 from decoder.spec import DecoderSpec
+from decoder.splits import Split
 from decoder.stimuli import StimulusTable
 from decoder.structure import structure_head
 from decoder.subjects import in_common
@@ -37,8 +39,6 @@ Array = NDArray[np.float32]
 
 CONSTANT = 1e-5
 """A target that ranges less than this over the training pictures is carried along, not decoded."""
-SHIFT_RANGE = (0.25, 0.75)
-"""How far, in windows, a surrogate is turned round in time: its noise stays as it was, its response is lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -183,14 +183,19 @@ class Fitted:
     ----------
     model : LinearModel
     scores : dict
-        By feature, from held-out predictions: mean correlation over its numbers, and two-way identification.
+        By feature, as `decoder.judging.Judgement` has them. With a prior of structure, its blocks' 'prior' holds
+        'selection_r', the correlation of the units that it tells best of the held-out windows that chose them: a figure
+        to compare settings by, too high to say how good they are.
     held_out : dict of str to ndarray, shape (n_samples, n_numbers), float32
-        Of c and e, all of their numbers.
+        Of c and e, all of their numbers, about the mean of all samples.
+    folds : list of (train, test)
+        By which they were held out.
     """
 
     model: LinearModel
     scores: dict[str, Any]
     held_out: dict[str, Array]
+    folds: list[Split]
 
 
 def fit_model(
@@ -217,12 +222,15 @@ def fit_linear(
     progress: Progress = no_progress,
     *,
     bank: Targets | None = None,
+    nested: bool = True,
 ) -> Fitted:
-    """Fit one linear model: penalties, units and confidence by cross-validation, weights on all samples.
+    """Fit one linear model: penalties and units by cross-validation, weights on all samples.
 
     Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
+    Scores and confidence are of settings that each fold's training part chose by itself (`decoder.nested`); not
+    `nested`, which takes less than half the time, by those that all samples chose: too good to be reported.
     """
-    designs = _designs(samples, spec, progress)
+    designs = make_designs(samples, spec, progress)
     preprocess = fit_preprocessor(samples.data, samples.times, spec.preprocess)
     regression = make_regression(
         *([design.fold for design in designs], preprocess(samples.data), spec.regression, spec.alphas),
@@ -230,108 +238,55 @@ def fit_linear(
         rng=np.random.default_rng([spec.seed, 3]),
     )
     heads: list[Head] = []
-    scores: dict[str, Any] = {}
-    deviations: list[list[Array]] = [[] for _ in designs]
-    correct = []
-    held_out: dict[str, Array] = {}
+    decoded: dict[str, Decoded] = {}
     for name, value in (("c", targets.c), ("z", targets.z), ("e", targets.e)):
-        if value is None:
-            continue
-        flat = value.reshape(len(value), -1)
-        active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
-        Y = flat[samples.rows][:, active]
-        if not len(active):
-            raise TrainingError(
-                f"feature {name!r} is the same for all {len(np.unique(samples.rows))} pictures shown: there is nothing "
-                "to decode; leave it out of decoder.features, or show other pictures"
-            )
-        found = regression.choose(Y)
-        weights, intercept = regression.fit(Y, found.choice)
-        gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])
-        constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
-        if name != "z":
-            held_out[name] = np.repeat(constant.reshape(1, -1), len(Y), axis=0)
-            held_out[name][:, active] = found.predictions
-        heads.append(Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant))
-        correct.append(identified(flat[:, active], found.predictions, samples.rows, intercept))
-        scores[name] = {"r": rounded_mean(found.r), "two_way": rounded_mean(correct[-1])}
-        for number, (design, of_fold) in enumerate(zip(designs, deviations, strict=True)):
-            of_fold.append(gain * regression.predict_part(number, design.inputs, Y, found.choice))
-    decoded: dict[int, Array] = {}
+        if value is not None:
+            head, decoded[name] = _fit_head(name, value, samples, regression, spec)
+            heads.append(head)
+    of_blocks: dict[int, Array] = {}
     for done, (block, units) in enumerate(targets.s.items()):
         progress("structure", done, len(targets.s))
-        head, r, found_units = structure_head(block, units[samples.rows], regression, spec)
+        head, found_units = structure_head(block, units[samples.rows], regression, spec)
         if found_units is not None:
-            decoded[block] = found_units
+            of_blocks[block] = found_units
         heads.append(head)
-        scores[head.name] = {"r": r}
     progress("structure", len(targets.s), len(targets.s))
+    progress("scores", 0, 1)
+    judgement = judge(samples, designs, regression, decoded, targets, spec, nested=nested)
+    progress("scores", 1, 1)
+    scores = judgement.scores
     structure = None
-    if decoded:
+    if of_blocks:
         from decoder.train_structure import fit_structure_prior
 
-        own = dict(zip(decoded, heads[-len(decoded) :], strict=True))
-        structure, told = fit_structure_prior(samples, targets, (preprocess, own), decoded, bank, spec, progress)
+        own = dict(zip(of_blocks, heads[-len(of_blocks) :], strict=True))
+        structure, told = fit_structure_prior(samples, targets, (preprocess, own), of_blocks, bank, spec, progress)
         for name, r in told.items():
-            scores[name]["prior"] = {"r": r}
-    if not correct:
-        # Of structure alone, its first block says what is told apart.
-        kept = next(iter(targets.s.values()))[:, heads[0].active].astype(np.float32)
-        found = regression.choose(kept[samples.rows])
-        correct.append(identified(kept, found.predictions, samples.rows, heads[0].intercept))
-    calibration, scores["confidence"] = _calibration(designs, deviations, correct)
-    model = LinearModel(preprocess, heads, fit_typicality(samples.data), calibration, structure)
-    return Fitted(model, scores, held_out)
+            scores[name]["prior"] = {"selection_r": r}
+    held_out = {}
+    for head in heads:
+        if head.name in {"c", "e"}:
+            held_out[head.name] = np.repeat(head.constant.reshape(1, -1), len(samples.rows), axis=0)
+            held_out[head.name][:, head.active] = judgement.predictions[head.name]
+    model = LinearModel(preprocess, heads, fit_typicality(samples.data), judgement.calibration, structure)
+    return Fitted(model, scores, held_out, [(design.fold.train, design.fold.test) for design in designs])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Design:
-    """A fold, with the inputs on which confidence is learned: held-out windows, and surrogates without response."""
-
-    fold: Part
-    inputs: Array
-    n_surrogates: int
-
-
-def _designs(samples: Samples, spec: DecoderSpec, progress: Progress) -> list[_Design]:
-    rng = np.random.default_rng(spec.seed)
-    splits = samples.folds(spec.cv_folds, rng)
-    n_folds = len(splits)
-    out = []
-    for number, (train, test) in enumerate(splits):
-        progress("cross-validation", number, n_folds)
-        preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
-        held_out = preprocess(samples.data[test])
-        surrogates = preprocess(turned(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
-        fold = Part(train, test, preprocess(samples.data[train]), held_out)
-        out.append(_Design(fold, np.concatenate([held_out, surrogates]), len(surrogates)))
-    progress("cross-validation", n_folds, n_folds)
-    return out
-
-
-def turned(data: Array, rng: np.random.Generator) -> Array:
-    """Turn each window round in time by its own random amount, all channels together."""
-    n_times = data.shape[2]
-    low, high = (round(share * n_times) for share in SHIFT_RANGE)
-    shifts = rng.integers(low, max(high, low + 1), size=len(data))
-    return np.stack([np.roll(window, shift, axis=1) for window, shift in zip(data, shifts, strict=True)])
-
-
-def _calibration(
-    designs: Sequence[_Design], deviations: Sequence[Sequence[Array]], correct: Sequence[NDArray[np.float64]]
-) -> tuple[Calibration, dict[str, float]]:
-    """Learn confidence from held-out windows, and from surrogates without a response."""
-    told = np.mean(correct, axis=0)
-    folds = []
-    for design, known in zip(designs, deviations, strict=True):
-        statistics = window_statistics(design.inputs, list(known))
-        own, surrogates = np.split(statistics, [len(design.fold.test)])
-        folds.append(FoldStatistics(own, told[design.fold.test], surrogates))
-    return calibrate(folds)
-
-
-def identified(features: Array, predictions: Array, rows: NDArray[np.intp], mean: Array) -> NDArray[np.float64]:
-    """Two-way identification of each sample's picture among those of the samples, by correlation about the mean."""
-    # Not among all that have features: pictures that are held out must not be known to what is fitted here.
-    shown, own = np.unique(rows, return_inverse=True)
-    return two_way(correlation_matrix(features[shown] - mean, predictions - mean), own)
+def _fit_head(
+    name: str, value: Array, samples: Samples, regression: Regression, spec: DecoderSpec
+) -> tuple[Head, Decoded]:
+    """Fit the weights onto c, z or e."""
+    flat = value.reshape(len(value), -1)
+    active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
+    Y = flat[samples.rows][:, active]
+    if not len(active):
+        raise TrainingError(
+            f"feature {name!r} is the same for all {len(np.unique(samples.rows))} pictures shown: there is nothing "
+            "to decode; leave it out of decoder.features, or show other pictures"
+        )
+    found = regression.choose(Y)
+    weights, intercept = regression.fit(Y, found.choice)
+    gain = undo_shrinkage(Y, found.predictions, {"c": spec.c_gain, "z": spec.z_gain, "e": 0.0}[name])
+    constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
+    head = Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant)
+    return head, Decoded(flat[:, active], Chosen(found.choice, found.r), gain)

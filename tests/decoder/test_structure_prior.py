@@ -87,7 +87,7 @@ def test_structure_comes_nearer_to_the_truth(trained: Bundle) -> None:
     for block in (1, 2):
         left = 1 - explained(by_itself, asked, truth, block)
         assert 1 - explained(trained, asked, truth, block) < 0.8 * left
-    assert trained.meta["scores"]["s1"]["prior"]["r"] > trained.meta["scores"]["s1"]["r"]
+    assert trained.meta["scores"]["s1"]["prior"]["selection_r"] > trained.meta["scores"]["s1"]["r"]
 
 
 def test_half_of_the_units_are_handed_on(trained: Bundle) -> None:

@@ -1,0 +1,249 @@
+"""How well a linear decoder does, and how far its windows are to be believed, by windows that chose nothing of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.confidence import Calibration, FoldStatistics, calibrate, window_statistics
+from decoder.metrics import correlation_matrix, rounded_mean, two_way
+from decoder.nested import Chosen, UnitsDecoded, choose_nested, decode_units, fold_correlations, some_units
+from decoder.preprocess import fit_preprocessor
+from decoder.regression import Regression
+from decoder.ridge import Part
+from decoder.samples import Samples
+from decoder.spec import DecoderSpec
+from decoder.targets import Progress, Targets
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+SHIFT_RANGE = (0.25, 0.75)
+"""How far, in windows, a surrogate is turned round in time: its noise stays as it was, its response is lost."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """A fold, with the inputs on which confidence is learned: held-out windows, and surrogates without response."""
+
+    fold: Part
+    inputs: Array
+
+    @property
+    def n_held_out(self) -> int:
+        """Return how many of the inputs are held-out windows; the others are surrogates."""
+        return len(self.fold.test)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A feature that a head decodes, as a judge needs to know it.
+
+    Attributes
+    ----------
+    features : ndarray, shape (n_pictures, n_active), float32
+        Its true numbers.
+    chosen : Chosen
+        What all samples chose for it.
+    gain : float
+        Factor that the head puts on what is decoded.
+    """
+
+    features: Array
+    chosen: Chosen
+    gain: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What windows say of a decoder that chose nothing of it.
+
+    Attributes
+    ----------
+    scores : dict
+        By feature: 'r', mean correlation over its numbers, of `s` over the units that the other windows count among
+        the best; and 'two_way' identification of c, z and e. Where a training part is of one picture, by which nothing
+        can be chosen, both are of the windows that chose the settings, flatter, and are called 'selection_...'.
+        'confidence' as `decoder.confidence.calibrate` has it.
+    predictions : dict of str to ndarray, shape (n_samples, n_active), float32
+        Of c, z and e, about the mean of all samples.
+    calibration : Calibration
+    """
+
+    scores: dict[str, Any]
+    predictions: dict[str, Array]
+    calibration: Calibration
+
+
+def make_designs(samples: Samples, spec: DecoderSpec, progress: Progress) -> list[Design]:
+    """Split samples by the spec, and prepare each fold by what was fitted on its training part."""
+    rng = np.random.default_rng(spec.seed)
+    splits = samples.folds(spec.cv_folds, rng)
+    out = []
+    for number, (train, test) in enumerate(splits):
+        progress("cross-validation", number, len(splits))
+        preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
+        held_out = preprocess(samples.data[test])
+        surrogates = preprocess(turned(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
+        fold = Part(train, test, preprocess(samples.data[train]), held_out)
+        out.append(Design(fold, np.concatenate([held_out, surrogates])))
+    progress("cross-validation", len(splits), len(splits))
+    return out
+
+
+def turned(data: Array, rng: np.random.Generator) -> Array:
+    """Turn each window round in time by its own random amount, all channels together."""
+    n_times = data.shape[2]
+    low, high = (round(share * n_times) for share in SHIFT_RANGE)
+    shifts = rng.integers(low, max(high, low + 1), size=len(data))
+    return np.stack([np.roll(window, shift, axis=1) for window, shift in zip(data, shifts, strict=True)])
+
+
+def judge(
+    samples: Samples,
+    designs: Sequence[Design],
+    regression: Regression,
+    heads: Mapping[str, Decoded],
+    targets: Targets,
+    spec: DecoderSpec,
+    *,
+    nested: bool,
+) -> Judgement:
+    """Decode each fold with settings that its training part chose, and learn from that how far to believe what.
+
+    Parameters
+    ----------
+    samples : Samples
+    designs : sequence of Design
+    regression : Regression
+        Of all samples, by the designs' folds.
+    heads : mapping of str to Decoded
+        Of c, z and e.
+    targets : Targets
+        Its `s` is scored on some random units of each block.
+    spec : DecoderSpec
+    nested : bool
+        False: by the settings that all samples chose, which is sooner done, and flatters.
+    """
+    rng = np.random.default_rng([spec.seed, 7])
+    splits = [(design.fold.train, design.fold.test) for design in designs]
+    blocks = {f"s{block}": units for block, units in targets.s.items()}
+    scored = {name: some_units(units.shape[1], rng) for name, units in blocks.items()}
+    if not heads:  # the first block says how far a window is to be believed, by all its units
+        first = next(iter(blocks))
+        scored[first] = np.arange(blocks[first].shape[1])
+    Y = {name: head.features[samples.rows] for name, head in heads.items()}
+    Y |= {name: units[samples.rows][:, scored[name]].astype(np.float32) for name, units in blocks.items()}
+    chosen = None
+    if nested:
+        chosen = choose_nested(
+            *(samples, splits, regression, Y),
+            lambda rows: fit_preprocessor(samples.data[rows], samples.times, spec.preprocess),
+        )
+    prefix = "" if chosen is not None else "selection_"
+    if chosen is None:
+        every = {name: head.chosen for name, head in heads.items()}
+        found = ((name, regression.choose(Y[name])) for name in blocks)
+        every |= {name: Chosen(each.choice, each.r) for name, each in found}
+        chosen = [every] * len(splits)
+    scores: dict[str, Any] = {}
+    predictions: dict[str, Array] = {}
+    deviations: list[list[Array]] = [[] for _ in designs]
+    correct: list[Floats] = []
+    nested_told: list[Floats] = []
+    inputs = [design.fold.X_test for design in designs]
+    for name, head in heads.items():
+        used, held_out = [], []
+        for number, (design, own) in enumerate(zip(designs, chosen, strict=True)):
+            part = regression.predict_part(number, design.inputs, Y[name], head.chosen.choice)
+            deviations[number].append(head.gain * part)
+            used.append(part[: design.n_held_out])
+            again = own[name] is not head.chosen
+            choice = own[name].choice
+            held_out.append(regression.predict_part(number, inputs[number], Y[name], choice) if again else used[-1])
+        scores[name], predictions[name], told = _scores(head.features, samples.rows, splits, held_out, prefix)
+        nested_told.append(told)
+        correct.append(_told_about_all(head.features, samples.rows, splits, used))
+    for name in blocks:
+        own_units = [each[name] for each in chosen]
+        units = decode_units(Y[name], own_units, splits, inputs, regression, spec.unit_fraction)
+        r = fold_correlations(units.deviations, units.truth, [test for _, test in splits])
+        scores[name] = {f"{prefix}r": round(float(np.average(r, weights=units.kept.sum(axis=0))), 4)}
+        if not correct:
+            correct.append(_told_by_units(units, blocks[name][:, scored[name]], samples.rows, splits))
+            nested_told = correct
+    calibration, scores["confidence"] = _calibration(designs, deviations, correct, nested_told)
+    return Judgement(scores, predictions, calibration)
+
+
+def _scores(
+    features: Array, rows: Rows, splits: Sequence[tuple[Rows, Rows]], held_out: Sequence[Array], prefix: str
+) -> tuple[dict[str, float], Array, Floats]:
+    """Score deviations from each fold's training mean; gives predictions about the mean of all samples, too."""
+    Y = features[rows]
+    mean = Y.mean(axis=0, dtype=np.float64).astype(np.float32)
+    found, truth = np.empty_like(Y), np.empty_like(Y)
+    for (train, test), own in zip(splits, held_out, strict=True):
+        found[test], truth[test] = own, Y[test] - Y[train].mean(axis=0)
+    told = identified(features - mean, found, rows, np.zeros_like(mean))
+    scores = {
+        "r": rounded_mean(fold_correlations(found, truth, [test for _, test in splits])),
+        "two_way": rounded_mean(told),
+    }
+    return {f"{prefix}{name}": score for name, score in scores.items()}, found + mean, told
+
+
+def _told_about_all(
+    features: Array, rows: Rows, splits: Sequence[tuple[Rows, Rows]], held_out: Sequence[Array]
+) -> Floats:
+    """Identify each sample's picture by its fold's decoding about the mean of all.
+
+    What is decoded as nearly nothing is told by the distance of the fold's mean from that, which is to say badly: the
+    size of what is decoded tells how far to believe it.
+    """
+    Y = features[rows]
+    predictions = np.empty_like(Y)
+    for (train, test), own in zip(splits, held_out, strict=True):
+        predictions[test] = own + Y[train].mean(axis=0)
+    return identified(features, predictions, rows, Y.mean(axis=0, dtype=np.float64).astype(np.float32))
+
+
+def _told_by_units(
+    units: UnitsDecoded, features: NDArray[np.float16], rows: Rows, splits: Sequence[tuple[Rows, Rows]]
+) -> Floats:
+    """Identify each sample's picture among all by the units that its fold kept."""
+    told = np.empty(len(rows))
+    shown, own = np.unique(rows, return_inverse=True)
+    for train, test in splits:
+        kept = np.flatnonzero(units.kept[test[0]])
+        true = features[:, kept].astype(np.float32)
+        deviations = true[shown] - true[rows[train]].mean(axis=0)
+        told[test] = two_way(correlation_matrix(deviations, units.deviations[np.ix_(test, kept)]), own[test])
+    return told
+
+
+def identified(features: Array, predictions: Array, rows: Rows, mean: Array) -> Floats:
+    """Two-way identification of each sample's picture among those of the samples, by correlation about the mean."""
+    # Not among all that have features: pictures that are held out must not be known to what is fitted here.
+    shown, own = np.unique(rows, return_inverse=True)
+    return two_way(correlation_matrix(features[shown] - mean, predictions - mean), own)
+
+
+def _calibration(
+    designs: Sequence[Design],
+    deviations: Sequence[Sequence[Array]],
+    correct: Sequence[Floats],
+    nested: Sequence[Floats],
+) -> tuple[Calibration, dict[str, float]]:
+    """Learn confidence from held-out windows, and from surrogates without a response."""
+    told, honest = np.mean(correct, axis=0), np.mean(nested, axis=0)
+    folds = []
+    for design, known in zip(designs, deviations, strict=True):
+        statistics = window_statistics(design.inputs, list(known))
+        own, surrogates = np.split(statistics, [design.n_held_out])
+        rows = design.fold.test
+        folds.append(FoldStatistics(own, told[rows], surrogates, honest[rows]))
+    return calibrate(folds)
