@@ -230,7 +230,7 @@ class Session:
         """Wait until no samples have come for `QUIET` seconds and every window has been dealt with."""
         samples, since = -1, local_clock()
         while local_clock() - since < QUIET or self._unfinished():
-            now = (await asyncio.to_thread(self._ingest.stats)).samples if self._ingest else 0
+            now = self._ingest.samples if self._ingest else 0
             if now != samples:
                 samples, since = now, local_clock()
             await asyncio.sleep(0.1)

@@ -144,9 +144,11 @@ def _check(node: yaml.Node, loader: _Loader, known: dict[int, int]) -> int:
     Raises
     ------
     MarkedYAMLError
-        Too many values, one that contains itself, or a key set twice.
+        Too many values, one that contains itself, a key set twice, or a null character.
     """
     if isinstance(node, yaml.ScalarNode):
+        if "\0" in node.value:
+            raise _Fault("a null character (\\0), which no name, path or address can hold", node.start_mark)
         return 1
     count = known.get(id(node))
     if count is None:

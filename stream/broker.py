@@ -293,6 +293,9 @@ async def _open(broker: BrokerSpec, will: aiomqtt.Will | None, accept_s: float, 
             client.forget()
             if not (versions and _may_speak_another(error)):
                 raise PublishError(_plain_reason(broker, error)) from error
+        except UnicodeError as error:
+            words = f"{broker.host!r} can be no host: its parts, between dots, have 1 to 63 letters"
+            raise PublishError(f"broker {broker.address} cannot be reached: {words}") from error
         else:
             return client
 

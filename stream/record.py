@@ -172,6 +172,8 @@ def _choose(
     deadline = time.monotonic() + timeout_s
     while not (found := lsl.resolve_streams(LOOK_S)) and time.monotonic() < deadline and not stop.is_set():
         pass
+    if not found and stop.is_set():
+        raise SourceError("stopped before a stream was found")
     if not found:
         raise SourceError(f"no stream at all within {timeout_s:g} s; start the amplifier's LSL app first")
     if twins := sorted({repr(info.source_id()) for info in found if len(twins_of(info, found)) > 1}):

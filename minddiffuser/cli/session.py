@@ -65,7 +65,7 @@ def live(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Decode a live LSL stream and publish pictures over MQTT."""
+    """Decode a live LSL stream and publish pictures over MQTT; exit with 3 if its archive lacks some."""
     config = config_at(config_file)
     check_bundle(bundle or Path("bundles") / config.name)
     from minddiffuser.cache import check_cache
@@ -75,7 +75,10 @@ def live(
     set_up_logging(verbose)
     from minddiffuser.live import run_live
 
-    answer(run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display)), as_json=as_json)
+    account = run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display))
+    answer(account, as_json=as_json)
+    archive = account["archive"]
+    raise typer.Exit(LOST if archive and (archive["failed"] or archive["lost"]) else 0)
 
 
 def display(

@@ -66,6 +66,14 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
     return listening
 
 
+def plainly(host: str, server: asyncio.Server) -> str:
+    """Return a listening address as it was asked for, or, where it stands for all in whatever spelling, one of ours."""
+    everywhere = {str(one.getsockname()[0]) for one in server.sockets} & set(ANYWHERE)
+    if not everywhere:
+        return host
+    return ANYWHERE[0] if len(everywhere) > 1 else everywhere.pop()
+
+
 def local(host: str) -> str:
     """Return where a listening address is reached from this machine."""
     if host not in ANYWHERE:

@@ -27,7 +27,7 @@ from aiohttp import WSMsgType, web
 
 from minddiffuser.archive import Archive, entries
 from minddiffuser.display.download import zipped
-from minddiffuser.display.http import LOOPBACK, addresses, listen, local, runner_of
+from minddiffuser.display.http import LOOPBACK, addresses, listen, local, plainly, runner_of
 from minddiffuser.display.sessions import Sessions
 from minddiffuser.display.viewers import Memory, Viewer
 from minddiffuser.errors import AppError
@@ -156,7 +156,7 @@ class Display:
                     "choose another port, or 0 for any free one"
                 ) from error
             stack.callback(server.close)
-            self.port = server.sockets[0].getsockname()[1]
+            self.host, self.port = plainly(self.host, server), server.sockets[0].getsockname()[1]
             self._start_reading(messages)
             stack.push_async_callback(self._stop_reading)
             stack.push_async_callback(self._dismiss)

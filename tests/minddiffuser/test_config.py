@@ -127,6 +127,22 @@ def test_hostile_yaml_is_one_line(tmp_path: Path, text: str) -> None:
     assert len(str(caught.value)) < 2000
 
 
+@pytest.mark.parametrize("key", ["labels", "data.stimuli", "archive.folder", "engine.models.folder", "display.host"])
+def test_a_null_character_is_told_with_its_line(tmp_path: Path, key: str) -> None:
+    """No path, name or address holds one: what would open it later raises an error of its own."""
+    raw = yaml.safe_load(DEMO.read_text("utf-8"))
+    *sections, name = key.split(".")
+    inner = raw
+    for section in sections:
+        inner = inner.setdefault(section, {})
+    inner[name] = "a\0b"
+    text = yaml.safe_dump(raw)
+    (tmp_path / "x.yaml").write_text(text)
+    line = text[: text.index("a\\0b")].count("\n") + 1
+    with pytest.raises(ConfigError, match=rf"x\.yaml, line {line}, column \d+: a null character"):
+        load_config(tmp_path / "x.yaml")
+
+
 @given(content=st.binary(max_size=400))
 def test_any_bytes_give_a_config_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     """Whatever the file holds, the answer is a ConfigError in one line and never another exception."""

@@ -116,7 +116,7 @@ async def test_connections_are_bounded(broker: EmbeddedBroker, monkeypatch: pyte
                 pass
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", ""])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "0", "0.0", "0x0"])  # noqa: S104
 async def test_every_address_that_is_named_leads_to_the_page(broker: EmbeddedBroker, host: str) -> None:
     """Listening on all interfaces, the page names addresses that answer, with the token, and never 0.0.0.0."""
     async with Display(broker.spec, host) as display, aiohttp.ClientSession() as client:

@@ -1,12 +1,15 @@
 """`minddiffuser live` before a picture comes: another config than in training, no data, no patience."""
 
+import json
 import signal
 import subprocess
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pylsl
 import pytest
 import yaml
@@ -158,18 +161,23 @@ def test_live_without_a_stream_is_no_success(cli: Cli, tiny: Models, tiny_bundle
     assert "Traceback" not in run.stderr
 
 
-def test_live_on_a_stream_that_sends_nothing_is_no_success(
-    cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path
-) -> None:
-    """A stream that is there and silent is told from one that is not."""
-    name = f"silent-{uuid.uuid4().hex[:8]}"
+def volts_outlet(name: str) -> pylsl.StreamOutlet:
+    """Open a stream like the one the bundle was trained on."""
     info = pylsl.StreamInfo(name, "EEG", len(CHANNELS), SFREQ, "float32", name)
     entries = info.desc().append_child("channels")
     for channel in CHANNELS.names:
         entries.append_child("channel").append_child_value("label", channel).append_child_value(
             "type", "EEG"
         ).append_child_value("unit", "volts")
-    outlet = pylsl.StreamOutlet(info)
+    return pylsl.StreamOutlet(info)
+
+
+def test_live_on_a_stream_that_sends_nothing_is_no_success(
+    cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A stream that is there and silent is told from one that is not."""
+    name = f"silent-{uuid.uuid4().hex[:8]}"
+    outlet = volts_outlet(name)
     window = {"window__mode": "sliding", "window__tmin": 0, "window__tmax": 0.2}
     run = run_live(cli, tiny, tiny_bundle, tmp_path, "--seconds", "6", source__name=name, **window)
     del outlet
@@ -202,3 +210,39 @@ def test_live_stops_while_its_models_load(
     assert "Traceback" not in errors
     assert time.monotonic() - stopped < SOON_S
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["an archive that fails", "a whole archive"])
+def test_live_minds_what_its_archive_lacks(
+    cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path, fails: bool
+) -> None:
+    """Pictures that could not be archived make the exit code 3, and the answer counts them; without any it is 0."""
+    name, root = f"amp-{uuid.uuid4().hex[:8]}", tmp_path / "archive"
+    raw = changed(tiny, {"source.name": name, "archive.folder": str(root)})
+    raw["window"] |= {"mode": "sliding", "step": 0.2}
+    config = tmp_path / "live.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    amp = volts_outlet(name)
+    process = cli.start("live", str(config), "--bundle", str(tiny_bundle), "--no-display", "--json")
+    try:
+        rng, until = np.random.default_rng(0), time.monotonic() + 60
+        while len(list(root.glob("*/*.picture.jpg"))) < 2 and time.monotonic() < until:
+            amp.push_chunk(rng.normal(0, 1e-5, (5, len(CHANNELS))).tolist())
+            time.sleep(0.05)
+        if fails:
+            while not root.is_file():  # the archive makes its folder again where it can
+                root.rename(tmp_path / f"gone-{time.monotonic()}")
+                with suppress(IsADirectoryError):
+                    root.write_text("no folder")
+        for _ in range(60):
+            amp.push_chunk(rng.normal(0, 1e-5, (5, len(CHANNELS))).tolist())
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=SOON_S)
+    finally:
+        process.kill()
+    assert out, errors
+    archive = json.loads(out)["archive"]
+    assert archive["kept"] >= 2, errors
+    assert (archive["failed"] > 0, process.returncode) == ((True, 3) if fails else (False, 0)), errors
+    assert ("frames that could not be written" in errors) == fails

@@ -248,15 +248,18 @@ async def test_denied_subscription_is_an_error() -> None:
     [
         (BrokerSpec(host="127.0.0.1", port=1), "127.0.0.1:1 cannot be reached"),
         (BrokerSpec(host="nowhere.invalid"), "nowhere.invalid:1883 cannot be reached"),
+        (BrokerSpec(host="a..b"), "a..b:1883 cannot be reached: 'a..b' can be no host"),
+        (BrokerSpec(host="x" * 64), f"{'x' * 64}:1883 cannot be reached: '{'x' * 64}' can be no host"),
         (BrokerSpec(), "no broker named"),
     ],
 )
-async def test_no_broker_is_one_line(spec: BrokerSpec, words: str) -> None:
-    """A broker that is not there is named in one line, by publisher and subscriber alike."""
+async def test_no_broker_is_one_line(spec: BrokerSpec, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that is not there is named in one line, by publisher and subscriber alike, and the log adds none."""
     for end in (Publisher(spec, "lab"), Subscriber(spec, "lab")):
         with pytest.raises(PublishError, match=words) as caught:
             await end.__aenter__()
         assert "\n" not in str(caught.value)
+    assert not caplog.records
 
 
 async def test_taken_port_is_one_line(broker: EmbeddedBroker) -> None:

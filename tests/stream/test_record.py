@@ -237,6 +237,16 @@ def test_missing_stream_writes_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "x.xdf").exists()
 
 
+def test_a_search_that_is_stopped_is_no_stream_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ends it after a moment is not told that nothing came within ten seconds."""
+    monkeypatch.setattr(load_lsl(), "resolve_streams", lambda _: [])
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(SourceError, match=r"^stopped before a stream was found$"):
+        record(tmp_path / "x.xdf", timeout_s=10.0, stop=stop)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("text", "want"),
     [
