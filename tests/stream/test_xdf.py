@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import RecordingError
+from stream.events import event_of
 from stream.ingest import FilterSpec, WindowSpec, windows_of
 from stream.recordings import Recording, read
 from stream.xdf_writer import XdfWriter
@@ -198,6 +199,16 @@ def test_markers_of_any_shape(tmp_path: Path, n: int, form: str, kind: str, code
     assert [event.label for event in events] == ["/".join(map(str, row)) for row in rows]
     assert [event.time for event in events] == pytest.approx(list(range(len(rows))))
     assert [event.code for event in events] == [row[0] if n == 1 else None for row in rows]
+
+
+def test_texts_that_are_not_utf8_are_read_as_live(tmp_path: Path) -> None:
+    """A file's marker has the label that a live session gave it, UTF-8 or not; that is said."""
+    sent = ("bär".encode("latin-1"), "größe".encode(), b"cat", b"\xff" * 300)
+    recording = read(written(tmp_path, labels=sent))
+    live = [event_of(0.5 + i / 2, text) for i, text in enumerate(sent)]
+    assert [event.label for event in recording.events] == [event.label for event in live if event]
+    assert recording.events[0].label == "bär"
+    assert any("marks: 2 texts are not UTF-8" in line for line in recording.warnings)
 
 
 def several(folder: Path) -> Recording:
