@@ -47,8 +47,8 @@ def read_csv(path: Path) -> Recording:
 
     muse-lsl's columns ('timestamps', then TP9, AF7, AF8, TP10, Right AUX) are in microvolts; others are in what the
     header says behind a name ('Fz (uV)', 'Fz [µV]', 'Fz uV'), else plain numbers. Each row of muse-lsl's columns
-    'Marker*' that is not 0 is a marker; elsewhere the onsets of columns named as markers or triggers are. Of several such columns each
-    but the first puts its name before: 'Marker2=45'.
+    'Marker*' that is not 0 is a marker; elsewhere the onsets of columns named as markers or triggers
+    are. Of several such columns each but the first puts its name before: 'Marker2=45'.
 
     Raises
     ------

@@ -94,7 +94,9 @@ def _said_by_pyxdf(warnings: list[str]) -> Iterator[None]:
     log.addHandler(handler)
     propagated, log.propagate = log.propagate, False
     try:
-        yield
+        # It divides by the length of a stream whose stamps are all the same.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            yield
     finally:
         log.propagate = propagated
         log.removeHandler(handler)
