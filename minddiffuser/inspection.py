@@ -310,16 +310,18 @@ def _event_doubts(recording: Recording) -> list[str]:
 
 def show(report: Inspection, console: Console) -> None:
     """Print what is understood, for people."""
+    from rich.markup import escape  # names and labels are a file's own, and may hold brackets
     from rich.table import Table
 
-    console.print(f"[bold]{report.source}[/bold]: {report.description}", soft_wrap=True)
+    console.print(f"[bold]{escape(report.source)}[/bold]: {escape(report.description)}", soft_wrap=True)
     for stream in report.streams:
         measured = "irregular" if not stream.declared_hz else f"{stream.declared_hz:g} Hz declared"
         if stream.measured_hz is not None:
             measured += f", {stream.measured_hz:.6g} Hz measured"
         lost = sum(gap.lost for gap in stream.gaps)
         console.print(
-            f"\n[bold]{stream.name}[/bold] (type {stream.type or 'not stated'}): {len(stream.channels)} channels, "
+            f"\n[bold]{escape(stream.name)}[/bold] (type {escape(stream.type or 'not stated')}): "
+            f"{len(stream.channels)} channels, "
             f"{measured}, {stream.samples} samples in {stream.seconds:.1f} s; {len(stream.gaps)} gaps ({lost} samples "
             f"lost), {len(stream.bad)} stretches marked bad",
             soft_wrap=True,
@@ -327,16 +329,18 @@ def show(report: Inspection, console: Console) -> None:
         table = Table("channel", "kind", "unit given", "read as", "level", "state")
         for channel in stream.channels:
             level = "" if channel.level is None else readable(channel.level, channel.unit)
-            table.add_row(channel.name, channel.kind, channel.unit_given or "-", channel.unit, level, channel.state)
+            cells = (channel.name, channel.kind, channel.unit_given or "-", channel.unit, level, channel.state)
+            table.add_row(*map(escape, cells))
         console.print(table)
     _show_events(report, console)
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
     if not report.warnings:
         console.print("nothing to warn of")
 
 
 def _show_events(report: Inspection, console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     labels = report.labels
@@ -345,14 +349,13 @@ def _show_events(report: Inspection, console: Console) -> None:
         return
     counts = Table("label", "count", *(["picture"] if report.pictures is not None else []))
     for label, count in list(labels.items())[:EXAMPLES]:
-        counts.add_row(
-            repr(label), str(count), *([report.pictures.get(label, "-")] if report.pictures is not None else [])
-        )
+        pictures = [report.pictures.get(label, "-")] if report.pictures is not None else []
+        counts.add_row(*map(escape, (repr(label), str(count), *pictures)))
     console.print(counts)
     if len(labels) > EXAMPLES:
         console.print(f"... and {len(labels) - EXAMPLES} labels more (all of them with --json)")
     first = ", ".join(f"{event.time:.3f} s {event.label!r}" for event in report.events[:EXAMPLES])
-    console.print(f"first events: {first}", soft_wrap=True)
+    console.print(f"first events: {escape(first)}", soft_wrap=True)
 
 
 def readable(level: float, unit: str) -> str:

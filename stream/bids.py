@@ -6,6 +6,7 @@ from higher folders (events, sidecars of fMRI) is found here, by the standard's 
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -237,7 +238,8 @@ def _read_raw(path: Path, root: Path, events: tuple[Event, ...]) -> Recording:
     options = {"encoding": "latin1"} if path.suffix.lower() in {".edf", ".bdf"} else {}  # see `formats.read_mne`
     used = [table for kind in ("events", "channels", "electrodes") for table in _sidecars(path, root, kind, ".tsv")]
     used += [*root.glob("participants.tsv"), *path.parent.parent.glob("*_scans.tsv")]
-    with plain_tables(path, root, used) as (file, top):
+    with plain_tables(path, root, used) as (file, top), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="loadtxt: input contained no data")  # a table of no events
         place = mne_bids.get_bids_path_from_fname(file, check=False, verbose="error").update(root=top)
         raw = mne_bids.read_raw_bids(place, extra_params=options, verbose="error").load_data(verbose="error")
     tables = _sidecars(path, root, "channels", ".tsv")

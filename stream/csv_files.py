@@ -26,7 +26,9 @@ POSIX_SINCE = 1e9  # stamps above are POSIX time (2001 and later); an LSL clock 
 _TIME = re.compile(
     r"(?:lsl[ _]?)?(?:time[ _]?stamps?|times?|t)(?:[ _]?[\[(]?(s|sec|seconds|ms|us|µs)[\])]?)?", re.IGNORECASE
 )
-_UNIT = re.compile(r"(.*?)\s*(?:[\[(]([^\])]*)[\])]|_([uµμmn]?V|[fp]?T))\s*")
+_UNIT = re.compile(
+    r"(.*?)\s*(?:[\[(]([^\])]*)[\])]|_([VT])|(?:_|(?<=\s))((?i:[uµμmn]v|microvolts?|millivolts?)|[fp]T))\s*"
+)
 _SCALE = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6}
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "-"}
 
@@ -44,9 +46,9 @@ def read_csv(path: Path) -> Recording:
     """Read a CSV file whose first column is called timestamps, timestamp or time.
 
     muse-lsl's columns ('timestamps', then TP9, AF7, AF8, TP10, Right AUX) are in microvolts; others are in what the
-    header says behind a name ('Fz (uV)', 'Fz [µV]'), else plain numbers. Each row of muse-lsl's columns 'Marker*' that
-    is not 0 is a marker; elsewhere the onsets of columns named as markers or triggers are. Of several such columns each
-    but the first puts its name before: 'Marker2=45'.
+    header says behind a name ('Fz (uV)', 'Fz [µV]', 'Fz uV'), else plain numbers. Each row of muse-lsl's columns
+    'Marker*' that is not 0 is a marker; elsewhere the onsets of columns named as markers or triggers
+    are. Of several such columns each but the first puts its name before: 'Marker2=45'.
 
     Raises
     ------
@@ -107,7 +109,10 @@ def _table(path: Path) -> _Table:
         numbers = np.array([_row(path, number, line, delimiter, names) for number, line in body])
     if numbers.shape[1] != len(names):
         raise RecordingError(f"{path}: {len(names)} columns are named, and its rows have {numbers.shape[1]}")
-    return _Table(names, numbers, tuple(warnings))
+    n = len(names)
+    while not names[n - 1] and np.isnan(numbers[:, n - 1]).all():  # what ends each line
+        n -= 1
+    return _Table(names[:n], numbers[:, :n], tuple(warnings))
 
 
 def _decoded(content: bytes) -> str:
@@ -160,7 +165,7 @@ def _channels(
         return said, ("V",) * len(data), np.full(len(data), 1e-6), ()
     parted = [_UNIT.fullmatch(header[i]) for i in data]
     labels = [match[1] if match else header[i] for i, match in zip(data, parted, strict=True)]
-    given = [(match[2] or match[3] or "") if match else "" for match in parted]
+    given = [(match[2] or match[3] or match[4] or "") if match else "" for match in parted]
     said = named(labels, [_stated(label, text) for label, text in zip(labels, given, strict=True)])
     problems += said.warnings
     units, factors, unknown = si_units(said.names, said.kinds, given)

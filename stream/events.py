@@ -58,7 +58,7 @@ def event_of(time: float, value: str | bytes | float, stream: str = "") -> Event
     if not math.isfinite(time):
         return None
     if isinstance(value, bytes):
-        label = _text(value)
+        label = text_of(value)
     elif isinstance(value, str):
         label = value.encode(errors="replace").decode()  # half a surrogate pair can neither be sent nor written
     elif math.isfinite(value):
@@ -70,7 +70,8 @@ def event_of(time: float, value: str | bytes | float, stream: str = "") -> Event
     return Event(float(time), label, code, stream)
 
 
-def _text(value: bytes) -> str:
+def text_of(value: bytes) -> str:
+    """Read a text in UTF-8, or else in Latin-1."""
     try:
         return value.decode()
     except UnicodeDecodeError:

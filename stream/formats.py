@@ -1,6 +1,7 @@
 """Recordings that mne reads (FIF, EDF, BDF, BrainVision, EEGLAB): kinds, units and times as the files mean them."""
 
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from stream.windows import Channels
 logger = logging.getLogger(__name__)
 _FEW = 4
 """A channel that is a trigger channel by its name alone changes at fewer than one sample of so many."""
+
+_POINT = re.compile(rb"(?<=[0-9])\.0$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,10 @@ def from_raw(
     times = file.edf.times(raw.n_times, sfreq) if file.edf else np.arange(raw.n_times) / sfreq
     values = raw.get_data() * factors[:, None]
     edf = file.edf if events is None else None
-    marks = sort_marks(_annotations(raw, edf, times, sfreq))
+    annotations = _annotations(raw, edf, times, sfreq)
+    if file.form == "EEGLAB":  # whose numeric types mne writes as it has read them: '7', or '7.0' of MATLAB 7.3
+        annotations = [(onset, length, _POINT.sub(b"", text)) for onset, length, text in annotations]
+    marks = sort_marks(annotations)
     triggers = _triggers(raw, channels, values, times, file)
     keep = [i for i, kind in enumerate(channels.kinds) if kind != "stim"] or list(range(len(channels)))
     kept = channels.subset(keep)
@@ -151,7 +157,7 @@ def _both(marks: Marks, triggers: _Found, sfreq: float, problems: list[str]) -> 
 
 def _annotations(
     raw: Any, edf: EdfFile | None, times: NDArray[np.float64], sfreq: float
-) -> list[tuple[float, float, str | bytes]]:
+) -> list[tuple[float, float, bytes]]:
     """List annotations, each on its sample where it falls on one."""
     if edf:
         found = [(mark.onset, mark.duration, mark.text) for mark in edf.marks]

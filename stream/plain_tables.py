@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from stream.delimited import number, read_text
+from stream.delimited import number, read_table, read_text
 from stream.errors import RecordingError
 from stream.tables import read_rows
+
+_FIRST = {"events": "onset", "channels": "name", "electrodes": "name"}
+"""The column by which the header of a table is found."""
 
 
 @contextmanager
@@ -59,19 +62,21 @@ def _is_plain(table: Path) -> bool:
     """Return whether a table is written as the standard has it."""
     try:
         text, said = read_text(table)
-        return not said and "\n".join(text.splitlines()).rstrip("\n") + "\n" == _rewritten(table)
+        wide = b"\0" in table.read_bytes()  # UTF-16
+        return not said and not wide and "\n".join(text.splitlines()).rstrip("\n") + "\n" == _rewritten(table)
     except RecordingError:
         return False
 
 
 def _rewritten(table: Path) -> str:
-    rows = read_rows(table, ())
+    needed = tuple(name for kind, name in _FIRST.items() if table.stem.endswith(kind))
+    rows, columns = read_rows(table, needed), read_table(table, needed).columns
     if table.name.endswith("events.tsv"):
         rows = [
             {**row, **{name: _plain_number(row.get(name, "n/a")) for name in ("onset", "duration")}} for row in rows
         ]
         rows = [row for row in rows if row["onset"] != "n/a"]
-    lines = [list(rows[0])] if rows else []
+    lines = [list(rows[0]) if rows else list(columns)]
     lines += [[" ".join(cell.split()) for cell in row.values()] for row in rows]
     return "".join("\t".join(line) + "\n" for line in lines)
 

@@ -125,6 +125,8 @@ def measured_rate(times: NDArray[np.float64]) -> float:
     steps = np.diff(times)
     # Stamps are often rounded, or of whole chunks: their middle step is not the period.
     middle = float(np.median(steps)) if len(steps) else 0.0
+    if middle == 0 and (steps > 0).any():  # whole chunks: the last one's samples have no chunk behind them
+        steps = steps[: np.flatnonzero(steps > 0)[-1] + 1]
     inside = steps[steps < 5 * middle] if middle > 0 else steps
     total = float(inside.sum())
     return len(inside) / total if total > 0 and np.isfinite(total) else 0.0
@@ -250,6 +252,8 @@ def _rate_doubts(recording: Recording) -> list[str]:
     doubts = []
     for stream in recording.streams:
         measured = measured_rate(stream.times)
+        if len(stream.times) > 1 and (stream.times == stream.times[0]).all():
+            doubts.append(f"{stream.name}: all {len(stream.times)} samples are stamped with the same time")
         if stream.sfreq and measured and abs(measured / stream.sfreq - 1) > RATE_OFF:
             doubts.append(
                 f"{stream.name}: {stream.sfreq:g} Hz are declared, and samples come at {measured:.5g} Hz; "

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from stream.errors import StreamError
 
 _PREFIX = {
-    "": 0, "kilo": 3, "k": 3, "milli": -3, "m": -3, "micro": -6, "mc": -6, "mk": -6, "u": -6, "nano": -9, "n": -9,
-    "pico": -12, "p": -12, "femto": -15, "f": -15,
+    "": 0, "kilo": 3, "k": 3, "milli": -3, "m": -3, "micro": -6, "mikro": -6, "mc": -6, "mk": -6, "u": -6,
+    "nano": -9, "n": -9, "pico": -12, "p": -12, "femto": -15, "f": -15,
 }  # fmt: skip
 """Power of ten; letters of either case, since nobody records brains in megavolts."""
 _SPELLED = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?(?:e[-+]?\d+)?)?(?P<prefix>kilo|milli|micro|nano|pico|femto|mc|mk|[kmunpf])?"
-    r"(?P<unit>v(?:olts?)?|t(?:eslas?)?)(?:/(?P<per>c?m))?"
+    r"(?P<number>\d+(?:\.\d+)?(?:e[-+]?\d+)?)?(?P<prefix>kilo|milli|mi[ck]ro|nano|pico|femto|mc|mk|[kmunpf])?"
+    r"(?P<unit>v(?:ol(?:ts?)?)?|t(?:eslas?)?)(?:/(?P<per>c?m))?"
 )
-_MICRO = re.compile("\u00c2\u00b5|\u00ce\u00bc|\x83\xca|[\u00b5\u03bc\u039c]")
-"""Mu, as Unicode has it twice, its capital, as UTF-8 read as Latin-1 and as Shift-JIS leave it."""
+_MICRO = re.compile("\u00c2\u00b5|\u00ce\u00bc|\x83\xca|\u00e6(?=V)|[\u00b5\u03bc\u039c]")
+"""Mu, as Unicode has it twice, its capital, as UTF-8 read as Latin-1, as Shift-JIS and as DOS leave it."""
 _CYRILLIC = str.maketrans("мквнп", "mkvnp")
 _PURE = dict.fromkeys(("count", "counts", "spikes", "adccounts", "bits", "boolean"), "count") | {
     "z": "z", "percent": "percent", "%": "percent",
@@ -55,7 +55,7 @@ def si_unit(unit: str, kind: str = "") -> tuple[str, float]:
     ----------
     unit : str
         As a device writes it, in any case and spelling: 'uV', 'µV', 'UV', 'uVolts', 'micro volt', '[mV]', '0.1uV',
-        'fT/cm', 'z', or a power of ten of the kind's SI unit ('-6': mne-lsl writes those).
+        'fT/cm', 'z', or a power of ten of the kind's SI unit ('-6' and '0': mne-lsl writes those).
     kind : str
         Channel kind; only needed for powers of ten.
 
@@ -81,7 +81,7 @@ def si_unit(unit: str, kind: str = "") -> tuple[str, float]:
         factor = float(number or 1) * float(f"1e{power}")
         if factor and (name[0] == "t" or not per):
             return name[0].upper() + ("/m" if per else ""), factor
-    if kind in UNIT_OF_KIND and re.fullmatch(r"-?\d{1,2}", text) and abs(int(text)) <= 15:
+    if kind in UNIT_OF_KIND and re.fullmatch(r"0|-\d{1,2}", text) and int(text) >= -15:
         return UNIT_OF_KIND[kind], 10.0 ** int(text)
     raise StreamError(
         f"unit {unit!r} is not known; state one of V, mV, uV, nV, T, pT, fT, T/m, fT/cm, z, percent, count"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream.channel_names import named
 from stream.errors import RecordingError
-from stream.events import Event
+from stream.events import Event, text_of
 from stream.levels import unlikely
 from stream.markers import MarkerColumns, triggers_of
 from stream.montage import montage_of
@@ -94,7 +94,9 @@ def _said_by_pyxdf(warnings: list[str]) -> Iterator[None]:
     log.addHandler(handler)
     propagated, log.propagate = log.propagate, False
     try:
-        yield
+        # It divides by the length of a stream whose stamps are all the same.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            yield
     finally:
         log.propagate = propagated
         log.removeHandler(handler)
@@ -127,8 +129,6 @@ def _markers(entry: dict[str, Any], times: NDArray[np.float64], warnings: list[s
     described = _described(info, n)
     columns = MarkerColumns(name, [_text(channel, "label") for channel in described], float(info["nominal_srate"][0]))
     events = columns.feed(entry["time_series"], times)
-    if broken := sum("\ufffd" in event.label for event in events):
-        warnings.append(f"{name}: {broken} of {len(times)} markers are not UTF-8; '\ufffd' stands for what is not")
     if columns.bad:
         warnings.append(f"{name}: {columns.bad} of {len(times)} markers hold no text or no finite number: left out")
     return events
@@ -157,7 +157,7 @@ def _stream(entry: dict[str, Any], times: NDArray[np.float64], warnings: list[st
     said = named(labels, [channel_kind(stated) if (stated := _text(each, "type")) else kind for each in described])
     units, factors, unknown = si_units(said.names, said.kinds, given)
     warnings += [f"{name}: {line}" for line in unknown]
-    warnings += [f"{name} has {line}" for line in said.warnings]
+    warnings += [f"{name}: {line}" for line in said.warnings]
     montage = montage_of(
         said.names,
         lambda i, key: _text(described[i], key),
@@ -220,13 +220,19 @@ def _whole(path: Path) -> _Whole:
     whole = _Whole()
     parts = [content[:4]]
     known: dict[bytes, bool] = {}
+    texts: dict[bytes, _Texts] = {}
     for tag, chunk in _chunks(content, whole.warnings):
         number = chunk[:4]
         if tag == STREAM_HEADER:
             head = _completed(chunk[4:], int.from_bytes(number, "little"), whole.warnings)
             known[number] = head is not None
             parts += [_chunk(tag, number + head)] if head is not None else []
+            info = _xml(head) if head is not None else None
+            if info is not None and info.findtext("channel_format") == "string":
+                texts[number] = _Texts(info.findtext("name") or "", int(info.findtext("channel_count") or 0))
         elif tag in {SAMPLES, CLOCK_OFFSET, STREAM_FOOTER}:
+            if tag == SAMPLES and number in texts:
+                chunk = texts[number].in_utf8(chunk)  # noqa: PLW2901 (the same samples)
             parts += [_chunk(tag, chunk)] if known.get(number) else []
             if number not in known:
                 known[number] = False
@@ -234,7 +240,53 @@ def _whole(path: Path) -> _Whole:
         elif tag == FILE_HEADER:
             parts += [_chunk(tag, chunk)] if _xml(chunk) is not None else []
     whole.content = b"".join(parts)
+    whole.warnings += [
+        f"{each.name}: {each.foreign} texts are not UTF-8, and are read as Latin-1"
+        for each in texts.values()
+        if each.foreign
+    ]
     return whole
+
+
+@dataclass(slots=True)
+class _Texts:
+    """A stream of texts: those that are not UTF-8 are read as a live stream's are.
+
+    Attributes
+    ----------
+    name : str
+    n_channels : int
+    foreign : int
+        Texts so far that are not UTF-8.
+    """
+
+    name: str
+    n_channels: int
+    foreign: int = 0
+
+    def in_utf8(self, chunk: bytes) -> bytes:
+        """Return a chunk of samples with its texts in UTF-8; as it is where it is not laid out as it should be."""
+        try:
+            n, place = _length_at(chunk, 4)
+            out = [chunk[:place]]
+            for _ in range(n):
+                begin, place = place, place + 1 + chunk[place]
+                out.append(chunk[begin:place])
+                for _ in range(self.n_channels):
+                    size, start = _length_at(chunk, place)
+                    place = start + size
+                    text = text_of(raw := chunk[start:place]).encode()
+                    self.foreign += text != raw
+                    out.append(b"\x04" + struct.pack("<I", len(text)) + text)
+        except (IndexError, KeyError, struct.error):
+            return chunk
+        return b"".join(out)
+
+
+def _length_at(chunk: bytes, place: int) -> tuple[int, int]:
+    """Return a length of variable size, and where it ends."""
+    (length,) = struct.unpack_from(_SIZES[chunk[place]], chunk, place + 1)
+    return int(length), place + 1 + chunk[place]
 
 
 def _chunk(tag: int, content: bytes) -> bytes:

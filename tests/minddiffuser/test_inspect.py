@@ -1,17 +1,20 @@
 """`inspect` shows what is understood of a recording, and of the streams that run, by the program's own readers."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from minddiffuser.inspection import inspect, inspect_recording, readable
+from minddiffuser.inspection import inspect, inspect_recording, readable, show
 from stream.events import Event
 from stream.recordings import BadStretch, RecordedStream, Recording, write_npz
 from stream.windows import Channels
@@ -115,6 +118,20 @@ def test_the_command_answers_people_and_programs(tmp_path: Path) -> None:
     table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for words in ("Fp1", "eeg", "uv", "250 Hz declared", "face"):
         assert words in table
+
+
+def test_brackets_in_names_and_labels_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Labels and names that look like markup of the terminal are neither obeyed nor an error."""
+    own = recording()
+    stream = replace(own.streams[0], name="amp [/]", units_given=("[uV]", "[/b]", "V", "uV", ""))
+    labels = ("[/]", "[red]x[/red]", "[bold]")
+    told = inspect(replace(own, streams=(stream,), events=tuple(Event(1.0, each) for each in labels)),
+                   "own[0].npz", None, pictures(tmp_path / "pictures", "cat"))  # fmt: skip
+    out = io.StringIO()
+    show(told, Console(file=out, width=200))
+    for words in ("own[0].npz", "amp [/] (type EEG)", "[uV]", "[/b]", *map(repr, labels), "1.000 s '[red]x[/red]'"):
+        assert words in out.getvalue()
+    assert "name no picture: '[/]', '[red]x[/red]'" in out.getvalue()
 
 
 @pytest.mark.parametrize("words", [[], ["missing.edf"], ["--live", "a.edf"]])

@@ -6,6 +6,7 @@ from pathlib import Path
 import mne
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,17 @@ def test_marks_in_every_form(tmp_path: Path, ending: str) -> None:
     windows = list(windows_of(recording, WindowSpec(tmin=0, tmax=0.4), FilterSpec()))
     assert [bool(window.quality.rejected) for window in windows] == [False, True, False, True, False, True, True, False]
     assert any("4 bad stretches or joints" in line for line in recording.warnings)
+
+
+def test_numeric_types_of_eeglab(tmp_path: Path) -> None:
+    """A code that MATLAB stored as a number with a point is the same label as in any other form."""
+    saved(of([(1.0, 0.0, "a"), (2.0, 0.0, "b"), (3.0, 0.0, "c")]), tmp_path, ".set")
+    file = scipy.io.loadmat(tmp_path / "x.set", struct_as_record=False, squeeze_me=True)
+    for event, kind in zip(file["event"], (7.0, "7", 300.0), strict=True):
+        event.type = kind
+    scipy.io.savemat(tmp_path / "x.set", {key: value for key, value in file.items() if not key.startswith("__")})
+    events = read(tmp_path / "x.set").events
+    assert [(event.label, event.code) for event in events] == [("7", 7), ("7", 7), ("300", 300)]
 
 
 def test_joint_of_mne(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.stream.test_bids import made, write
 
 DIALECTS: dict[str, Callable[[str], bytes]] = {
     "byte-order mark": lambda text: text.encode("utf-8-sig"),
+    "UTF-16 without a mark": lambda text: text.encode("utf-16-le"),
     "UTF-16": lambda text: text.encode("utf-16"),
     "Latin-1": lambda text: text.encode("latin-1"),
     "semicolons": lambda text: text.replace("\t", ";").encode(),
@@ -64,6 +65,28 @@ def test_events_without_a_duration_or_onset(tmp_path: Path) -> None:
     recording = read(tmp_path)
     assert [(event.time, event.label) for event in recording.events] == [(0.5, "cat"), (2.0, "cow")]
     assert any("1 of 3 rows have no onset" in line for line in recording.warnings)
+
+
+def test_blanks_between_quoted_cells(tmp_path: Path) -> None:
+    """A table as R's write.table leaves it by itself: row names, quotes, blanks between the cells, NA."""
+    write(tmp_path, "01", "01", made())
+    table = next(tmp_path.rglob("*_events.tsv"))
+    table.write_text(
+        '"onset" "duration" "trial_type" "stim_file"\n"1" 0.5 0.1 "go" "images/cat 1.png"\n'
+        '"2" 1 NA "go" "images/don\'t.png"\n"3" NA NA NA NA\n',
+        "utf-8",
+    )
+    assert [(event.time, event.label) for event in read(tmp_path).events] == [(0.5, "cat 1"), (1.0, "don't")]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_table_of_no_events(tmp_path: Path) -> None:
+    """A header without rows is a run without events, not a broken one."""
+    write(tmp_path, "01", "01", made())
+    next(tmp_path.rglob("*_events.tsv")).write_text("onset\tduration\ttrial_type\n", "utf-8")
+    recording = read(tmp_path)
+    assert recording.events == ()
+    assert len(recording.streams[0].times)
 
 
 def test_the_data_set_itself_stays_as_it_is(tmp_path: Path) -> None:

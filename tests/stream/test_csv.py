@@ -73,10 +73,32 @@ def test_headers_of_any_spelling(
     np.testing.assert_allclose(stream.data[:, 0], NOISE * unit[1], rtol=1e-5, atol=1e-6 * unit[1])
 
 
+@pytest.mark.parametrize(
+    ("header", "name", "unit", "factor"),
+    [("Oz µV", "Oz", "V", 1e-6), ("Oz UV", "Oz", "V", 1e-6), ("Oz_mV", "Oz", "V", 1e-3),
+     ("Oz microvolts", "Oz", "V", 1e-6), ("Oz_V", "Oz", "V", 1.0), ("EOG V", "EOG V", "count", 1.0)],
+)  # fmt: skip
+def test_units_without_brackets(tmp_path: Path, header: str, name: str, unit: str, factor: float) -> None:
+    """A unit behind a blank is none of the name, where it cannot be anything else."""
+    (stream,) = written(tmp_path, f"time,{header},Fz", NOISE, NOISE).streams
+    assert (stream.channels.names[0], stream.channels.units[0]) == (name, unit)
+    np.testing.assert_allclose(stream.data[:, 0], NOISE * factor, rtol=1e-5)
+
+
 def test_latin1_header(tmp_path: Path) -> None:
     """A micro sign of Latin-1 is one."""
     stream = written(tmp_path, "time,Fz (µV)", NOISE, encoding="latin-1").streams[0]
     assert stream.channels.units == ("V",)
+    np.testing.assert_allclose(stream.data[:, 0], NOISE * 1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_delimiter_behind_each_line(tmp_path: Path, delimiter: str) -> None:
+    """What ends each line makes no channel without a name."""
+    rows = [delimiter.join([f"{i / 100:.2f}", f"{NOISE[i]:.6f}", ""]) for i in range(N)]
+    (tmp_path / "x.csv").write_text("\n".join([delimiter.join(["time", "Fz (uV)", ""]), *rows]))
+    (stream,) = read(tmp_path / "x.csv").streams
+    assert stream.channels.names == ("Fz",)
     np.testing.assert_allclose(stream.data[:, 0], NOISE * 1e-6, rtol=1e-5)
 
 

@@ -119,7 +119,7 @@ def test_xdf_channels_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with XdfWriter(tmp_path / "x.xdf") as file:
         file.samples(file.stream(head), np.arange(4) / 10, np.zeros((4, 3), np.float32))
     assert read(tmp_path / "x.xdf").streams[0].channels.names == ("Cz-0", "Pz", "Cz-1")
-    assert "amp has channels of the same name" in caplog.text
+    assert "amp: channels of the same name are numbered: Cz" in caplog.text
 
 
 def test_npz_round_trip(tmp_path: Path) -> None:

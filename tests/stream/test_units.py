@@ -19,6 +19,10 @@ from stream.units import channel_kind, distinct_names, is_no_voltage, si_unit, s
         ("fT", "mag", "T", 1e-15),
         ("fT/cm", "grad", "T/m", 1e-13),
         ("-6", "eeg", "V", 1e-6),
+        ("0", "eeg", "V", 1.0),
+        ("Microvol", "eeg", "V", 1e-6),  # an EDF header has room for eight letters
+        ("Mikrovolt", "eeg", "V", 1e-6),
+        ("\u00e6V", "eeg", "V", 1e-6),
         ("z", "voxel", "z", 1.0),
         ("Count", "unit", "count", 1.0),
     ],
@@ -30,7 +34,7 @@ def test_known_units(text: str, kind: str, unit: str, factor: float) -> None:
     assert found == pytest.approx(factor, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["", "parsec", "uA", "-6V", "99"])
+@pytest.mark.parametrize("text", ["", "parsec", "uA", "-6V", "99", "1", "3"])
 def test_unknown_unit_is_refused(text: str) -> None:
     """A unit that is not known is named in the error and not guessed."""
     with pytest.raises(StreamError, match="not known"):

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import RecordingError
+from stream.events import event_of
 from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import Recording, read
+from stream.recordings import Recording, measured_rate, read
 from stream.xdf_writer import XdfWriter
 
 FOLDERS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -200,6 +201,16 @@ def test_markers_of_any_shape(tmp_path: Path, n: int, form: str, kind: str, code
     assert [event.code for event in events] == [row[0] if n == 1 else None for row in rows]
 
 
+def test_texts_that_are_not_utf8_are_read_as_live(tmp_path: Path) -> None:
+    """A file's marker has the label that a live session gave it, UTF-8 or not; that is said."""
+    sent = ("bär".encode("latin-1"), "größe".encode(), b"cat", b"\xff" * 300)
+    recording = read(written(tmp_path, labels=sent))
+    live = [event_of(0.5 + i / 2, text) for i, text in enumerate(sent)]
+    assert [event.label for event in recording.events] == [event.label for event in live if event]
+    assert recording.events[0].label == "bär"
+    assert any("marks: 2 texts are not UTF-8" in line for line in recording.warnings)
+
+
 def several(folder: Path) -> Recording:
     """Write two marker streams beside the data, and a trigger column in them."""
     path = folder / "x.xdf"
@@ -264,3 +275,20 @@ def test_a_rate_that_is_not_the_declared_one(tmp_path: Path, declared: str, said
     lines = [line for line in read(written(tmp_path, head(EEG, nominal_srate=declared))).warnings if "come at" in line]
     assert bool(lines) == bool(said)
     assert all(f"amp: {said}; state source.sfreq" == line for line in lines)
+
+
+@pytest.mark.parametrize("chunk", [1, 10, 50])
+def test_the_rate_of_samples_stamped_by_the_chunk(chunk: int) -> None:
+    """The samples of the last chunk have no time of their own: they are no part of the rate, and no doubt of it."""
+    times = np.repeat(np.arange(0, 1000, chunk) / 100, chunk)
+    assert measured_rate(times) == pytest.approx(100)
+
+
+@pytest.mark.filterwarnings("error")
+def test_stamps_that_are_all_the_same(tmp_path: Path) -> None:
+    """Samples without times of their own are said to be so."""
+    path = tmp_path / "same.xdf"
+    with XdfWriter(path) as file:
+        number = file.stream(head(EEG))
+        file.samples(number, np.zeros(200), np.random.default_rng(0).normal(0, 20, (200, 2)).astype(np.float32))
+    assert "amp: all 200 samples are stamped with the same time" in read(path).warnings
