@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.rate import RateMeter
-from stream.settling import first_holes, swing
+from stream.settling import first_holes, packets, swing
 
 MEMORY_S = 10.0  # the fit forgets over this time: long against chunk jitter, short against crystal drift
 SETTLING_S = 1.0  # held back at the start, to learn the stream's own jitter from
 SETTLING_TOLERANCE_S = 0.05
 SWINGS = 2.0  # of the first second's jitter
+PACKETS = 1.5  # of a packet whose samples are all stamped on arrival: in it timestamps fall behind and catch up
 JITTERS = 8.0  # real Bluetooth chunks reach 6.3 times their own rms
 SHORTEST, LONGEST = 0.975, 1.025  # of the nominal period; beyond 2 % the rate is wrong, or samples are lost
 FEW = 8  # samples: no more is made of a second that holds less
@@ -228,6 +229,7 @@ class SampleClock:
         self._lost = first_holes(stamps, self._nominal)
         self._settling = len(stamps)
         self._settling_tolerance = min(self._settling_tolerance, SWINGS * swing(stamps, self._nominal))
+        self._settling_tolerance = max(self._settling_tolerance, PACKETS * packets(stamps, self._nominal))
         # What the meter makes of the first second is said of all of it.
         self._suspects = [(0 if at <= self._settling else at, rate) for at, rate in self._suspects]
 
