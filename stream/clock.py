@@ -120,6 +120,7 @@ class SampleClock:
         self._seen = 0  # samples since the start
         self._fitted = 0  # samples since the line was last seeded
         self._next = 0.0  # where the line puts the next sample
+        self._groundless = False  # no timestamp has been of use yet: the line lies nowhere
         self._last = -np.inf
         self._stamp = np.nan  # the last one of an irregular stream
         self._index = -1
@@ -216,9 +217,10 @@ class SampleClock:
         """Find the holes of the first second, and where its line begins."""
         good = np.isfinite(stamps) & (np.abs(stamps) < LARGEST)
         places = np.arange(len(stamps))
-        if not good.any():
-            return
         if not self.sfreq:
+            return
+        self._groundless = not good.any()
+        if self._groundless:
             return
         starts = stamps - places * self._nominal
         usual = float(np.median(starts[good]))
@@ -289,7 +291,9 @@ class SampleClock:
         elif self._borne_out(stamp, following):
             self._seen += 1
             lost = max(0, round(residual / self._period))
-            if residual < 0 or lost > OUTAGE_S * self.sfreq:
+            if self._groundless:
+                self._groundless, lost = False, 0
+            elif residual < 0 or lost > OUTAGE_S * self.sfreq:
                 self.steps_back += 1
                 lost = 0
             return self._jump(stamp, lost)
