@@ -118,7 +118,8 @@ class RateMeter:
         """Lay the samples of a packet that were all stamped at once side by side: whole packets beat with blocks."""
         if not len(stamps):
             return stamps
-        steps = np.diff(stamps, prepend=self._last)
+        with np.errstate(invalid="ignore"):  # some may be infinite
+            steps = np.diff(stamps, prepend=self._last)
         at_once = (steps >= 0) & (steps < AT_ONCE * self._period)
         self._last = float(stamps[-1])
         if not at_once.any():
