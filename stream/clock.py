@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.rate import RateMeter
-from stream.settling import first_holes, swing
+from stream.settling import first_holes, packets, swing
 
 MEMORY_S = 10.0  # the fit forgets over this time: long against chunk jitter, short against crystal drift
 SETTLING_S = 1.0  # held back at the start, to learn the stream's own jitter from
 SETTLING_TOLERANCE_S = 0.05
 SWINGS = 2.0  # of the first second's jitter
+PACKETS = 1.5  # of a packet whose samples are all stamped on arrival: in it timestamps fall behind and catch up
 JITTERS = 8.0  # real Bluetooth chunks reach 6.3 times their own rms
 SHORTEST, LONGEST = 0.975, 1.025  # of the nominal period; beyond 2 % the rate is wrong, or samples are lost
 FEW = 8  # samples: no more is made of a second that holds less
@@ -119,6 +120,7 @@ class SampleClock:
         self._seen = 0  # samples since the start
         self._fitted = 0  # samples since the line was last seeded
         self._next = 0.0  # where the line puts the next sample
+        self._groundless = False  # no timestamp has been of use yet: the line lies nowhere
         self._last = -np.inf
         self._stamp = np.nan  # the last one of an irregular stream
         self._index = -1
@@ -215,9 +217,10 @@ class SampleClock:
         """Find the holes of the first second, and where its line begins."""
         good = np.isfinite(stamps) & (np.abs(stamps) < LARGEST)
         places = np.arange(len(stamps))
-        if not good.any():
-            return
         if not self.sfreq:
+            return
+        self._groundless = not good.any()
+        if self._groundless:
             return
         starts = stamps - places * self._nominal
         usual = float(np.median(starts[good]))
@@ -228,6 +231,7 @@ class SampleClock:
         self._lost = first_holes(stamps, self._nominal)
         self._settling = len(stamps)
         self._settling_tolerance = min(self._settling_tolerance, SWINGS * swing(stamps, self._nominal))
+        self._settling_tolerance = max(self._settling_tolerance, PACKETS * packets(stamps, self._nominal))
         # What the meter makes of the first second is said of all of it.
         self._suspects = [(0 if at <= self._settling else at, rate) for at, rate in self._suspects]
 
@@ -287,7 +291,9 @@ class SampleClock:
         elif self._borne_out(stamp, following):
             self._seen += 1
             lost = max(0, round(residual / self._period))
-            if residual < 0 or lost > OUTAGE_S * self.sfreq:
+            if self._groundless:
+                self._groundless, lost = False, 0
+            elif residual < 0 or lost > OUTAGE_S * self.sfreq:
                 self.steps_back += 1
                 lost = 0
             return self._jump(stamp, lost)

@@ -297,7 +297,8 @@ class Intake:
         self.stats.gap_count += 1
         self.stats.gaps = [*self.stats.gaps[-99:], gap]
         self.chain.reset()
-        if gap.length < 0:
+        leaps = not gap.lost and gap.length * self._speed * self._declared > 2
+        if gap.length < 0 or leaps:  # what came before lies on another time line
             self.line = self.ring.stop
         if self.ring.stop:
             self._fill(index - gap.lost, index, gap.start, resumed)

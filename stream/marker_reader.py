@@ -71,6 +71,12 @@ class MarkerReader(StreamReader):
                 raise SourceError(str(error)) from None
         self._counted, self._columns = self.bad, columns
 
+    def _note(self, info: Any) -> None:
+        super()._note(info)
+        # Scripts make up a new source id at every start: what the config leaves open need not be what it was.
+        if self._selector.source_id is None and not self._selector.properties:
+            self.kin = self._again.model_copy(update={"source_id": None})
+
     def _ended(self) -> bool:
         return self._receiver.ended()
 

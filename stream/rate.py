@@ -24,6 +24,11 @@ EVEN = 0.4
 STANDSTILL = 0.01
 """Durations under this share of what they should be are no rate at all: the timestamps stand still."""
 
+AT_ONCE = 0.1
+"""Of a sample: a timestamp that follows the one before it so closely is of the same packet."""
+LONGEST_S = 0.3
+"""Of a packet; a longer one may be what a device had saved up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -74,6 +79,9 @@ class RateMeter:
         self._size = max(1, round(BLOCK_S * sfreq))
         self._expected = self._size / (sfreq * speed)
         self._shortest = SHORTEST_S / speed
+        self._period = 1 / (sfreq * speed)
+        self._longest = max(1, round(LONGEST_S * sfreq))
+        self._last, self._place = np.nan, 0  # the newest timestamp, and the place of its sample in its packet
         self._part: list[NDArray[np.float64]] = []
         self._filled = 0
         self._blocks = 0
@@ -92,6 +100,7 @@ class RateMeter:
             How many of these had come where `suspect` changed, and to what.
         """
         changes: list[tuple[int, float | None]] = []
+        stamps = self._spread(stamps)
         at = 0
         while at < len(stamps):
             piece = stamps[at : at + self._size - self._filled]
@@ -104,6 +113,23 @@ class RateMeter:
                 if self.suspect != before:
                     changes.append((at, self.suspect))
         return changes
+
+    def _spread(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Lay the samples of a packet that were all stamped at once side by side: whole packets beat with blocks."""
+        if not len(stamps):
+            return stamps
+        with np.errstate(invalid="ignore"):  # some may be infinite
+            steps = np.diff(stamps, prepend=self._last)
+        at_once = (steps >= 0) & (steps < AT_ONCE * self._period)
+        self._last = float(stamps[-1])
+        if not at_once.any():
+            self._place = 0
+            return stamps
+        places = np.arange(len(stamps))
+        begins = np.maximum.accumulate(np.where(at_once, -1, places))
+        places = np.where(begins >= 0, places - begins, places + self._place + 1) % self._longest
+        self._place = int(places[-1])
+        return stamps + places * self._period
 
     def _close(self) -> None:
         """Add the block that is full, and look at each scale whose durations are complete."""

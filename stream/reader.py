@@ -16,7 +16,7 @@ from stream.inlets import DataInlet, Inlet
 from stream.intake import StreamStats
 from stream.markers import TriggerColumn
 from stream.offset import HostClocks
-from stream.sources import LOOK_S, ReadingSpec, Source, StreamSelector, describe, find_among, only
+from stream.sources import LOOK_S, ReadingSpec, Source, StreamSelector, describe, find_among, listed, matches, only
 from stream.stamps import StampWatch
 from stream.windows import Channels
 
@@ -71,6 +71,8 @@ class StreamReader(ABC):
         Unique ids of the outlets that were lost.
     losses : int
         How often the stream went away.
+    kin : StreamSelector or None
+        What else may be taken for the stream when it is back, where it is not there by its source id.
     """
 
     what = "stream"
@@ -82,8 +84,10 @@ class StreamReader(ABC):
         self._inlet: Inlet | None = None
         self._thread: threading.Thread | None = None
         self._again = StreamSelector()
+        self.kin: StreamSelector | None = None
         self._uid = ""
         self._blocked = False
+        self._lost_line = ""
         self.name = self.source_id = ""
         self.stamps = StampWatch()
         self.away: str | None = None
@@ -182,16 +186,21 @@ class StreamReader(ABC):
             LOG.info("%s %s has ended", self.what, self.name)
             return
         LOG.warning("%s %s is lost", self.what, self.name)
-        by = f"source_id {self.source_id!r}" if self.source_id else "name and type"
+        by = f"source_id {self.source_id!r}" if self.source_id and not self.kin else "name and type"
         way = f"looked for by its {by}; start its program again" if self._reconnect else "source.reconnect is off"
-        self.away = f"{self.what} {self.name!r} is lost: {way}"
+        self.away = self._lost_line = f"{self.what} {self.name!r} is lost: {way}"
 
     def _look_again(self) -> None:
         """Look for the lost stream and connect to it if it is back; say at once what keeps it away."""
         try:
-            info = only(self._lsl.resolve_streams(LOOK_S), self._again, lsl=self._lsl)
+            found = self._lsl.resolve_streams(LOOK_S)
+            info = only(found, self._again, lsl=self._lsl)
+            if info is None and self.kin:
+                # Of exactly its type: one of another type may be in use beside it.
+                info = only([each for each in found if each.type() == self.kin.type], self.kin, lsl=self._lsl)
             if info is None:
                 self._blocked = False
+                self._name_others(found)
                 return
             inlet = self._make(info)
             try:
@@ -211,8 +220,21 @@ class StreamReader(ABC):
             self._blocked = True
             return
         self._inlet, self._blocked, self.away = inlet, False, None
+        before = self.source_id
         self._note(info)
-        LOG.info("%s %s is back", self.what, self.name)
+        changed = f", with source_id {self.source_id!r}" if self.source_id != before else ""
+        LOG.info("%s %s is back%s", self.what, self.name, changed)
+
+    def _name_others(self, found: list[Any]) -> None:
+        """Say which streams bear the lost one's name, but another source id: they are not taken for it."""
+        namesakes = [info for info in found if matches(self._again.model_copy(update={"source_id": None}), info)]
+        if self.away and namesakes:
+            self.away = (
+                f"{self.what} {self.name!r} is lost: looked for by its source_id {self.source_id!r}, which is not that "
+                f"of {listed(namesakes)}; if that is meant, start the session again"
+            )
+        elif self.away:
+            self.away = self._lost_line
 
 
 class ChangedError(SourceError):

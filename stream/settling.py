@@ -5,6 +5,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.rate import AT_ONCE, LONGEST_S
+
 LEAST = 0.75  # of a sample: the shortest hole, as later on
 EXACT = 0.05  # of a sample: steps back up to this are no jitter worth the name, and holes as near to whole samples
 VISIBLE = 0.05  # of the largest step back: a step above this is a new draw of jitter
@@ -81,6 +83,31 @@ def swing(stamps: NDArray[np.float64], period: float) -> float:
         return 0.0
     draws = 1 + int((np.diff(late) > VISIBLE * back).sum())
     return back * _multiple(draws)
+
+
+def packets(stamps: NDArray[np.float64], period: float) -> float:
+    """Tell how long the packets are of a stream whose every sample is stamped when its packet arrives.
+
+    Parameters
+    ----------
+    stamps : ndarray, shape (n,), float64
+        Its first ones, not smoothed.
+    period : float
+        Nominal, in seconds of the timestamps' clock.
+
+    Returns
+    -------
+    float
+        Seconds that the largest packet falls behind the nominal rate; 0 where the stream does not come so.
+    """
+    steps = np.diff(stamps)
+    at_once = (steps >= 0) & (steps < AT_ONCE * period)
+    # Such a stream is at its rate all in all.
+    if np.count_nonzero(at_once) <= len(steps) / 2 or not 0.5 < float(steps.mean()) / period < 2:
+        return 0.0
+    edges = np.flatnonzero(np.diff(at_once, prepend=False, append=False))
+    length = float((edges[1::2] - edges[::2]).max()) * period
+    return length if length <= LONGEST_S else 0.0
 
 
 def _multiple(draws: int) -> float:

@@ -33,10 +33,13 @@ def outlet(
     return lsl.StreamOutlet(info)
 
 
-def markers(name: str, kind: str = "Markers", *, columns: int = 1, fmt: str = "string", sfreq: float = 0.0) -> Any:
+def markers(
+    name: str, kind: str = "Markers", *,
+    columns: int = 1, fmt: str = "string", sfreq: float = 0.0, source_id: str | None = None,
+) -> Any:  # fmt: skip
     """Make a marker outlet."""
     lsl = load_lsl()
-    return lsl.StreamOutlet(lsl.StreamInfo(name, kind, columns, sfreq, fmt, name))
+    return lsl.StreamOutlet(lsl.StreamInfo(name, kind, columns, sfreq, fmt, name if source_id is None else source_id))
 
 
 class Amp:

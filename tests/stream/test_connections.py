@@ -99,6 +99,55 @@ def test_a_marker_stream_that_dies_leaves_the_data_alone(name: str, caplog: pyte
     assert all(window.quality.rejected is None for window in got)
 
 
+def test_a_marker_program_that_starts_with_another_source_id(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Scripts make up their source id at every start, or leave it out: markers go on, the namesake in use is let be."""
+    caplog.set_level(logging.INFO)
+    got: list[Window] = []
+    keys, other = f"{name}-keys", f"{name}-other"
+    stream, second = markers(keys, source_id="pid-1"), markers(other, source_id="pid-1b")
+    source = SourceSpec(name=name, markers=(StreamSelector(name=keys), StreamSelector(name=other)))
+    with Amp(outlet(name)), reading(source, got) as ingest:
+        mark(stream, "first", got)
+        for turn, source_id in enumerate((f"{name}-2", "", f"{name}-3")):
+            del stream
+            wait_for(lambda: ingest.stats().problems)
+            assert "looked for by its name and type" in ingest.stats().problems[0]
+            caplog.clear()
+            stream = markers(keys, source_id=source_id)
+            wait_for(lambda: logged(caplog, f"marker stream {keys} is back"), 20)
+            mark(stream, f"again {turn}", got)
+            mark(second, f"other {turn}", got)
+        stats = ingest.stats()
+        assert (stats.problems, stats.lost, stats.gap_count, stats.disconnections) == ([], 0, 0, 0)
+        assert (stats.marker_disconnections, stats.doubled) == (3, 0)
+    assert all(window.quality.rejected is None for window in got)
+
+
+def test_a_source_id_that_the_config_names_is_kept(name: str) -> None:
+    """A stream of the lost one's name under another source id is not taken where it may be another device; it is named.
+
+    That holds for the samples, and for markers whose source id the config states.
+    """
+    got: list[Window] = []
+    keys = f"{name}-keys"
+    stream = markers(keys, source_id=f"{name}-a")
+    device = outlet(name)
+    amp = Amp(device)
+    with amp, reading(SourceSpec(name=name, markers=(StreamSelector(source_id=f"{name}-a"),)), got) as ingest:
+        mark(stream, "first", got)
+        del stream
+        amp.paused.set()
+        amp.outlet = None
+        del device
+        wait_for(lambda: len(ingest.stats().problems) == 2)
+        again = markers(keys, source_id=f"{name}-b"), outlet(name, source_id=f"{name}-c")
+        wait_for(lambda: sum("which is not that of" in line for line in ingest.stats().problems) == 2, 20)
+        lines = ingest.stats().problems
+        assert f"source_id '{name}', which is not that of {name} (type EEG" in lines[0]
+        assert f"source_id '{name}-a', which is not that of {keys} (type Markers" in lines[1]
+        del again
+
+
 def test_lost_is_followed_by_back(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A data stream that is gone, and one that only falls silent, are said to be back when they are."""
     caplog.set_level(logging.INFO)

@@ -134,3 +134,27 @@ def test_events_without_a_time_are_counted(time: float) -> None:
     stats = ingest.account()
     assert (stats.bad_events, stats.events, stats.pending) == (1, 1, 0)
     assert stats.problems == ["1 marker left out: their timestamps are not finite"]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("blind", [120, 250, 700])
+def test_a_stream_without_times_at_first(wrong: float, blind: int) -> None:
+    """Samples before the first timestamp of use have no place in time: none is called lost, no window is cut of them.
+
+    From then on windows are right, save those that reach back before it.
+    """
+    stamps = BEGIN + np.arange(2500) / RATE
+    true = stamps.copy()
+    stamps[:blind] = wrong
+    due = [100, 260, 600, 1100, 2200]
+    windows, ingest = run(stamps, [float(true[at]) for at in due], due=due)
+    stats = ingest.account()
+    assert (stats.samples, stats.lost) == (2500, 0)
+    assert blind - 1 <= stats.bad_stamps <= blind + 1
+    for window in windows:
+        at = BEGIN + window.data[0, 0] / RATE
+        assert window.quality.rejected or at == pytest.approx(window.onset, abs=0.6 / RATE)
+        assert abs(window.tmin) < 1 / RATE
+    trusted = {round(float(w.data[0, 0])) for w in windows if not w.quality.rejected}
+    assert trusted >= {at for at in due if at > blind}
+    assert len(windows) + stats.unmade + stats.pending == len(due)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import StreamError
@@ -222,3 +222,46 @@ def test_no_rate_is_said_with_the_way_out() -> None:
     """An EEG stream that declares no rate is refused, and the line names `source.sfreq`."""
     with pytest.raises(StreamError, match=r"'source' declares no rate: set source\.sfreq"):
         Ingest(COUNTS, 0, WindowSpec(), FilterSpec())
+
+
+@given(
+    st.sampled_from([50.0, 125.0, 250.0, 256.0, 1000.0]),
+    st.floats(0.02, 0.25),
+    st.floats(0, 0.01),
+    st.floats(-0.002, 0.002),
+    st.integers(0, 2**32 - 1),
+)
+@example(125.0, 0.2, 0.0, 0.0, 0)  # blocks of 12 or 13 samples beat with packets of 25
+@example(250.0, 0.1, 0.0, 0.0, 0)
+@settings(max_examples=60, deadline=None)
+def test_packets_whose_samples_are_stamped_on_arrival(
+    rate: float, packet_s: float, jitter: float, off: float, seed: int
+) -> None:
+    """A radio link's packets, each sample stamped when pushed: nothing is called lost, onsets are right to a packet."""
+    chunk = max(2, round(packet_s * rate))
+    stamps = stamped("burst", rate, round(20 * rate), rate * (1 + off), jitter, chunk, seed)
+    marks = np.arange(BEGIN + 2.5, stamps[-1] - 1, 0.31)
+    windows, error, ingest = run(rate, stamps, marks)
+    assert error is None
+    stats = ingest.account()
+    assert (stats.lost, stats.gap_count, stats.steps_back) == (0, 0, 0)
+    assert stats.rejected <= len(windows) // 10
+    allowed = (chunk + 1.6) / rate + 3 * jitter
+    assert max(onset_errors(windows, rate, rate * (1 + off))) <= allowed
+
+
+@pytest.mark.parametrize("lost", [1, 3, 10])
+def test_lost_packets_among_such(lost: int) -> None:
+    """Packets that are lost are counted, and the windows over them flagged; later ones are right to a packet again."""
+    rate, chunk = 250.0, 25
+    stamps = stamped("burst", rate, 5000, rate, 0.002, chunk, 1)
+    keep = np.ones(5000, np.bool_)
+    keep[2500 : 2500 + lost * chunk] = False
+    ingest = Ingest(COUNTS, rate, WindowSpec(tmin=-0.1, tmax=0.4), FilterSpec())
+    data = np.repeat(np.arange(5000, dtype=float)[:, None], 2, axis=1)[keep]
+    for at in np.arange(BEGIN + 2.5, BEGIN + 19, 0.31):
+        ingest.event(Event(float(at), f"m{at:.3f}"))
+    windows = [w for i in range(0, len(data), 37) for w in ingest.samples(data[i : i + 37], stamps[keep][i : i + 37])]
+    assert ingest.account().lost == pytest.approx(lost * chunk, abs=chunk / 2 + 1)
+    assert max(onset_errors(windows, rate, rate)) <= (chunk + 1.6) / rate + 0.006
+    assert 1 <= ingest.account().rejected <= 8
