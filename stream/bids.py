@@ -303,4 +303,5 @@ def _same_grid(mask: Path, run: Path) -> bool:
     import nibabel
 
     one, other = nibabel.load(mask), nibabel.load(run)
-    return one.shape == other.shape[:3] and np.allclose(one.affine, other.affine, atol=1e-3)
+    flat = one.shape[:3] if set(one.shape[3:]) <= {1} else one.shape  # a mask may be a run of one volume
+    return flat == other.shape[:3] and np.allclose(one.affine, other.affine, atol=1e-3)

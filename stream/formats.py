@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream.annotations import Marks, sort_marks, with_triggers
 from stream.brainvision import read_header, with_distinct_names
 from stream.edf import EdfFile, read_edf
+from stream.errors import RecordingError
 from stream.events import Event, event_of
 from stream.levels import unlikely
 from stream.markers import STATUS_BITS, triggers_of
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _FEW = 4
 """A channel that is a trigger channel by its name alone changes at fewer than one sample of so many."""
 
+_NOT_RAW = "holds single trials or averages, and a recording is wanted that was not cut yet"
 _POINT = re.compile(rb"(?<=[0-9])\.0$")
 
 
@@ -46,7 +48,7 @@ def read_mne(path: Path) -> Recording:
     Raises
     ------
     RecordingError
-        An EDF or BDF file holds no whole record.
+        An EDF or BDF file holds no whole record; the file holds trials or averages.
     """
     import mne
 
@@ -63,7 +65,12 @@ def read_mne(path: Path) -> Recording:
             file = with_distinct_names(path, header, Path(scratch))
             doubled = {name for name in header.names if header.names.count(name) > 1}
             problems.append(f"channels of the same name are numbered: {', '.join(sorted(doubled))}")
-        raw = mne.io.read_raw(file, preload=True, verbose="warning", **options)
+        try:
+            raw = mne.io.read_raw(file, preload=True, verbose="warning", **options)
+        except (TypeError, ValueError) as error:
+            if any(words in str(error) for words in ("number of trials", "No raw data")):
+                raise RecordingError(f"{path}: {_NOT_RAW}") from error
+            raise
     if header and header.samples and header.samples != raw.n_times:
         problems.append(f"the header tells of {header.samples} samples, and the data hold {raw.n_times}: cut short?")
     # What mne leaves out of an EDF file's annotations is read by `read_edf`.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stream.alignment import shift
 from stream.annotations import is_mark, sort_marks, with_triggers
+from stream.errors import RecordingError
 from stream.events import Event
 from stream.ingest import FilterSpec, WindowSpec, windows_of
 from stream.recordings import BadStretch, Recording, read, write_npz
@@ -95,6 +96,19 @@ def test_numeric_types_of_eeglab(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "x.set", {key: value for key, value in file.items() if not key.startswith("__")})
     events = read(tmp_path / "x.set").events
     assert [(event.label, event.code) for event in events] == [("7", 7), ("7", 7), ("300", 300)]
+
+
+@pytest.mark.parametrize("name", ["x-epo.fif", "x-ave.fif", "x.set"])
+def test_what_was_cut_into_trials(tmp_path: Path, name: str) -> None:
+    """Trials and averages are named for what they are, and not called damaged."""
+    events = np.array([[100, 0, 1], [300, 0, 1]])
+    trials = mne.Epochs(of([]), events, tmin=0.0, tmax=0.5, baseline=None, preload=True, verbose="error")
+    if name == "x.set":
+        trials.export(tmp_path / name, verbose="error")
+    else:
+        (trials if name == "x-epo.fif" else trials.average()).save(tmp_path / name, verbose="error")
+    with pytest.raises(RecordingError, match="single trials or averages"):
+        read(tmp_path / name)
 
 
 def test_joint_of_mne(tmp_path: Path) -> None:

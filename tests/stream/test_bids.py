@@ -272,6 +272,14 @@ def test_fmri_run(bold: Callable[..., NDArray[np.float32]], tmp_path: Path, capl
         read(root)
 
 
+def test_a_mask_of_one_volume_is_found(bold: Callable[..., NDArray[np.float32]], tmp_path: Path) -> None:
+    """A mask that its program wrote as a run of one volume picks the voxels as any other."""
+    bold()
+    name = "sub-01_task-nback_run-1_desc-brain_mask.nii.gz"
+    mask(tmp_path / "ds" / "derivatives" / "prep" / "sub-01" / "func" / name, (1, 2, 0), shape=(3, 4, 2, 1))
+    assert read(tmp_path / "ds").streams[0].channels.names == ("v1-2-0",)
+
+
 def test_when_a_run_was_begun(bold: Callable[..., NDArray[np.float32]], tmp_path: Path) -> None:
     """The subject's scans.tsv says when an fMRI run was begun, so that it can be put beside another recording."""
     bold()
