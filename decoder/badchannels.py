@@ -72,12 +72,15 @@ def find_bad_channels(windows: Sequence[Window]) -> dict[str, str]:
     Returns
     -------
     reasons : dict of str to str
-        By channel; none of windows that differ in channels or shape.
+        By channel; none of windows that differ in channels or shape. Rejected windows do not count.
     """
     if not windows:
         return {}
     channels, shape = windows[0].channels, windows[0].data.shape
     if any(window.channels != channels or window.data.shape != shape for window in windows):
+        return {}
+    windows = [window for window in windows if window.quality.rejected is None]
+    if not windows:
         return {}
     broken = np.stack([~(np.abs(window.data) < LARGEST).all(axis=1) for window in windows])
     partly = broken[~broken.all(axis=1)]  # where no channel is finite, it is not the channels' fault

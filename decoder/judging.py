@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from decoder.confidence import Calibration, FoldStatistics, calibrate, window_statistics
 from decoder.metrics import correlation_matrix, rounded_mean, two_way
 from decoder.nested import Chosen, UnitsDecoded, choose_nested, decode_units, fold_correlations, some_units
-from decoder.preprocess import fit_preprocessor
+from decoder.preprocess import Preprocessor, fit_preprocessor
 from decoder.regression import Regression
 from decoder.ridge import Part
 from decoder.samples import Samples
 from decoder.spec import DecoderSpec
+from decoder.splits import Split
 from decoder.targets import Progress, Targets
 
 Array = NDArray[np.float32]
@@ -137,12 +138,7 @@ def judge(
         scored[first] = np.arange(blocks[first].shape[1])
     Y = {name: head.features[samples.rows] for name, head in heads.items()}
     Y |= {name: units[samples.rows][:, scored[name]].astype(np.float32) for name, units in blocks.items()}
-    chosen = None
-    if nested:
-        chosen = choose_nested(
-            *(samples, splits, regression, Y),
-            lambda rows: fit_preprocessor(samples.data[rows], samples.times, spec.preprocess),
-        )
+    chosen = _choices(samples, splits, regression, Y, spec) if nested else None
     prefix = "" if chosen is not None else "selection_"
     if chosen is None:
         every = {name: head.chosen for name, head in heads.items()}
@@ -156,14 +152,11 @@ def judge(
     nested_told: list[Floats] = []
     inputs = [design.fold.X_test for design in designs]
     for name, head in heads.items():
-        used, held_out = [], []
-        for number, (design, own) in enumerate(zip(designs, chosen, strict=True)):
-            part = regression.predict_part(number, design.inputs, Y[name], head.chosen.choice)
-            deviations[number].append(head.gain * part)
-            used.append(part[: design.n_held_out])
-            again = own[name] is not head.chosen
-            choice = own[name].choice
-            held_out.append(regression.predict_part(number, inputs[number], Y[name], choice) if again else used[-1])
+        own = [each[name] for each in chosen]
+        parts, held_out = _decode_folds(Y[name], head, own, designs, regression)
+        for of_fold, part in zip(deviations, parts, strict=True):
+            of_fold.append(head.gain * part)
+        used = [part[: design.n_held_out] for part, design in zip(parts, designs, strict=True)]
         scores[name], predictions[name], told = _scores(head.features, samples.rows, splits, held_out, prefix)
         nested_told.append(told)
         correct.append(_told_about_all(head.features, samples.rows, splits, used))
@@ -179,8 +172,31 @@ def judge(
     return Judgement(scores, predictions, calibration)
 
 
+def _choices(
+    samples: Samples, splits: Sequence[Split], regression: Regression, Y: Mapping[str, Array], spec: DecoderSpec
+) -> list[dict[str, Chosen]] | None:
+    def preprocessor(rows: Rows) -> Preprocessor:
+        return fit_preprocessor(samples.data[rows], samples.times, spec.preprocess)
+
+    return choose_nested(samples, splits, regression, Y, preprocessor)
+
+
+def _decode_folds(
+    Y: Array, head: Decoded, own: Sequence[Chosen], designs: Sequence[Design], regression: Regression
+) -> tuple[list[Array], list[Array]]:
+    """Decode each fold's inputs by the settings in use, and what it holds out by those that its training part chose."""
+    used, held_out = [], []
+    for number, (design, chosen) in enumerate(zip(designs, own, strict=True)):
+        used.append(regression.predict_part(number, design.inputs, Y, head.chosen.choice))
+        if chosen is head.chosen:
+            held_out.append(used[-1][: design.n_held_out])
+        else:
+            held_out.append(regression.predict_part(number, design.fold.X_test, Y, chosen.choice))
+    return used, held_out
+
+
 def _scores(
-    features: Array, rows: Rows, splits: Sequence[tuple[Rows, Rows]], held_out: Sequence[Array], prefix: str
+    features: Array, rows: Rows, splits: Sequence[Split], held_out: Sequence[Array], prefix: str
 ) -> tuple[dict[str, float], Array, Floats]:
     """Score deviations from each fold's training mean; gives predictions about the mean of all samples, too."""
     Y = features[rows]
@@ -196,9 +212,7 @@ def _scores(
     return {f"{prefix}{name}": score for name, score in scores.items()}, found + mean, told
 
 
-def _told_about_all(
-    features: Array, rows: Rows, splits: Sequence[tuple[Rows, Rows]], held_out: Sequence[Array]
-) -> Floats:
+def _told_about_all(features: Array, rows: Rows, splits: Sequence[Split], held_out: Sequence[Array]) -> Floats:
     """Identify each sample's picture by its fold's decoding about the mean of all.
 
     What is decoded as nearly nothing is told by the distance of the fold's mean from that, which is to say badly: the
@@ -211,9 +225,7 @@ def _told_about_all(
     return identified(features, predictions, rows, Y.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
-def _told_by_units(
-    units: UnitsDecoded, features: NDArray[np.float16], rows: Rows, splits: Sequence[tuple[Rows, Rows]]
-) -> Floats:
+def _told_by_units(units: UnitsDecoded, features: NDArray[np.float16], rows: Rows, splits: Sequence[Split]) -> Floats:
     """Identify each sample's picture among all by the units that its fold kept."""
     told = np.empty(len(rows))
     shown, own = np.unique(rows, return_inverse=True)

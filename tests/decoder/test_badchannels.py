@@ -21,7 +21,7 @@ from decoder.stimuli import StimulusTable
 from decoder.targets import Targets
 from decoder.train import fit, fit_targets
 from stream.events import Event
-from stream.windows import Channels, Window
+from stream.windows import Channels, Quality, Window
 from tests.decoder.conftest import LinearEncoders, make_windows
 from tests.decoder.test_category import labelled
 from tests.decoder.test_embedding import CONV, PooledEncoders
@@ -200,6 +200,9 @@ def test_gaps_are_not_the_channels_fault(windows: list[Window]) -> None:
     """Windows in which no channel is finite are lost samples: they count against none."""
     gone = [replace(w, data=np.full_like(w.data, np.nan)) for w in windows[:100]]
     assert find_bad_channels([*gone, *windows[100:]]) == {}
+    empty = [replace(w, data=0 * w.data, quality=Quality(rejected="lost")) for w in windows[:100]]
+    assert find_bad_channels([*empty, *windows[100:]]) == {}
+    assert find_bad_channels(empty) == {}
 
 
 def test_healthy_channels_are_left_alone(windows: list[Window]) -> None:
