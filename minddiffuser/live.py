@@ -68,9 +68,10 @@ async def run_live(
         session = Session(config, bundle, reconstructor, publisher, originals(pictures), labels=matcher)
         running = asyncio.create_task(session.run(stop))
         await asyncio.wait({running}, timeout=seconds)
+        asked = stop.is_set()  # whoever ends it before the first sample knows that there was none
         stop.set()
         account = await running
-    if not account.ingest["samples"]:
+    if not account.ingest["samples"] and not asked:
         raise AppError(_nothing_came(config, account))
     # Only now, when the publisher has left the broker, are its counts final.
     messages = {kind: asdict(counts) for kind, counts in publisher.counts.items()}

@@ -60,10 +60,15 @@ async def unless_stopped(load: Callable[[], T], stop: asyncio.Event) -> T:
         loaded.cancel()
 
 
-@atexit.register
-def _leave() -> None:
-    """End the program at once where a thread was left that still runs: torch aborts when Python is taken down first."""
+def leave(code: int) -> None:
+    """End the program with an exit code where a thread was left that still runs; else do nothing.
+
+    torch aborts when Python is taken down before it.
+    """
     if any(thread.is_alive() for thread in _abandoned):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(STOPPED)
+        os._exit(code)
+
+
+atexit.register(leave, STOPPED)

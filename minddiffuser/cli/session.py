@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -27,6 +28,24 @@ from minddiffuser.stopping import stopping
 from stream.atomic import check_file, check_folder
 
 STARTED = time.monotonic()
+T = TypeVar("T")
+
+
+def _until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run what has no end of its own: a request to end is its proper end, also while models load.
+
+    Raises
+    ------
+    typer.Exit
+        With 0, where it was ended before it had anything to answer.
+    """
+    try:
+        return run(work)
+    except KeyboardInterrupt:
+        from minddiffuser.loading import leave
+
+        leave(0)
+        raise typer.Exit from None
 
 
 def demo(
@@ -51,7 +70,7 @@ def demo(
 
     stopping.interrupt()
     prepared = prepare(config, port)
-    lost = run(
+    lost = _until_stopped(
         lambda stop: run_demo(prepared, stop, started=STARTED, headless=headless, seconds=seconds, report_to=report)
     )
     raise typer.Exit(LOST if lost else 0)
@@ -75,7 +94,7 @@ def live(
     set_up_logging(verbose)
     from minddiffuser.live import run_live
 
-    account = run(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display))
+    account = _until_stopped(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display))
     answer(account, as_json=as_json)
     archive = account["archive"]
     raise typer.Exit(LOST if archive and (archive["failed"] or archive["lost"]) else 0)
