@@ -142,7 +142,8 @@ def kept(path: Path, write: Callable[[Path], T]) -> T:
     path : Path
         File or folder.
     write : callable
-        Writes to the path it is given; called once more with another one if that raises OSError or OutputError.
+        Writes to the path it is given; called once more with another one if that raises OSError or OutputError, or an
+        error that is due to an OSError.
 
     Raises
     ------
@@ -151,8 +152,11 @@ def kept(path: Path, write: Callable[[Path], T]) -> T:
     """
     try:
         return write(path)
-    except (OSError, OutputError) as error:
-        reason = reason_of(error)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if not isinstance(cause, OSError | OutputError):
+            raise
+        reason = reason_of(cause)
     place = Path(tempfile.mkdtemp(prefix="minddiffuser-kept-")) / (path.name or "result")
     try:
         write(place)

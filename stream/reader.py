@@ -86,7 +86,7 @@ class StreamReader(ABC):
         self._again = StreamSelector()
         self.kin: StreamSelector | None = None
         self._uid = ""
-        self._blocked = False
+        self._refusals = 0
         self._lost_line = ""
         self.name = self.source_id = ""
         self.stamps = StampWatch()
@@ -199,7 +199,7 @@ class StreamReader(ABC):
                 # Of exactly its type: one of another type may be in use beside it.
                 info = only([each for each in found if each.type() == self.kin.type], self.kin, lsl=self._lsl)
             if info is None:
-                self._blocked = False
+                self._refusals = 0
                 self._name_others(found)
                 return
             inlet = self._make(info)
@@ -214,12 +214,14 @@ class StreamReader(ABC):
         except ChangedError:
             raise
         except SourceError as error:
-            self.away = f"{self.what} {self.name!r} cannot be taken up again: {error}"
-            if not self._blocked:
+            # A stream that is ending is announced for a moment longer: one that does not answer twice is blocked.
+            self._refusals += 1
+            if self._refusals > 1:
+                self.away = f"{self.what} {self.name!r} cannot be taken up again: {error}"
+            if self._refusals == 2:
                 LOG.warning("%s", self.away)
-            self._blocked = True
             return
-        self._inlet, self._blocked, self.away = inlet, False, None
+        self._inlet, self._refusals, self.away = inlet, 0, None
         before = self.source_id
         self._note(info)
         changed = f", with source_id {self.source_id!r}" if self.source_id != before else ""

@@ -39,6 +39,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     """Run a command in this process and return the one line with which it is refused."""
     monkeypatch.setattr("minddiffuser.cli.stopping", Stopping())
     monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MINDDIFFUSER_DATA", raising=False)
 
     def run(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["minddiffuser", *map(str, arguments)])

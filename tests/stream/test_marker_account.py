@@ -43,7 +43,7 @@ def test_markers_that_do_not_match(caplog: pytest.LogCaptureFixture) -> None:
     assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, line)]
     ingest.event(Event(BEGIN + 30, "face1"))
     go_on(ingest)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="stream.problems"):
         assert ingest.account().problems == []
     assert caplog.records[-1].message == f"no longer so: {line}"
 
@@ -155,7 +155,7 @@ def test_a_recording_of_many_markers_loses_none(monkeypatch: pytest.MonkeyPatch)
 def test_problems_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A line is logged when it appears and when it is gone, not when its figures change."""
     problems = Problems()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="stream.problems"):
         assert problems.update({"a": "1 lost"}) == ["1 lost"]
         assert problems.update({"a": "2 lost", "b": "flat"}) == ["2 lost", "flat"]
         assert problems.update({"b": "flat"}) == ["flat"]
