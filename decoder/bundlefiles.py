@@ -15,15 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decoder.atomic import replace_file, sync_folder
 from decoder.errors import BundleError
+from stream.atomic import SCRATCH, sync, write_whole
 
 logger = logging.getLogger(__name__)
 JSON_LIMIT = 64 * 2**20
 DESCRIPTION, WEIGHTS = "bundle.json", "weights.safetensors"
 OURS = re.compile(
     r"bundle\.json|weights(\.[0-9a-f]{16})?\.safetensors"
-    r"|\.(bundle\.json|weights(\.[0-9a-f]{16})?\.safetensors)\.[0-9a-f]{8}\.partial"
+    rf"|{SCRATCH.pattern}"
 )
 """Names of files that a bundle consists of, or that an interrupted save leaves."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -69,20 +69,20 @@ def _write_new(folder: Path, text: bytes, weights: bytes) -> None:
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir(parents=True)
     try:
-        replace_file(partial / WEIGHTS, weights)
-        replace_file(partial / DESCRIPTION, text)
+        write_whole(partial / WEIGHTS, weights)
+        write_whole(partial / DESCRIPTION, text)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _replace(folder: Path, text: bytes, weights: bytes, digest: str) -> None:
     beside = _beside(folder, digest)
     try:
-        replace_file(beside, weights)
-        replace_file(folder / DESCRIPTION, text)
+        write_whole(beside, weights)
+        write_whole(folder / DESCRIPTION, text)
     except BaseException:
         if not _is_weights_of(folder / DESCRIPTION, text):
             beside.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def _replace(folder: Path, text: bytes, weights: bytes, digest: str) -> None:
         for path in folder.iterdir():
             if path.name not in {DESCRIPTION, WEIGHTS} and OURS.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-        sync_folder(folder)
+        sync(folder)
     except OSError as error:  # the new bundle is in force, and is read from where it lies
         logger.warning("the bundle at %s is saved, but its folder is not tidied: %s", folder, error)
 

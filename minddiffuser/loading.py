@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from minddiffuser.stopping import STOPPED
+
 T = TypeVar("T")
 
-STOPPED = 130
-"""Exit code of a program that was stopped before it was done."""
 _abandoned: list[threading.Thread] = []
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,6 +18,10 @@ T = TypeVar("T")
 
 PROBE = bytes(4096)
 """Written and removed again: a disk without a free block takes an empty file and nothing more."""
+
+
+SCRATCH = re.compile(r"\.minddiffuser-[0-9a-f]{12}\.part")
+"""Names of what an interrupted write leaves."""
 
 
 def check_file(path: Path, *, new: bool = False) -> None:
@@ -90,7 +95,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         if target.exists():
             shutil.copymode(target, scratch)
         scratch.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -119,7 +124,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield scratch
         for file in scratch.rglob("*"):
-            _sync(file)
+            sync(file)
         with contextlib.suppress(FileNotFoundError):
             path.rename(old)
         try:
@@ -128,7 +133,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if not path.exists() and old.exists():
                 old.rename(path)
             raise
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         for folder in (scratch, old):
             shutil.rmtree(folder, ignore_errors=True)
@@ -213,8 +218,10 @@ def _scratch_name() -> str:
     return f".minddiffuser-{secrets.token_hex(6)}.part"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk keep a file, or the entries of a folder; not every file system can for folders."""
+    if os.name != "posix" and path.is_dir():  # Windows opens no folders
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
