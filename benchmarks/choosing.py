@@ -1,15 +1,15 @@
 """Try settings of the engine on pictures that no setup is tested on.
 
 A simulated participant is shown pictures composed anew (`--seed`), the prepared decoder of a config decodes its
-windows, and every `--try` reconstructs them with other settings of `engine.structure`, or of `engine` where the name
-begins with 'engine.'. Settings are chosen by this and never by the test run. Two seeds tell how far two rows may differ
-by the pictures alone.
+windows, and every `--try` reconstructs them with other settings of `engine.structure`, or of `engine` where the
+name begins with 'engine.'. Settings are chosen by this and never by the test run. Two seeds tell how far two rows may
+differ by the pictures alone.
 
-    python -m benchmarks.choosing configs/demo-fmri.yaml --pictures 120 --try '{}' --try '{"draws": 8}'
+    python -m benchmarks.choosing configs/demo-fmri.yaml --pictures 120 --try '{}' --try '{"candidates": 8}'
 
 Position is the distance from the true centre of the drawing in shares of the picture's side, size the error in shares
-of the true size, orientation in degrees (45 by chance), all measured on the pictures (`decoder.pose`), each also as the
-change from stage 1 in percent; `concepts`: the true one is among the five nearest names, of those shown.
+of the true size, orientation in degrees (45 by chance), all measured on the pictures (`decoder.evaluation.pose`), each
+also as the change from stage 1 in percent; `concepts`: the true one is among the five nearest names, of those shown.
 """
 
 import argparse
@@ -25,20 +25,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.engine import about
+from decoder.evaluation.metric_registry import picture_scores
+from decoder.evaluation.metrics import top_k
+from decoder.evaluation.pose import Pose, pose, pose_errors, pose_of_mask
 from decoder.features import Features
-from decoder.metrics import picture_scores, top_k
-from decoder.pose import Pose, pose, pose_errors, pose_of_mask
-from engine.desk.compose import alpha_of, compose
-from engine.desk.pack import load_pack
-from engine.models import Models, load_models
+from engine.composing.compose import alpha_of, compose
+from engine.composing.pack import load_pack
+from engine.models.loading import Models, load_models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
 from minddiffuser.cache import cache_dir
-from minddiffuser.data import CALIBRATION_SEED, record
-from minddiffuser.demo import Prepared, prepare
-from minddiffuser.evaluate import usable_windows
-from stream.recordings import read
+from minddiffuser.training.data import CALIBRATION_SEED, record
+from minddiffuser.workflows.demo import Prepared, prepare
+from minddiffuser.workflows.evaluate import usable_windows
+from stream.files.registry import read
 
 SEED = 9_100_000
 """Of the first pictures; far from those of calibration, bank and test."""
@@ -100,9 +101,9 @@ def with_settings(spec: EngineSpec, settings: dict[str, Any]) -> EngineSpec:
     return EngineSpec.model_validate(raw)
 
 
-def tried(models: Models, spec: EngineSpec, shown: Shown, *, layout: bool) -> dict[str, dict[str, float]]:
+def tried(models: Models, spec: EngineSpec, shown: Shown, *, begin: bool) -> dict[str, dict[str, float]]:
     """Reconstruct what was shown, and score both stages."""
-    features = shown.features if layout else [replace(one, layout=None) for one in shown.features]
+    features = shown.features if begin else [replace(one, structure_latent=None) for one in shown.features]
     previews: list[Picture] = []
     finals = Reconstructor(spec, models, cache_dir() / "engines").reconstruct(features, previews.extend)
     first, second = (score(models, shown, np.stack([one.pixels for one in made])) for made in (previews, finals))
@@ -110,13 +111,13 @@ def tried(models: Models, spec: EngineSpec, shown: Shown, *, layout: bool) -> di
     return {"stage 1": first, "stage 2": second, "change, %": change}
 
 
-def measure(config: Path, pictures: int, seed: int, tries: Sequence[dict[str, Any]], *, layout: bool) -> dict[str, Any]:
+def measure(config: Path, pictures: int, seed: int, tries: Sequence[dict[str, Any]], *, begin: bool) -> dict[str, Any]:
     """Score every try, on the same windows."""
     prepared = prepare(config)
     models = load_models(prepared.config.engine.models, "cpu")
     shown = show(prepared, models, pictures, seed)
     rows = [
-        {"settings": settings} | tried(models, with_settings(prepared.config.engine, settings), shown, layout=layout)
+        {"settings": settings} | tried(models, with_settings(prepared.config.engine, settings), shown, begin=begin)
         for settings in tries
     ]
     return {"config": prepared.config.name, "pictures": len(shown.features), "seed": seed, "rows": rows} | about()
@@ -129,11 +130,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=120)
     parser.add_argument("--seed", type=int, default=SEED, help="of the pictures")
     parser.add_argument("--try", dest="tries", action="append", type=json.loads, help="settings, as a JSON object")
-    parser.add_argument("--without-layout", action="store_true", help="begin stage 2 at stage 1's picture")
+    parser.add_argument("--without-structure_latent", action="store_true", help="begin stage 2 at stage 1's picture")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
     logging.getLogger("engine.reconstructor").setLevel(logging.ERROR)  # what stage 2 leaves alone is in the figures
-    answer = measure(given.config, given.pictures, given.seed, given.tries or [{}], layout=not given.without_layout)
+    answer = measure(
+        given.config,
+        given.pictures,
+        given.seed,
+        given.tries or [{}],
+        begin=not given.without_structure_latent,
+    )
     if given.json:
         print(json.dumps(answer))
         return

@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from decoder.category import category_scores, held_out_logits
-from decoder.classifiers import CategorySpec, Trials
-from decoder.crossval import decode_held_out, feature_scores
-from decoder.preprocess import PreprocessSpec
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
+from decoder.estimators.classifiers import CategorySpec, Trials
+from decoder.models.category import category_scores, held_out_logits
+from decoder.preprocessing.preprocess import PreprocessSpec
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from minddiffuser.evaluate import versions
-from stream.events import Event
-from stream.windows import Channels, Window
+from decoder.training.crossval import decode_held_out, feature_scores
+from decoder.versions import FIGURES, versions
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
 
 PICTURES, CHANNELS, TIMES, SFREQ = 120, 12, 20, 100.0
 RUNS, BLOCKS, TRIALS, CATEGORIES = 8, 8, 8, 4
@@ -56,7 +56,7 @@ def pictures(kind: str, rng: np.random.Generator) -> dict[str, Scores]:
 
 
 def categories(kind: str, rng: np.random.Generator) -> dict[str, Scores]:
-    """Tell categories apart in noise, after labels were permuted, or in blocks that only drift tells apart."""
+    """Decode categories in noise, after labels were permuted, or in blocks that only drift tells apart."""
     n = RUNS * BLOCKS * TRIALS
     order = [np.repeat(rng.permutation(np.arange(BLOCKS) % CATEGORIES), TRIALS) for _ in range(RUNS)]
     runs = np.repeat([f"run{number}" for number in range(RUNS)], BLOCKS * TRIALS)
@@ -120,7 +120,7 @@ def main() -> None:
     found = coverage(options.sets, options.seed)
     if options.json:
         about = {"sets": options.sets, "seed": options.seed, "seconds": round(time.monotonic() - started, 1)}
-        print(json.dumps({"coverage": found, **about, "machine": machine(), "versions": versions()}))
+        print(json.dumps({"coverage": found, **about, "machine": machine(), "versions": versions(FIGURES)}))
         return
     print(f"{options.sets} sets each; shares inside, below and above the 95 % chance interval")
     for world, kinds in found.items():

@@ -46,13 +46,13 @@ QUICK = ("ssvep-exo", "haxby-fmri")
 
 def time_windows(repeats: int) -> dict[str, float]:
     """Decode windows one at a time with a bundle fitted to noise: what it decodes costs nothing and changes nothing."""
-    from decoder.preprocess import PreprocessSpec
+    from decoder.data.stimuli import StimulusTable
+    from decoder.data.targets import Targets
+    from decoder.preprocessing.preprocess import PreprocessSpec
     from decoder.spec import DecoderSpec
-    from decoder.stimuli import StimulusTable
-    from decoder.targets import Targets
-    from decoder.train import fit_targets
-    from stream.events import Event
-    from stream.windows import Channels, Window
+    from decoder.training.train import fit_targets
+    from stream.types.events import Event
+    from stream.types.windows import Channels, Window
 
     n, rng = 330, np.random.default_rng(0)
     names = tuple(f"E{number}" for number in range(N_CHANNELS))
@@ -81,15 +81,15 @@ def time_windows(repeats: int) -> dict[str, float]:
 
 def time_fit(n_windows: int, n_targets: int) -> dict[str, float]:
     """Fit the linear decoder on noise, preprocessing, penalties and confidence included."""
-    from decoder.preprocess import PreprocessSpec
-    from decoder.samples import Samples
+    from decoder.data.targets import Targets
+    from decoder.data.training_set import TrainingSet
+    from decoder.preprocessing.preprocess import PreprocessSpec
     from decoder.spec import DecoderSpec
-    from decoder.targets import Targets
-    from decoder.train import fit_linear
+    from decoder.training.train_linear import fit_linear
 
     rng = np.random.default_rng(0)
     labels = np.array([f"{row:05d}" for row in range(n_windows)])
-    samples = Samples(
+    samples = TrainingSet(
         data=rng.normal(size=(n_windows, N_CHANNELS, N_TIMES)).astype(np.float32),
         times=np.arange(N_TIMES) / SFREQ,
         rows=np.arange(n_windows),
@@ -112,7 +112,7 @@ def accuracy(quick: bool, data: Path | None) -> dict[str, Any]:
     if data is None:
         return {"left out": "no recordings: set MINDDIFFUSER_DATA to their folder"}
     from decoder.errors import DatasetError
-    from minddiffuser.crossval import evaluate_config
+    from minddiffuser.workflows.crossval import evaluate_config
 
     answers: dict[str, dict[str, Any]] = {}
     out: dict[str, Any] = {}

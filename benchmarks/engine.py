@@ -33,21 +33,22 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
+from decoder.evaluation.metric_registry import pixcorr, ssim
+from decoder.evaluation.metrics import bootstrap_interval
 from decoder.features import Features
-from decoder.metrics import bootstrap_interval, pixcorr, ssim
-from engine.backends.choice import missing
-from engine.models import Models, load_models, to_uint8
+from engine.models.loading import Models, load_models, to_uint8
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
-from engine.sampling import window_noise, window_seed
-from engine.spec import BackendName, EngineSpec, StructureSpec
+from engine.registry import BACKENDS as REGISTRY
+from engine.sampling.sampling import window_noise, window_seed
+from engine.spec import EngineSpec, StructureSpec
 from minddiffuser.cache import cache_dir
-from minddiffuser.demo import Prepared, prepare
-from stream.ingest import windows_of
-from stream.recordings import read
+from minddiffuser.workflows.demo import Prepared, prepare
+from stream.epochs.ingest import windows_of
+from stream.files.registry import read
 
-PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
-BACKENDS: tuple[BackendName, ...] = ("torch", "onnx", "openvino")
+PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999}
+BACKENDS: tuple[str, ...] = ("torch", "onnx", "openvino")
 """Those that need no GPU and do not compile for minutes; what is not installed is left out and named."""
 Pixels = NDArray[np.uint8]
 
@@ -137,7 +138,7 @@ def time_stage1(
 ) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
     """Time the plain loop and stage 1 of each backend by turns, so that what else the machine does hits all alike."""
     runs: dict[str, Callable[[Features], Any]] = {"plain": plain(models, spec)}
-    left: dict[str, str] = {b: reason for b in BACKENDS if (reason := missing(b, models.device))}
+    left: dict[str, str] = {b: reason for b in BACKENDS if (reason := REGISTRY[b].unavailable_because(models.device))}
     bare = spec.model_copy(update={"structure": StructureSpec(mode="none")})
     for backend in BACKENDS:
         if backend not in left:
@@ -186,7 +187,7 @@ def against_exact(each: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, 
 
 
 def stage2_modes(spec: EngineSpec, iterations: int) -> dict[str, StructureSpec]:
-    """Give the settings of the three modes: those of fast are the config's own."""
+    """Return the settings of the three modes: those of fast are the config's own."""
     fast = spec.structure.model_copy(update={"mode": "fast"})
     return {
         "exact": StructureSpec(mode="exact", layer_weights=fast.layer_weights, **PAPER | {"iterations": iterations}),
@@ -245,7 +246,7 @@ def measure(prepared: Prepared, *, pictures: int, first: int, repeats: int, exac
 
 
 def about() -> dict[str, Any]:
-    """Say what was measured on."""
+    """Describe what was measured on."""
     names = (
         "minddiffuser",
         "torch",

@@ -52,7 +52,7 @@ def account(answer: tuple[NDArray[np.float64], list[tuple[int, float]], float, f
     return {
         "sent": sent,
         "lost": int((counts == 0).sum()),
-        "doubled": int((counts[counts > 1] - 1).sum()),
+        "duplicates": int((counts[counts > 1] - 1).sum()),
         "windows": len(windows),
         "ready_ms": {"p50": round(float(p50), 2), "p99": round(float(p99), 2)},
         "cpu_percent": round(cpu, 1),
@@ -110,7 +110,7 @@ def run(channels: int, rate: int, seconds: float, delay_s: float) -> dict[str, A
 
 
 def about(delay_s: float) -> dict[str, Any]:
-    """Say what was measured on, and how mne-lsl was set."""
+    """Describe what was measured on, and how mne-lsl was set."""
     return {
         "repeats": 1,
         "buffer_s": 30,
@@ -144,13 +144,13 @@ def main() -> None:
         print(json.dumps({**(rows[0] if one else {"cases": rows}), **about(options.delay)}))
         return
     print(
-        f"{'channels':>8} {'Hz':>5} {'':<8} {'sent':>7} {'lost':>6} {'doubled':>7} {'p50 ms':>7} {'p99 ms':>8} cpu% MB"
+        f"{'channels':>8} {'Hz':>5} {'':<8} {'sent':>7} {'lost':>6} {'twice':>10} {'p50 ms':>7} {'p99 ms':>8} cpu% MB"
     )
     for row in rows:
         for name in ("ours", "mne_lsl"):
             r = row[name]
             print(
-                f"{row['channels']:>8} {row['rate']:>5} {name:<8} {r['sent']:>7} {r['lost']:>6} {r['doubled']:>7} "
+                f"{row['channels']:>8} {row['rate']:>5} {name:<8} {r['sent']:>7} {r['lost']:>6} {r['duplicates']:>10} "
                 f"{r['ready_ms']['p50']:>7} {r['ready_ms']['p99']:>8} {r['cpu_percent']:>5} {r['rss_mb']:>6}"
             )
 

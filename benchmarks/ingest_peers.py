@@ -60,7 +60,7 @@ def send(stream: Stream, pipe: Connection) -> None:
     pipe : Connection
         Takes 'go' and, when everybody is done, 'end'.
     """
-    from stream.sources import load_lsl
+    from stream.lsl.discovery import load_lsl
 
     lsl = load_lsl()
     info = lsl.StreamInfo(stream.name, "EEG", stream.channels, stream.rate, "float32", stream.name)
@@ -92,8 +92,8 @@ def receive_ours(stream: Stream, pipe: Connection) -> None:
     """Receive with `LiveIngest`, as a live session does: sliding windows, microvolts made volts, no filter."""
     from pylsl import local_clock
 
-    from stream.ingest import FilterSpec, WindowSpec
-    from stream.lsl import LiveIngest, SourceSpec
+    from stream.epochs.ingest import FilterSpec, WindowSpec
+    from stream.lsl.live import LiveIngest, SourceSpec
 
     tally = Tally()
 
@@ -148,7 +148,7 @@ def receive_mne_lsl(stream: Stream, pipe: Connection, delay_s: float) -> None:
 
 
 def _measure(pipe: Connection, tally: Tally, work: Callable[[threading.Event], None]) -> None:
-    """Say 'connected', run `work` from 'go' to its end, and answer with the tally and what the process used."""
+    """Send 'connected', run `work` from 'go' to its end, and answer with the tally and what the process used."""
     over = threading.Event()
     pipe.send("connected")
     pipe.recv()

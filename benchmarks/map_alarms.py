@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from decoder.timecourse import decodability
+from decoder.evaluation.timecourse import decodability
 
 BLOCKS, CATEGORIES, CHANNELS = 64, 4, 10
 EFFECT = 1.5

@@ -33,10 +33,10 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from minddiffuser.stopping import TIED
-from minddiffuser.subscribe import percentiles
-from stream.broker import EmbeddedBroker
-from stream.messages import lsl_clock
-from stream.mqtt import Publisher
+from minddiffuser.viewing.subscribe import percentiles
+from stream.mqtt.broker import EmbeddedBroker
+from stream.mqtt.messages import lsl_clock
+from stream.mqtt.publisher import Publisher
 
 RATES = (10, 30)
 TCP, BROWSERS, FROZEN = 3, 20, 2
@@ -218,7 +218,7 @@ class Bench:
 
 
 def _tcp(summaries: list[dict[str, Any]], published: int) -> dict[str, Any]:
-    """Put the subscribers together: what is lost is summed, of the latencies the worst subscriber counts."""
+    """Merge the subscribers' results: what is lost is summed, of the latencies the worst subscriber counts."""
     latencies = [summary["latency_ms"]["picture"] for summary in summaries]
     return {
         "sent": published,

@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import machine
-from decoder.bundle import Bundle
-from decoder.codes import low_level
+from decoder.alignment.realign import Realigner, RealignSpec
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
+from decoder.evaluation.metrics import correlation_matrix, two_way
 from decoder.features import Features
-from decoder.metrics import correlation_matrix, two_way
-from decoder.preprocess import PreprocessSpec
-from decoder.realign import Realigner, RealignSpec
-from decoder.simulate import EEG_CHANNELS, SFREQ, Participant
+from decoder.models.bundle import Bundle
+from decoder.preprocessing.preprocess import PreprocessSpec
+from decoder.simulation.eeg import EEG_CHANNELS, SFREQ, Participant
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from decoder.train import fit_targets
-from minddiffuser.evaluate import versions
-from stream.events import Event
-from stream.windows import Channels, Window
+from decoder.training.train import fit_targets
+from decoder.versions import FIGURES, versions
+from decoder.visual_features import low_level
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
 
 N, N_TRAIN, REPEATS, SCORED = 400, 300, 3, 200
 LABELS = tuple(f"p{row}" for row in range(N))
@@ -91,7 +91,7 @@ def run() -> dict[str, Any]:
     gains = np.exp(GAIN_SPREAD * np.random.default_rng(1).normal(size=(63, 1))).astype(np.float32)
     sessions = {"same": same, "gains drifted": [replace(window, data=gains * window.data) for window in same]}
     for name, degrees in TURNS.items():
-        moved = Participant("eeg", "demo", 0, pictures, meanings, turned=degrees)
+        moved = Participant("eeg", "demo", 0, pictures, meanings, rotation=degrees)
         sessions[name] = cut(moved, rest, 5, shown)
     return {name: compare(bundle, windows, targets) for name, windows in sessions.items()}
 
@@ -103,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     sessions = run()
     if options.json:
-        about = {"simulated": True, "chance": 0.5, "repeats": 1, "machine": machine(), "versions": versions()}
+        about = {"simulated": True, "chance": 0.5, "repeats": 1, "machine": machine(), "versions": versions(FIGURES)}
         print(json.dumps({"sessions": sessions, **about}))
         return
     print(f"{'simulated session':<42} {'plain':>7} {'realigned':>10}   (two-way, chance .5)")

@@ -11,26 +11,27 @@ ones.
 
 import gc
 import json
-import logging
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.backends.choice import make_backend, missing
-from engine.cache import EngineCache
+from engine.backends.cache import EngineCache
+from engine.backends.choice import make_backend
+from engine.backends.export import example
 from engine.errors import EngineError
-from engine.export import example
-from engine.gradient import LatentToPatches, save_gradient
-from engine.models import Models, load_models, to_uint8
+from engine.models.loading import Models, load_models, to_uint8
 from engine.reconstructor import Reconstructor
-from engine.spec import BackendName, EngineSpec, ModelSpec, StructureSpec
+from engine.registry import BACKENDS
+from engine.sampling.gradient import LatentToPatches, save_gradient
+from engine.spec import EngineSpec, ModelSpec, StructureSpec
 from tests.tinymodels import write_tiny, write_turbo
 
 BATCHES = (1, 8)
@@ -91,23 +92,22 @@ def time_backend(spec: EngineSpec, models: Models, cache: Path, batch: int, repe
     # made first, as a backend asked for by name: TensorRT builds its engines here
     make_backend(spec.backend, models, EngineCache(cache), build=True)
     engine = Reconstructor(spec, models, cache)
-    features = engine._made_up(batch)
     inputs = example(models, "unet", batch, torch.Generator().manual_seed(0))
     found = {"unet_ms": median_ms(lambda: engine.backend.unet(*inputs), models.device, repeats)}
     previews: list[float] = []
     calls = 0
-    run_unet = engine._unet
+    run_unet = engine.setup.unet
 
     def counted(x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         return run_unet(x, timesteps, c, mask)
 
-    engine._unet = counted
+    engine.setup = replace(engine.setup, unet=counted)
 
     def both() -> None:
         began = time.perf_counter()
-        engine.reconstruct(features, lambda _: previews.append(time.perf_counter() - began))
+        engine.dry_run(batch, lambda _: previews.append(time.perf_counter() - began))
 
     total = median_ms(both, models.device, repeats)
     stage1 = statistics.median(previews[_WARM:])
@@ -119,57 +119,64 @@ def time_backend(spec: EngineSpec, models: Models, cache: Path, batch: int, repe
     }
 
 
-def measure(shape: str, device: str, backends: list[BackendName], steps: int, repeats: int) -> dict[str, Any]:
+def measure(shape: str, device: str, backends: list[str], steps: int, repeats: int) -> dict[str, Any]:
     """Write the networks, and time the plain loop and each backend on them."""
-    logging.getLogger("engine").setLevel(logging.ERROR)  # of what becomes of made-up structure
-    finish = 0.3 if steps == 1 else 0.0
-    structure = StructureSpec(iterations=GRADIENT_STEPS // steps, finish=finish)
     with tempfile.TemporaryDirectory(prefix="minddiffuser-shapes-") as name:
-        folder, cache = Path(name) / "models", Path(name) / "engines"
+        folder = Path(name) / "models"
         folder.mkdir()
         SHAPES[shape](folder)
         write_gradient(folder)
-        models = load_models(ModelSpec(folder=str(folder)), device)
-        run = plain_loop(models, steps)
-        plain = {str(n): median_ms(partial(run, n), models.device, repeats) for n in BATCHES}
-        del run
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        left: dict[str, str] = {}
-        for backend in backends or get_args(BackendName):
-            reason = missing(backend, models.device)
-            if not backends and models.device.type == "cpu" and backend in _MINUTES_ON_CPU:
-                reason = f"compiles for minutes; --backend {backend} times it"
-            if reason:
-                left[backend] = reason
-                continue
-            spec = EngineSpec(
-                models=models.spec, device=device, backend=backend, steps=steps, threads=0, structure=structure
-            )
-            try:
-                found[backend] = {str(n): time_backend(spec, models, cache, n, repeats) for n in BATCHES}
-            except EngineError as error:
-                left[backend] = str(error)
-            gc.collect()
-            if models.device.type == "cuda":
-                torch.cuda.empty_cache()
-        cuda = models.device.type == "cuda"
-        return {
-            "shape": shape,
-            "image_size": models.image_size,
-            "device": torch.cuda.get_device_name(models.device) if cuda else "cpu",
-            "cuda": torch.version.cuda if cuda else None,
-            "dtype": str(models.dtype).removeprefix("torch."),
-            "steps": steps,
-            "gradient_steps": structure.iterations * steps,
-            "plain_diffusers_ms": plain,
-            "backends": found,
-            "left_out": left,
-            "repeats": repeats,
-        }
+        return measure_in(folder, shape, device, backends, steps, repeats)
+
+
+def measure_in(folder: Path, shape: str, device: str, backends: list[str], steps: int, repeats: int) -> dict[str, Any]:
+    """Time the plain loop and each backend on networks that are written; engines are kept beside their folder."""
+    cache = folder.parent / "engines"
+    finish = 0.3 if steps == 1 else 0.0
+    structure = StructureSpec(
+        iterations=GRADIENT_STEPS // steps, renoise_strength=finish, refinement_rounds=1, candidates=1, guidance=None
+    )
+    models = load_models(ModelSpec(folder=str(folder)), device)
+    run = plain_loop(models, steps)
+    plain = {str(n): median_ms(partial(run, n), models.device, repeats) for n in BATCHES}
+    del run
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    left: dict[str, str] = {}
+    for backend in backends or BACKENDS:
+        reason = BACKENDS[backend].unavailable_because(models.device)
+        if not backends and models.device.type == "cpu" and backend in _MINUTES_ON_CPU:
+            reason = f"compiles for minutes; --backend {backend} times it"
+        if reason:
+            left[backend] = reason
+            continue
+        spec = EngineSpec(
+            models=models.spec, device=device, backend=backend, steps=steps, threads=0, structure=structure
+        )
+        try:
+            found[backend] = {str(n): time_backend(spec, models, cache, n, repeats) for n in BATCHES}
+        except EngineError as error:
+            left[backend] = str(error)
+        gc.collect()
+        if models.device.type == "cuda":
+            torch.cuda.empty_cache()
+    cuda = models.device.type == "cuda"
+    return {
+        "shape": shape,
+        "image_size": models.image_size,
+        "device": torch.cuda.get_device_name(models.device) if cuda else "cpu",
+        "cuda": torch.version.cuda if cuda else None,
+        "dtype": str(models.dtype).removeprefix("torch."),
+        "steps": steps,
+        "gradient_steps": structure.iterations * steps,
+        "plain_diffusers_ms": plain,
+        "backends": found,
+        "left_out": left,
+        "repeats": repeats,
+    }
 
 
 def markdown(answer: dict[str, Any]) -> str:
-    """Give the table for docs/performance.md."""
+    """Return the table for docs/performance.md."""
     versions = ", ".join(f"{name} {number}" for name, number in answer["versions"].items())
     lines = [
         f"{answer['shape']} shapes with random weights, {answer['image_size']} x {answer['image_size']}, "

@@ -1,4 +1,4 @@
-"""Whether the engine stays as it is after warm-up: memory and compiled programs over hundreds of frames.
+"""Check if the engine stays as it is after warm-up: memory and compiled programs over hundreds of frames.
 
 `python -m benchmarks.steady --json [--backend NAME ...] [--frames 500] [--models FOLDER]`; each backend runs in a
 process of its own. Frames come in batches of 1 to 8, with captions of every length; every third has no z, every fifth
@@ -22,7 +22,7 @@ _SETTLED = 5  # the first part of the frames, one in so many, is left out: alloc
 
 
 def frames(count: int, models: Any, rng: np.random.Generator) -> list[Any]:
-    """Give features with everything that differs from frame to frame."""
+    """Return features with everything that differs from frame to frame."""
     from decoder.features import Features, LayerTarget
 
     units = models.shallow.tokens * models.shallow.width
@@ -82,7 +82,7 @@ def one(backend: str, count: int, folder: str, cache: Path) -> dict[str, float]:
         backend=backend,
         device="cpu",
         steps=1,
-        structure=StructureSpec(iterations=2, layer_weights=(1.5, 1.2)),
+        structure=StructureSpec(iterations=2, layer_weights=(1.5, 1.2), renoise_strength=0),
     )
     return run(Reconstructor(spec, cache=cache), count)
 

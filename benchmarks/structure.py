@@ -3,23 +3,24 @@
 The same decoded held-out stimuli as in `benchmarks.engine` (simulated EEG, single presentations) and the demo's
 settings; only the way from latents to shallow CLIP features differs:
 
-- network: the closed-form network that the engine uses (`engine.gradient`);
+- network: the closed-form network that the engine uses (`engine.sampling.gradient`);
 - small: the decoder on latents of half the side, so on a quarter of the pixels;
 - decoder: the whole decoder. No narrow or distilled decoder can carry better gradients than this one.
 
 `loss` is the structure loss (times 100) of the finished pictures, by CLIP's own features; `gained` is its fall from
 stage 1 for each second of processor time that stage 2 takes (`cpu_ms`, which other programs disturb less than `ms`).
 Position is the distance from the true centre of the drawing in shares of the picture's side, size the error in shares
-of the true size, orientation in degrees (45 by chance), all measured on the pictures (`decoder.pose`). `clip` is
-two-way identification by CLIP embeddings, `concept` the share of pictures whose concept CLIP names, of all concepts of
-the pack.
+of the true size, orientation in degrees (45 by chance), all measured on the pictures (`decoder.evaluation.pose`).
+`clip` is two-way identification by CLIP embeddings, `concept` the share of pictures whose concept CLIP names, of all
+concepts of the pack.
 
     python -m benchmarks.structure --pictures 16
 """
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,21 +30,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.engine import Shown, about, decoded, milliseconds, reconstruct
-from decoder.metrics import correlation_matrix, pixcorr, ssim, two_way
-from decoder.pose import Pose, pose, pose_errors, pose_of_mask
-from engine.desk.compose import Stimulus, alpha_of, load_test_stimuli
-from engine.desk.pack import Pack, load_pack
-from engine.models import Models, load_models
+from decoder.evaluation.metric_registry import pixcorr, ssim
+from decoder.evaluation.metrics import correlation_matrix, two_way
+from decoder.evaluation.pose import Pose, pose, pose_errors, pose_of_mask
+from engine.composing.compose import Stimulus, alpha_of, load_test_stimuli
+from engine.composing.pack import Pack, load_pack
+from engine.models.loading import Models, load_models
 from engine.reconstructor import Reconstructor
-from engine.structure import make_targets, structure_loss
+from engine.setup import View
+from engine.stage2.losses import structure_loss
+from engine.stage2.targets import make_targets
 from minddiffuser.cache import cache_dir
-from minddiffuser.demo import Prepared, prepare
-
-View = Callable[[Tensor, Sequence[int]], Mapping[int, Tensor]]
+from minddiffuser.workflows.demo import Prepared, prepare
 
 
 def views(models: Models, engine: Reconstructor) -> dict[str, View]:
-    """Give the ways to be compared, by name."""
+    """Return the ways to be compared, by name."""
 
     def through(latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         return models.shallow.features(models.shallow.patches(models.decode_pixels(latents).float()), blocks)
@@ -51,7 +53,7 @@ def views(models: Models, engine: Reconstructor) -> dict[str, View]:
     def small(latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         return through(F.interpolate(latents, scale_factor=0.5, mode="bilinear", antialias=True), blocks)
 
-    return {"network": engine._view, "small": small, "decoder": through}
+    return {"network": engine.setup.view, "small": small, "decoder": through}
 
 
 class Judge:
@@ -100,7 +102,7 @@ def measure(prepared: Prepared, pictures: int, first: int) -> dict[str, Any]:
     judge = Judge(models, load_pack(), shown, spec.structure.layer_weights)
     rows: dict[str, dict[str, float]] = {}
     for name, view in views(models, engine).items():
-        engine._view = view
+        engine.setup = replace(engine.setup, view=view)
         runs = [reconstruct(engine, features) for features in shown.features]
         cpu = float(np.median([run.cpu_s for run in runs]))
         rows.setdefault("stage 1", judge(np.stack([run.stage1 for run in runs])))

@@ -7,6 +7,9 @@ identified among 200 pictures by correlation of the decoded embedding with their
 which of the two those training pictures choose, and so which counts. Chance is 0.5 % (top-1) and 2.5 % (top-5). All
 settings were chosen by held-out training pictures.
 
+Beside them stands the other direction: an encoding model from picture features to single presentations, by which the
+log-likelihoods of 1, 4, 20 or 80 presentations are added. It sees the pictures, never the simulation's truth.
+
 Simulating takes minutes the first time, and is kept in the cache run by run: interrupted, it goes on where it was.
 """
 
@@ -21,22 +24,26 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from benchmarks.thingslike_data import GALLERY, Trials, record
-from decoder.embedding import encoder_folds, fit_convolution, held_out_linear, scored
-from decoder.identify import Space, choose_space
-from decoder.metrics import correlation_matrix, error_whitener, top_k, two_way
-from decoder.preprocess import PreprocessSpec
-from decoder.samples import Samples
+from decoder.data.splits import TrainTest
+from decoder.data.targets import Targets
+from decoder.data.training_set import TrainingSet
+from decoder.encoding.model import fit_encoding
+from decoder.encoding.picture_features import compute_picture_features
+from decoder.evaluation.identify import Space, choose_space
+from decoder.evaluation.metrics import correlation_matrix, error_whitener, top_k, two_way
+from decoder.preprocessing.preprocess import PreprocessSpec, time_bins
 from decoder.spec import ConvSpec, DecoderSpec
-from decoder.splits import Split
-from decoder.targets import Targets
-from decoder.train import fit_linear
-from engine.models import load_models
+from decoder.training.train_embedding import encoder_folds, fit_calibrated_encoder, held_out_linear, held_out_scores
+from decoder.training.train_linear import fit_linear
+from decoder.versions import FIGURES, versions
+from engine.models.loading import Models, load_models
 from engine.spec import ModelSpec
-from minddiffuser.evaluate import versions
 
 Array = NDArray[np.float32]
 
 REPEATS = (1, 4, 20, 80)
+BLOCKS = (1, 2, 3, 4)
+"""CLIP blocks that the encoding model goes by."""
 WAVES = PreprocessSpec(tmin=0.04, decimate=2, whiten=True, whiten_time=True, components=None)
 VOXELS = PreprocessSpec(components=None)
 CONV = {
@@ -78,13 +85,40 @@ def identification(decode: Callable[[Array], Array], test: Trials, truth: Array,
     return out
 
 
+def by_likelihood(train: Trials, test: Trials, spec: PreprocessSpec, models: Models) -> dict[str, Any]:
+    """Identify presentations by their likelihood under an encoding model, added 1, 4, 20 and 80 at a time; in percent.
+
+    Returns
+    -------
+    figures : dict
+        'by_repeats' with 'top1' and 'top5'; 'explained', the share of variance of single held-out training windows;
+        'fit_s'.
+    """
+    started = time.monotonic()
+    binning = time_bins(train.times, spec)
+    known, shown = (compute_picture_features(each.images, models, blocks=BLOCKS) for each in (train, test))
+    names = np.char.mod("%06d", train.rows)
+    model = fit_encoding(known, train.data @ binning, train.rows, names, np.random.default_rng(0))
+    fit_s = round(time.monotonic() - started, 1)
+    parts = np.array_split(test.data, max(1, len(test.data) // 1000))
+    likelihood = np.concatenate(
+        [model.log_likelihood(shown, (part @ binning).reshape(len(part), -1)) for part in parts], axis=1
+    )
+    found = {}
+    for k in (k for k in REPEATS if k <= np.bincount(test.rows).min()):
+        groups, rows = test.groups(k)
+        summed = np.stack([likelihood[:, own].sum(axis=1) for own in groups], axis=1)
+        found[str(k)] = {f"top{n}": round(100 * float(top_k(summed, n, rows).mean()), 2) for n in (1, 5)}
+    return {"fit_s": fit_s, "explained": round(float(model.explained.mean()), 4), "by_repeats": found}
+
+
 def chosen(truth: Array, held_out: Array) -> Space:
     """Choose how to identify by training pictures that were held out, one window each."""
     rows, mean = np.arange(len(truth)), truth.mean(axis=0)
     return choose_space(truth - mean, held_out - mean, rows, np.char.mod("%06d", rows), np.random.default_rng(0))
 
 
-def by_fold(truth: Array, held_out: Array, folds: list[Split]) -> list[float]:
+def by_fold(truth: Array, held_out: Array, folds: list[TrainTest]) -> list[float]:
     """Two-way identification among the pictures of each fold."""
     mean = truth.mean(axis=0)
     parts = [correlation_matrix(truth[test] - mean, held_out[test] - mean) for _, test in folds]
@@ -108,7 +142,7 @@ def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, co
     data, rows = train.means(repeats)
     names = np.char.mod("%06d", rows)
     channels = tuple(str(place) for place in range(data.shape[1]))
-    samples = Samples(data, train.times, rows, names, np.full(len(rows), "only"), names, channels)
+    samples = TrainingSet(data, train.times, rows, names, np.full(len(rows), "only"), names, channels)
     spec = DecoderSpec(
         features=("e",),
         alphas=(ALPHA,),
@@ -130,15 +164,16 @@ def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, co
         "training": {"pictures": pictures, "repeats": repeats},
         "ridge": ridge,
     }
+    out["likelihood"] = by_likelihood(train, test, spec.preprocess, models)
     return out | compared(samples, targets, spec, test) if conv else out
 
 
-def compared(samples: Samples, targets: Targets, spec: DecoderSpec, test: Trials) -> dict[str, Any]:
+def compared(samples: TrainingSet, targets: Targets, spec: DecoderSpec, test: Trials) -> dict[str, Any]:
     """Train the encoder, and compare it with ridge on the same folds of training pictures."""
     assert targets.e is not None
     truth, folds = targets.e[samples.rows], encoder_folds(samples, spec)
     started = time.monotonic()
-    convolution, by_conv, score = fit_convolution(samples, targets.e, spec, folds)
+    encoder, by_conv, score = fit_calibrated_encoder(samples, targets.e, spec, folds)
     taken = time.monotonic() - started
     held_out = {"ridge": held_out_linear(samples, targets, spec, folds)["e"], "conv": by_conv}
     spaces = {name: chosen(truth, found) for name, found in held_out.items()}
@@ -146,11 +181,11 @@ def compared(samples: Samples, targets: Targets, spec: DecoderSpec, test: Trials
         "conv": {
             "fit_s": round(taken, 1),
             "confidence": score["confidence"],
-            **identification(lambda x: convolution.mean + convolution.encoder(x), test, truth, by_conv),
+            **identification(lambda x: encoder.mean + encoder.encoder(x), test, truth, by_conv),
         },
         "same_folds": {
             name: {
-                **scored(targets.e, found, samples.rows, folds),
+                **held_out_scores(targets.e, found, samples.rows, folds),
                 "two_way_by_fold": by_fold(truth, found, folds),
                 "ranks": spaces[name].ranks,
             }
@@ -178,13 +213,14 @@ def main() -> None:
         conv=not options.no_conv,
     )
     if options.json:
-        print(json.dumps({**out, "runs": 1, "machine": machine(), "versions": versions()}))
+        print(json.dumps({**out, "runs": 1, "machine": machine(), "versions": versions(FIGURES)}))
         return
     print(f"simulated {options.modality}, {GALLERY}-way, top-1/top-5 in % (chance 0.5/2.5)")
     columns = [(family, space) for family in ("ridge", "conv") if family in out for space in ("plain", "whitened")]
-    print(f"{'repeats':>8} " + " ".join(f"{family + ' ' + space:>16}" for family, space in columns))
+    heads = [*(f"{family} {space}" for family, space in columns), "likelihood"]
+    print(f"{'repeats':>8} " + " ".join(f"{head:>16}" for head in heads))
     for k in out["ridge"]["plain"]:
-        cells = [out[family][space][k] for family, space in columns]
+        cells = [*(out[family][space][k] for family, space in columns), out["likelihood"]["by_repeats"][k]]
         print(f"{k:>8} " + " ".join(f"{cell['top1']:>9.2f} /{cell['top5']:>5.2f}" for cell in cells))
 
 

@@ -5,7 +5,6 @@ none. Each run is a recording of its own, with noise of its own, and a file of i
 interrupted goes on where it was.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,18 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.simulate import Participant
-from decoder.simulate_fmri import simulate_fmri, write_fmri
-from engine.desk.compose import Stimulus, compose, images, load_test_stimuli
-from engine.desk.pack import load_pack
-from engine.models import Models
-from minddiffuser.cache import cache_dir
-from minddiffuser.data import CALIBRATION_SEED
+from decoder.simulation import VERSION
+from decoder.simulation.eeg import Participant
+from decoder.simulation.fmri import simulate_fmri, write_fmri
+from engine.composing.compose import Stimulus, compose, images, load_test_stimuli
+from engine.composing.pack import load_pack
+from engine.models.loading import Models
+from minddiffuser.cache import cache_dir, key_of
+from minddiffuser.training.data import CALIBRATION_SEED
 from stream.atomic import whole_folder
-from stream.filters import FilterSpec
-from stream.ingest import windows_of
-from stream.recordings import read
-from stream.window_spec import WindowSpec
+from stream.epochs.ingest import windows_of
+from stream.files.registry import read
+from stream.signal.filters import FilterSpec
+from stream.types.window_spec import WindowSpec
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -47,11 +47,8 @@ FILTERS = {
     "meg": FilterSpec(highpass=0.5, lowpass=40, decimate=2),
     "fmri": FilterSpec(percent_signal=128, drift=128),
 }
-SOURCES = (
-    *("decoder/simulate.py", "decoder/simulate_fmri.py", "decoder/headmodel.py", "decoder/background.py"),
-    *("decoder/codes.py", "stream/ingest.py", "stream/filters.py", "engine/desk/compose.py"),
-)
-"""Files that decide what a recording holds: another version of them records anew."""
+FORMAT = 1
+"""Of what is kept of a recording: raise it when windows are cut otherwise from the same settings."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,22 +64,29 @@ class Trials:
         Seconds from the event.
     embeddings : ndarray, shape (n_pictures, d), float32
         Pooled CLIP embeddings.
+    images : ndarray, shape (n_pictures, height, width, 3), uint8
     """
 
     data: Array
     rows: Rows
     times: NDArray[np.float64]
     embeddings: Array
+    images: NDArray[np.uint8]
 
-    def means(self, k: int) -> tuple[Array, Rows]:
-        """Average k presentations of a picture at a time, in the order in which they came; none is used twice."""
-        data, rows = [], []
+    def groups(self, k: int) -> tuple[list[Rows], Rows]:
+        """Return windows of k presentations of a picture each, in the order in which they came, and its row."""
+        groups, rows = [], []
         for row in np.unique(self.rows):
             own = np.flatnonzero(self.rows == row)
             for start in range(0, len(own) - k + 1, k):
-                data.append(self.data[own[start : start + k]].mean(axis=0))
+                groups.append(own[start : start + k])
                 rows.append(row)
-        return np.stack(data), np.asarray(rows, np.intp)
+        return groups, np.asarray(rows, np.intp)
+
+    def means(self, k: int) -> tuple[Array, Rows]:
+        """Average k presentations of a picture at a time, in the order in which they came; none is used twice."""
+        groups, rows = self.groups(k)
+        return np.stack([self.data[own].mean(axis=0) for own in groups]), rows
 
 
 Cut = Callable[[int, int], tuple[Array, Rows, NDArray[np.float64]]]
@@ -117,18 +121,16 @@ def record(
             np.concatenate([run[1] for run in runs]),
             runs[0][2],
             models.embed_images(images(stimuli)),
+            images(stimuli),
         )
         for runs, stimuli in ((train, shown[0]), (test, shown[1]))
     )
 
 
 def _key(modality: str, pictures: int, seed: int, feature_space: str) -> str:
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256(f"{pictures} {SOA[modality]} {feature_space}".encode())
-    digest.update((WINDOWS[modality].model_dump_json() + FILTERS[modality].model_dump_json()).encode())
-    for name in SOURCES:
-        digest.update((root / name).read_bytes())
-    return f"{modality}-{pictures}-{seed}-{digest.hexdigest()[:12]}"
+    windows = WINDOWS[modality].model_dump(mode="json"), FILTERS[modality].model_dump(mode="json")
+    key = key_of({"version": [VERSION, FORMAT], "soa": SOA[modality], "models": feature_space, "windows": windows})
+    return f"{modality}-{pictures}-{seed}-{key}"
 
 
 def _kept(

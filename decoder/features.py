@@ -1,9 +1,23 @@
 """Decoded features: what the engine takes in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK_PREFIX = "s"
+
+
+def block_name(block: int) -> str:
+    """Return the name of a CLIP block's decoded units: 's3' of block 3."""
+    return f"{BLOCK_PREFIX}{block}"
+
+
+def block_of(name: str) -> int | None:
+    """Return the CLIP block of a decoded feature's name: 3 of 's3', None of 'z'."""
+    digits = name.removeprefix(BLOCK_PREFIX)
+    return int(digits) if digits != name and digits.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +36,28 @@ class LayerTarget:
     mask: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What a window says of a whole picture, by an encoding model (`decoder.encoding.evidence`).
+
+    Of a picture with features f the window's log-likelihood is, but for a constant, minus half the squared length of
+    `answer - sum over blocks of f[block] @ maps[block]`.
+
+    Attributes
+    ----------
+    answer : ndarray, shape (k,), float32
+        The window, in directions where noise is of unit covariance.
+    maps : dict of int to ndarray, shape (n_units, k), float32
+        By CLIP block; shared by windows that one model decoded.
+    """
+
+    answer: NDArray[np.float32]
+    maps: Mapping[int, NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a decoder says of one window.
+    """Decoded features of one window.
 
     Attributes
     ----------
@@ -42,8 +75,10 @@ class Features:
         (what accumulated over earlier windows is in `c` and `z`).
     e : ndarray, shape (d,), float32, or None
         Pooled CLIP embedding of the picture; not of unit length, as what is decoded shrinks toward the mean picture's.
-    layout : ndarray, shape of z, float32, or None
+    structure_latent : ndarray, shape of z, float32, or None
         The latent that goes with `s`, as the prior of structure tells it: where stage 2 begins.
+    evidence : Evidence or None
+        Where the decoder holds an encoding model.
     """
 
     window_id: str
@@ -53,4 +88,57 @@ class Features:
     confidence: float = 0.0
     categories: dict[str, float] = field(default_factory=dict)
     e: NDArray[np.float32] | None = None
-    layout: NDArray[np.float32] | None = None
+    structure_latent: NDArray[np.float32] | None = None
+    evidence: Evidence | None = None
+
+    @classmethod
+    def from_values(
+        cls,
+        window_id: str,
+        values: Mapping[str, NDArray[np.float32]],
+        masks: Mapping[str, NDArray[np.bool_]],
+        confidence: float,
+        categories: Mapping[str, float] | None = None,
+    ) -> "Features":
+        """Build the features of a window from decoded arrays by name.
+
+        Parameters
+        ----------
+        window_id : str
+        values : mapping of str to ndarray
+            'c', 'z', 'e', and 's1', 's2', ... by CLIP block; those that are not decoded are left out.
+        masks : mapping of str to ndarray of bool
+            Of each block: the units that are decoded.
+        confidence : float
+        categories : mapping of str to float, optional
+        """
+        blocks = {name: block for name in values if (block := block_of(name)) is not None}
+        return cls(
+            window_id,
+            values.get("c", np.zeros((0, 0), np.float32)),
+            values.get("z"),
+            {block: LayerTarget(values[name], masks[name]) for name, block in blocks.items()},
+            confidence,
+            dict(categories or {}),
+            values.get("e"),
+        )
+
+    def values(self, name: str) -> NDArray[np.float32] | None:
+        """Return a feature's flat numbers by its name ('c', 'z', 'e', 's1', ...); None where it is not decoded."""
+        block = block_of(name)
+        if block is not None:
+            return self.s[block].values if block in self.s else None
+        array: NDArray[np.float32] | None = getattr(self, name)
+        return None if array is None or not array.size else np.asarray(array, np.float32).ravel()
+
+    def decoded(self, name: str) -> NDArray[np.float32]:
+        """Return a feature's flat numbers by its name; it must be decoded."""
+        values = self.values(name)
+        assert values is not None, name
+        return values
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of what is decoded, blocks of `s` last and in order."""
+        whole = tuple(name for name in ("c", "z", "e") if self.values(name) is not None)
+        return (*whole, *(block_name(block) for block in sorted(self.s)))

@@ -4,9 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from decoder.classifiers import CategorySpec
-from decoder.preprocess import PreprocessSpec
-from decoder.regression import RegressionSpec
+from decoder.estimators.classifiers import CategorySpec
+from decoder.estimators.regression import RegressionSpec
+from decoder.preprocessing.preprocess import PreprocessSpec
+
+FAMILIES = ("auto", "ridge", "conv", "braindecode")
+"""What `decoder.family` may be besides a module of decoder/models with a `fit` of its own."""
 
 
 class ConvSpec(BaseModel):
@@ -16,7 +19,7 @@ class ConvSpec(BaseModel):
 
     network: str | None = None
     """A network of braindecode by its name, such as EEGNet, for family 'braindecode'; None: the project's own, to which
-    alone filters, kernel, pool and attention belong."""
+    alone filters, kernel and pool belong."""
     parameters: dict[str, int | float | str | bool] = {}
     """What that network's constructor takes, under braindecode's names."""
     filters: Annotated[int, Field(ge=1)] = 32
@@ -25,8 +28,6 @@ class ConvSpec(BaseModel):
     """Length of the temporal filters, in seconds."""
     pool: Annotated[float, Field(gt=0)] = 0.06
     """Length over which their outputs are averaged, in seconds; neighbours overlap by half."""
-    attention: bool = False
-    """Let channels attend to each other first."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
     """Share of activations left out in training."""
     noise: Annotated[float, Field(ge=0)] = 0.5
@@ -52,7 +53,7 @@ class ConvSpec(BaseModel):
 
 
 class StructurePriorSpec(BaseModel):
-    """How structure hangs together in pictures, as a network learns it from those that nobody was shown."""
+    """Settings of a network that learns from pictures that nobody was shown how structure hangs together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -76,34 +77,48 @@ class StructurePriorSpec(BaseModel):
     """Of AdamW."""
 
 
+class EncodingSpec(BaseModel):
+    """Settings of an encoding model: the other direction than a decoder, from shallow CLIP features to responses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    axes: Annotated[int, Field(ge=1)] = 150
+    """Principal axes of each block that it goes by, at most."""
+
+
 class DecoderSpec(BaseModel):
-    """How a decoder is trained."""
+    """Settings of a decoder's training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     features: Annotated[tuple[Literal["c", "z", "s", "e"], ...], Field(min_length=1)] = ("c", "z", "s")
     """Which features are decoded; e is the picture's pooled CLIP embedding."""
-    family: Literal["ridge", "conv", "braindecode", "auto"] = "auto"
-    """What decodes e (all else is ridge); auto: whichever of ridge and the encoder tells held-out training pictures
-    apart better; both figures are reported. Without e there is nothing to choose, and all is ridge."""
+    family: str = "auto"
+    """What decodes e (all else is ridge): ridge, conv, braindecode or auto, whichever of ridge and the encoder tells
+    held-out training pictures apart better; both figures are reported. Without e there is nothing to choose, and all is
+    ridge. Or a module of decoder/models that has a `fit` of its own: that decodes everything."""
     conv: ConvSpec = ConvSpec()
     """The convolutional encoder, of family 'conv', 'braindecode' or 'auto'."""
-    c_from: Literal["tokens", "embedding", "auto"] = "auto"
+    text_embedding_from: Literal["tokens", "embedding", "auto"] = "auto"
     """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family.
     Without e, c is decoded token by token."""
-    blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3, 4, 5, 6)
+    blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3)
     """CLIP blocks of 's', counted from 1."""
     unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of each block's units that is kept: the best-decoded by cross-validation."""
-    s_prior: StructurePriorSpec | None = None
-    """Set ('s_prior: {}' will do): what ridge decodes of `s` goes through a network that knows how structure hangs
-    together, from pictures that nobody was shown (`data.bank`)."""
+    structure_prior: StructurePriorSpec | None = None
+    """Set ('structure_prior: {}' will do): what ridge decodes of `s` goes through a network that knows how structure
+    hangs together, from pictures that nobody was shown (`data.image_bank`)."""
+    encoding: EncodingSpec | None = None
+    """Set ('encoding: {}' will do): an encoding model is fitted beside the decoder, from the blocks of `s` to the
+    responses of one participant, with its noise. Stage 2 can go by the likelihood that it gives
+    (`engine.structure.weights.likelihood`), and `maps` shows what drives which channels."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
     """Candidate ridge penalties, in units of the inputs' mean eigenvalue."""
     regression: RegressionSpec = RegressionSpec()
-    """Which family of ridge, and how its settings are chosen."""
+    """Settings of the choice of penalties."""
     cv_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of pictures by which penalties, units and confidence are set."""
     split: Literal["picture", "run", "session", "subject", "window"] = "picture"
@@ -111,12 +126,12 @@ class DecoderSpec(BaseModel):
     random, which is refused where a picture is shown more than once."""
     hold_out: Literal["none", "groups"] | Annotated[int, Field(ge=2)] = "none"
     """Also fit models that never saw some pictures, and decode those by them: one a group, or so many folds."""
-    c_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
+    c_gain: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Ridge shrinks toward the mean. 0 leaves c so, which is nearest to the truth on average; 1 scales its deviations
     to the true spread; 2 does so twice, after which the decoded features of one picture are right on average."""
-    z_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
+    z_gain: Annotated[float, Field(ge=0, le=2)] = 0.5
     """The same for z."""
-    s_gain: Annotated[float, Field(ge=0, le=2)] = 0.0
+    s_gain: Annotated[float, Field(ge=0, le=2)] = 2.0
     """The same for each block of s."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the splits."""
@@ -124,24 +139,16 @@ class DecoderSpec(BaseModel):
     """Set: tell categories apart (every stimulus is one) instead of regressing; of `features`, c and z are mixed."""
 
     @model_validator(mode="after")
-    def _inputs_have_names(self) -> Self:
-        if self.regression.method != "ridge" and self.preprocess.components is not None:
-            raise ValueError(
-                f"regression method {self.regression.method!r} picks among inputs as they are: set "
-                "preprocess.components to null"
-            )
-        if self.preprocess.kernel != "linear" and (self.regression.method != "ridge" or self.category is not None):
-            what = (
-                "a category decoder" if self.category is not None else f"regression method {self.regression.method!r}"
-            )
-            raise ValueError(f"{what} needs inputs as they are: set preprocess.kernel to linear")
+    def _inputs_are_channels(self) -> Self:
+        if self.preprocess.kernel != "linear" and self.category is not None:
+            raise ValueError("a category decoder needs inputs as they are: set preprocess.kernel to linear")
         return self
 
     @model_validator(mode="after")
     def _needs_embedding(self) -> Self:
         asked = [
             f"{key} {value!r}"
-            for key, value in (("family", self.family), ("c_from", self.c_from))
+            for key, value in (("family", self.family), ("text_embedding_from", self.text_embedding_from))
             if value in {"conv", "braindecode", "embedding"}
         ]
         if self.category is None and asked and "e" not in self.features:
@@ -158,21 +165,24 @@ class DecoderSpec(BaseModel):
 
     @model_validator(mode="after")
     def _has_structure(self) -> Self:
-        if self.s_prior is not None and ("s" not in self.features or self.category is not None):
-            raise ValueError("s_prior is of decoded structure: add s to features, or take s_prior out")
+        if self.structure_prior is not None and ("s" not in self.features or self.category is not None):
+            raise ValueError("structure_prior is of decoded structure: add s to features, or take structure_prior out")
+        if self.encoding is not None and ("s" not in self.features or self.category is not None):
+            raise ValueError("encoding goes by the structure of pictures: add s to features, or take encoding out")
         return self
 
     @property
     def may_encode(self) -> bool:
-        """Whether an encoder may decode e."""
-        return "e" in self.features and self.family != "ridge"
+        """Return whether an encoder may decode e."""
+        return "e" in self.features and self.family in {"conv", "braindecode", "auto"}
 
     @property
-    def bank_features(self) -> tuple[str, ...]:
+    def image_bank_features(self) -> tuple[str, ...]:
         """Features of pictures that nobody was shown from which something learns."""
-        return (*(("c", "e") if self.may_use_prior else ()), *(("s",) if self.s_prior is not None else ()))
+        of_embedding: tuple[str, ...] = ("c", "e") if self.may_use_prior else ()
+        return (*of_embedding, "s") if self.structure_prior is not None else of_embedding
 
     @property
     def may_use_prior(self) -> bool:
-        """Whether c may come from e."""
-        return {"c", "e"} <= set(self.features) and self.c_from != "tokens"
+        """Return whether c may come from e."""
+        return {"c", "e"} <= set(self.features) and self.text_embedding_from != "tokens"

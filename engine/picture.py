@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from decoder.features import Features
 
+NOT_FINITE = "numbers that are not finite"
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -16,7 +18,7 @@ class Picture:
     ----------
     window_id : str
     stage : int
-        1: semantic picture (the preview). 2: after its structure was pulled into place.
+        1: semantic picture (the preview). 2: after its structure was optimised.
     pixels : ndarray, shape (height, width, 3), uint8, RGB
     seed : int
         The seed of this window's own noise.
@@ -28,8 +30,8 @@ class Picture:
         The decoder's, carried through.
     note : str
         Why this is a stage-1 picture where stage 2 was asked for, or ''.
-    reused : str
-        The window for which this picture was made, where it is shown again for another that is all but the same.
+    batch : int
+        Windows that it was made together with, itself included.
     fault : str
         Why there is no picture, or ''. Where it is set, `pixels` mean nothing and are not to be shown.
     """
@@ -42,8 +44,8 @@ class Picture:
     timings: dict[str, float] = field(default_factory=dict)
     confidence: float = 0.0
     note: str = ""
-    reused: str = ""
     fault: str = ""
+    batch: int = 1
 
 
 def fault_of(features: Features) -> str:
@@ -51,6 +53,11 @@ def fault_of(features: Features) -> str:
 
     Blocks of `s` are not among it: stage 2 leaves out those that cannot be used, and does with the others.
     """
-    numbers = {"c": features.c, "z": features.z, "layout": features.layout, "confidence": features.confidence}
+    numbers = {
+        "c": features.c,
+        "z": features.z,
+        "structure_latent": features.structure_latent,
+        "confidence": features.confidence,
+    }
     faults = [name for name, value in numbers.items() if value is not None and not np.isfinite(value).all()]
     return f"{' and '.join(faults)} not finite" if faults else ""

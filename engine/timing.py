@@ -1,24 +1,29 @@
 """How fast a configured engine is on this machine: each network in each backend, the preview, the picture."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from engine.backends.choice import NAMES, Backend, make_backend, missing
-from engine.cache import EngineCache
+from engine.backends.base import Backend
+from engine.backends.cache import EngineCache
+from engine.backends.choice import make_backend
+from engine.backends.export import example
 from engine.errors import BackendError, CacheError
-from engine.export import Report, example
-from engine.models import load_models
+from engine.models.loading import Models, load_models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
-from engine.spec import BackendName, EngineSpec
+from engine.registry import BACKENDS
+from engine.spec import EngineSpec
+from stream.types.progress import Progress
 
-_MINUTES: tuple[BackendName, ...] = ("torch-compile", "onnx-tensorrt", "tensorrt")
 _WARM = 2
+_LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class EngineTimings:
-    """What `time_engine` found.
+    """Timings of an engine.
 
     Attributes
     ----------
@@ -56,7 +61,7 @@ class EngineTimings:
     picture: Timing
 
 
-def time_engine(spec: EngineSpec, cache: Path, *, repeats: int, report: Report | None = None) -> EngineTimings:
+def time_engine(spec: EngineSpec, cache: Path, *, repeats: int, report: Progress | None = None) -> EngineTimings:
     """Time an engine: all backends that start within seconds, and the one that the configuration names.
 
     Parameters
@@ -77,7 +82,7 @@ def time_engine(spec: EngineSpec, cache: Path, *, repeats: int, report: Report |
     chosen = reconstructor.backend
     networks: dict[str, dict[str, Timing]] = {}
     skipped: dict[str, str] = {}
-    for name in NAMES:
+    for name in BACKENDS:
         if reason := _not_timed(name, chosen.name, models.device):
             skipped[name] = reason
             continue
@@ -86,52 +91,85 @@ def time_engine(spec: EngineSpec, cache: Path, *, repeats: int, report: Report |
         except (BackendError, CacheError) as error:
             skipped[name] = str(error).removeprefix(f"backend {name}: ")
             continue
-        networks[name] = _time_networks(backend, reconstructor, repeats, report)
-    preview, picture = _time_pictures(reconstructor, repeats, report)
+        timings = network_timings(backend, models, repeats, report=report)
+        networks[name] = {label.partition(" ")[0]: timing for label, timing in timings.items()}
+    preview, picture = picture_timings(reconstructor, repeats, report)
     return EngineTimings(chosen.name, reconstructor.left, networks, skipped, preview, picture)
 
 
-def _not_timed(name: BackendName, chosen: str, device: torch.device) -> str | None:
-    if name in _MINUTES and name != chosen and missing(name, device) is None:
+def _not_timed(name: str, chosen: str, device: torch.device) -> str | None:
+    entry = BACKENDS[name]
+    reason = entry.unavailable_because(device)
+    if entry.minutes_to_start and name != chosen and reason is None:
         return f"takes minutes to start; `--backend {name}` times it"
-    return missing(name, device)
+    return reason
 
 
-def _time_networks(
-    backend: Backend, reconstructor: Reconstructor, repeats: int, report: Report | None
+def network_timings(
+    backend: Backend,
+    models: Models,
+    repeats: int,
+    batches: Sequence[int] = (1,),
+    report: Progress | None = None,
+    within_s: float = math.inf,
 ) -> dict[str, Timing]:
-    models = reconstructor.models
-    inputs = example(models, "unet", 1, torch.Generator().manual_seed(0))
-    calls: dict[str, Callable[[], object]] = {
-        "unet": lambda: backend.unet(*inputs),
-        "decoder": lambda: backend.decode(inputs[0]),
-    }
-    return {
-        part: _summary(
-            [_seconds(call, models.device) for _ in _counted(repeats, f"{part} in {backend.name}", report)][_WARM:]
-        )
-        for part, call in calls.items()
-    }
+    """Time one call of each network by batch size: 'unet b1', 'decoder b1', ...; fewer than `repeats` in `within_s`."""
+    timings = {}
+    for batch in batches:
+        inputs = example(models, "unet", batch, torch.Generator().manual_seed(0))
+        calls: dict[str, Callable[[], object]] = {
+            "unet": partial(backend.unet, *inputs),
+            "decoder": partial(backend.decode, inputs[0]),
+        }
+        for part, call in calls.items():
+            what = f"{part} b{batch} in {backend.name}"
+            timings[f"{part} b{batch}"] = call_timing(call, models.device, repeats, what, report, within_s)
+    return timings
 
 
-def _time_pictures(reconstructor: Reconstructor, repeats: int, report: Report | None) -> tuple[Timing, Timing]:
+def call_timing(
+    call: Callable[[], object],
+    device: torch.device,
+    repeats: int,
+    what: str = "",
+    report: Progress | None = None,
+    within_s: float = math.inf,
+) -> Timing:
+    """Time a call, after a warm-up."""
+    return _summary([_seconds(call, device) for _ in _counted(repeats, what, report, within_s)][_WARM:])
+
+
+def picture_timings(
+    reconstructor: Reconstructor, repeats: int, report: Progress | None = None, within_s: float = math.inf
+) -> tuple[Timing, Timing]:
+    """Time the preview and the picture of one window."""
     previews, pictures = [], []
-    for _ in _counted(repeats, f"pictures with {reconstructor.backend.name}", report):
-        began = time.perf_counter()
+    for _ in _counted(repeats, f"pictures with {reconstructor.backend.name}", report, within_s):
+        start = time.perf_counter()
 
-        def note(_: list[Picture], began: float = began) -> None:
-            previews.append(time.perf_counter() - began)
+        def note(_: list[Picture], start: float = start) -> None:
+            previews.append(time.perf_counter() - start)
 
-        reconstructor.rehearse(1, note)
-        pictures.append(time.perf_counter() - began)
+        reconstructor.dry_run(1, note)
+        pictures.append(time.perf_counter() - start)
     return _summary(previews[_WARM:]), _summary(pictures[_WARM:])
 
 
-def _counted(repeats: int, what: str, report: Report | None) -> Iterator[int]:
-    for number in range(total := repeats + _WARM):
-        yield number
+def _counted(repeats: int, what: str, report: Progress | None, within_s: float) -> Iterator[int]:
+    """Count warm-up and repeats; the clock runs from the first repeat, and there are three at least."""
+    began = math.inf
+    total = repeats + _WARM
+    for number in range(total):
+        if number == _WARM:
+            began = time.perf_counter()
+        done = number >= _WARM + _LEAST and time.perf_counter() - began > within_s
         if report is not None:
-            report(what, number + 1, total)
+            report(what, total if done else number, total)
+        if done:
+            return
+        yield number
+    if report is not None:
+        report(what, total, total)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

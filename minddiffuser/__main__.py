@@ -1,6 +1,6 @@
 """`python -m minddiffuser` is the command `minddiffuser`."""
 
-from minddiffuser.cli import main
+from minddiffuser.cli.entry import main
 
 if __name__ == "__main__":
     main()

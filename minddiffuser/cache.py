@@ -1,17 +1,21 @@
 """The folder for things that can be made again: prepared demos, targets, trained bundles."""
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from minddiffuser.errors import AppError
 from stream.atomic import check_folder, whole_folder
 from stream.errors import OutputError
 
-PACKAGES = ("stream", "decoder", "engine")
-"""Packages whose code decides what a prepared folder holds."""
+UNUSED_DAYS = 30
+"""Prepared folders of other settings or versions are removed when nothing has used them for so long."""
 
 ELSEWHERE = "set MINDDIFFUSER_CACHE to a folder that can be written"
 
@@ -47,30 +51,36 @@ def check_cache() -> None:
         raise AppError(f"cache {error}: {ELSEWHERE}") from None
 
 
-def code_hash() -> str:
-    """Hash the source of the packages that prepare data, so that what older code made is not taken for new."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent.parent
-    for package in PACKAGES:
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that name settings and data; equal ones have equal names, in any checkout.
 
-
-def _remove_older(newest: Path, name: str) -> None:
-    """Remove what earlier settings or code left beside `newest` under the same name and another key."""
-    key = newest.name.removeprefix(f"{name}-")
-    for folder in newest.parent.glob(f"{name}-{'?' * len(key)}"):
-        if folder != newest and folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
+    Parameters
+    ----------
+    parts : mapping
+        JSON-able: the version of a format, settings, hashes of data and models.
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def made_once(name: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Give a prepared folder; if it is not there, `make` fills a new one, and those of other keys are removed."""
+    """Return a prepared folder, and have `make` fill a new one if it is not there.
+
+    Folders of the same name and another key stay for those who use them (another checkout, another version), until
+    nobody has for `UNUSED_DAYS`.
+    """
     folder = cache_dir() / "prepared" / f"{name}-{key}"
     if not folder.exists():
         with whole_folder(folder) as scratch:
             make(scratch)
-        _remove_older(folder, name)
+        _remove_unused(folder, name)
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(folder)
     return folder
+
+
+def _remove_unused(newest: Path, name: str) -> None:
+    key = newest.name.removeprefix(f"{name}-")
+    oldest = time.time() - UNUSED_DAYS * 86400
+    for folder in newest.parent.glob(f"{name}-{'?' * len(key)}"):
+        if folder != newest and folder.is_dir() and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)

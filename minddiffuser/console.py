@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from stream.types.progress import Progress
 
 console = Console(stderr=True)
 """Everything for people goes to stderr; stdout is for answers, JSON among them."""
 
 
-Report = Callable[[str, int, int], None]
-"""How long work tells how far it is: (what, done, total)."""
+def print_line(text: str) -> None:
+    """Print a line as it is: brackets are no markup, nothing is coloured, and a narrow terminal breaks no path."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_page(before: str, urls: Sequence[str], after: str = "") -> None:
@@ -28,10 +32,10 @@ def show_page(before: str, urls: Sequence[str], after: str = "") -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[Progress]:
     """Show a progress bar for each thing that the block reports on."""
     columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
+    with rich_progress.Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from stream.system import HANG_UP, ask_self_to_end, stop_signals
+
 STOPPED = 130
 """Exit code of a command that was stopped before it was done."""
 
@@ -37,7 +39,7 @@ def _ignore() -> None:
 
 
 def _hang_up(terminals: list[int]) -> None:
-    """Take the place of a terminal that is gone, so that writing to it is no error."""
+    """Replace a terminal that is gone by the null device, so that writing to it is no error."""
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in terminals:
         os.dup2(null, descriptor)
@@ -70,20 +72,20 @@ class Stopping:
         self._word = "stopped"
 
     def listen(self) -> None:
-        """Hear requests from now on; until something else is said, one ends the program at once."""
+        """Handle requests from now on; until another reaction is set, one ends the program at once."""
         self._listening = True
         self._quiet = TIED in os.environ  # our parent has said it
         self._terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup is respected
+        for number in stop_signals():
+            if number != HANG_UP or signal.getsignal(number) != signal.SIG_IGN:  # nohup is respected
                 signal.signal(number, self._heard)
 
     def interrupt(self) -> None:
-        """Have a request raise KeyboardInterrupt from now on, so that what was begun is cleared away."""
+        """Raise KeyboardInterrupt on a request from now on, so that what was begun is cleared away."""
         self._to(_interrupt, "stopping")
 
     def notify(self, react: Callable[[], None]) -> None:
-        """Have a request call `react` from now on; at once if there was one already."""
+        """Call `react` on a request from now on; at once if there was one already."""
         self._to(react, "stopping")
 
     def finish(self) -> None:
@@ -98,7 +100,7 @@ class Stopping:
                 react()
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
+        if number == HANG_UP:
             _hang_up(self._terminals)
         if self.asked:
             if number == signal.SIGINT:
@@ -123,7 +125,7 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        ask_self_to_end()
         time.sleep(GRACE)
         os._exit(1)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from stream.errors import OutputError
+from stream.system import sync
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def check_file(path: Path, *, new: bool = False) -> None:
     OutputError
         It is a folder, exists already, lies in a file, or its place is read-only, forbidden or full.
     """
-    with explained(path):
+    with output_errors(path):
         target = _target(path)
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file")
@@ -60,7 +61,7 @@ def check_folder(path: Path) -> None:
     OutputError
         It is a file, lies in one, or is read-only, forbidden or full.
     """
-    with explained(path):
+    with output_errors(path):
         target = _target(path)
         if target.exists() and not target.is_dir():
             raise OutputError(f"{path}: is a file; name a folder")
@@ -139,7 +140,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def kept(path: Path, write: Callable[[Path], T]) -> T:
+def write_with_fallback(path: Path, write: Callable[[Path], T]) -> T:
     """Write what took work to make; where `path` fails after all, it is written to the temporary folder.
 
     Parameters
@@ -174,7 +175,7 @@ def kept(path: Path, write: Callable[[Path], T]) -> T:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
     """Turn what the system says of a path into an OutputError."""
     try:
         yield
@@ -214,19 +215,5 @@ def _probe(folder: Path) -> None:
 
 
 def _scratch_name() -> str:
-    """Name that is hidden, nobody else's, and short, whatever the length of the file's own."""
+    """Return a name that is hidden, unique, and short, whatever the length of the file's own."""
     return f".minddiffuser-{secrets.token_hex(6)}.part"
-
-
-def sync(path: Path) -> None:
-    """Have the disk keep a file, or the entries of a folder; not every file system can for folders."""
-    if os.name != "posix" and path.is_dir():  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ class StreamError(Exception):
 
 
 class SourceError(StreamError):
-    """A live source is missing, ambiguous, doubled or does not carry what was asked for."""
+    """A live source is missing, ambiguous, duplicated or does not carry what was asked for."""
 
 
 class RecordingError(StreamError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from engine.cache import EngineCache
-    from engine.models import Models
+    from collections.abc import Iterator
+
+    from engine.backends.cache import EngineCache
+    from engine.models.loading import Models
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several pytest workers an LSL session of its own, and one thread a core."""
+    """Return each of several pytest workers an LSL session of its own, and one thread a core."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None:
         return
@@ -54,16 +57,42 @@ class Cli:
         )
 
 
+@pytest.fixture(autouse=True)
+def loggers_as_they_are() -> None:
+    """Undo what a command run inside another test has made of our loggers' levels."""
+    for package in ("minddiffuser", "stream", "decoder", "engine"):
+        logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest: begun last, one would keep a worker busy while the others are idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give each worker a cache of its own, not the user's; only exported engines are shared, which take a minute."""
+    folder = tmp_path_factory.getbasetemp()
+    engines = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "engines"
+    engines.mkdir(exist_ok=True)
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "engines").symlink_to(engines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINDDIFFUSER_CACHE", str(cache))
+        yield cache
+
+
 @pytest.fixture(scope="session")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """Give the command line with an empty cache."""
-    return Cli(os.environ | {"MINDDIFFUSER_CACHE": str(tmp_path_factory.mktemp("cache"))})
+def cli(own_cache: Path) -> Cli:
+    """Return the command line with this worker's cache."""
+    return Cli(os.environ | {"MINDDIFFUSER_CACHE": str(own_cache)})
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Models for both stages that take milliseconds, with random weights."""
-    from engine.models import load_models
+    from engine.models.loading import load_models
     from engine.spec import ModelSpec
     from tests.tinymodels import write_tiny
 
@@ -75,6 +104,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
     """One cache of engines for all tests, where MINDDIFFUSER_CACHE would have it: an export takes seconds."""
-    from engine.cache import EngineCache
+    from engine.backends.cache import EngineCache
 
     return EngineCache(tmp_path_factory.mktemp("exports") / "engines")

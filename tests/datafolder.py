@@ -9,6 +9,7 @@ DATA = Path(os.environ.get("MINDDIFFUSER_DATA") or Path(__file__).parents[2] / "
 FOLDER_OF = {
     "muse-faces": "muse_eeg_visual",
     "muse-sides": "muse_eeg_visual",
+    "muse-gratings": "muse_eeg_visual",
     "ssvep-exo": "ssvep_exo_kalunga2016",
     "haxby-fmri": "haxby2001_pymvpa_slice",
     "miyawaki-fmri": "miyawaki2008_figures_v1",

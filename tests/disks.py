@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
-    """Give a folder in which nothing can be written, whoever we are."""
+    """Return a folder in which nothing can be written, whoever we are."""
     folder.mkdir(parents=True)
     if os.geteuid():
         folder.chmod(0o555)
@@ -24,7 +24,7 @@ def read_only(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """Give a disk of a few kilobytes."""
+    """Return a disk of a few kilobytes."""
     folder.mkdir(parents=True)
     with _mounted(folder, f"size={kilobytes}k"):
         yield folder

@@ -90,6 +90,27 @@ def write_tiny(folder: Path) -> None:
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, clip / "open_clip_model.safetensors")
 
 
+def write_ip_adapter(file: Path, unet: Any, *, embedding: int, tokens: int = 4) -> None:
+    """Write a plain IP-Adapter of random weights for a UNet, in the names that diffusers reads."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    width = unet.config.cross_attention_dim
+    weights = {
+        "image_proj.proj.weight": torch.randn(tokens * width, embedding, generator=generator),
+        "image_proj.proj.bias": torch.randn(tokens * width, generator=generator),
+        "image_proj.norm.weight": 1 + 0.1 * torch.randn(width, generator=generator),
+        "image_proj.norm.bias": 0.1 * torch.randn(width, generator=generator),
+    }
+    modules = dict(unet.named_modules())
+    crossing = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
+    for number, name in enumerate(crossing):
+        shape = modules[name].to_k.weight.shape
+        for kind in ("to_k_ip", "to_v_ip"):
+            weights[f"ip_adapter.{2 * number + 1}.{kind}.weight"] = torch.randn(shape, generator=generator)
+    save_file(weights, file)
+
+
 def _unet(*, channels: int, context: int, **settings: Any) -> Any:
     from diffusers import UNet2DConditionModel
 

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.results.setups import COMMITTED, ROOT, SETUPS, Setup, named
+from stream.atomic import write_whole
 
 
 def run_all(setups: list[Setup], out: Path, jobs: int) -> list[str]:
@@ -27,12 +28,16 @@ def run_all(setups: list[Setup], out: Path, jobs: int) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     for setup in setups:
-        if lacking := setup.missing():
+        if lacking := setup.unavailable_because():
             print(f"{setup.name:<22} skipped: {lacking}", flush=True)
     # Ablations and the setup they start from share decoders; those who only wait for them come last.
-    shared = next((setup for setup in setups if setup.protocol == "ablations" and not setup.missing()), None)
+    shared = next(
+        (setup for setup in setups if setup.protocol == "ablations" and not setup.unavailable_because()), None
+    )
     waits = {setup.name: shared is not None and setup.config == shared.config for setup in setups}
-    can_run = sorted((setup for setup in setups if not setup.missing()), key=lambda setup: waits[setup.name])
+    can_run = sorted(
+        (setup for setup in setups if not setup.unavailable_because()), key=lambda setup: waits[setup.name]
+    )
     with ThreadPoolExecutor(jobs) as pool:
         made = shared and pool.submit(_in_a_process, "shared decoders", [shared.name, "--prepare"], jobs)
 
@@ -66,9 +71,7 @@ def run_here(setup: Setup, out: Path) -> None:
     from benchmarks.results.steps import run_step
 
     found = run_step(setup, out)
-    partial = out / f".{setup.name}.json"
-    partial.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    partial.replace(out / f"{setup.name}.json")
+    write_whole(out / f"{setup.name}.json", json.dumps(found, indent=1) + "\n")
 
 
 def check(names: list[str], out: Path) -> list[str]:
@@ -99,7 +102,7 @@ def main() -> int:
         parser.error(f"no setup is called {error}; known are {', '.join(setup.name for setup in SETUPS)}")
     if given.list:
         for setup in setups:
-            print(f"{setup.name:<22} {setup.missing() or 'can run'}")
+            print(f"{setup.name:<22} {setup.unavailable_because() or 'can run'}")
         return 0
     if given.prepare:
         from benchmarks.results.ablations import Lab

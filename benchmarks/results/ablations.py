@@ -9,26 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results.setups import ROOT, Setup
-from decoder import metrics
-from decoder.bundle import Bundle
-from decoder.features import Features
-from decoder.pose import pose, pose_errors, pose_of_mask
-from engine.desk.compose import alpha_of, load_test_stimuli
-from engine.desk.pack import load_pack
-from engine.models import load_models
+from decoder.data.targets import Targets, compute_targets
+from decoder.evaluation import metrics
+from decoder.evaluation.metric_registry import PICTURE_METRICS, POSE_METRICS, picture_scores
+from decoder.evaluation.pose import pose, pose_errors, pose_of_mask
+from decoder.features import Features, LayerTarget
+from decoder.models.bundle import Bundle
+from engine.composing.compose import alpha_of, load_test_stimuli
+from engine.composing.pack import load_pack
+from engine.models.loading import load_models
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
 from minddiffuser.cache import made_once
-from minddiffuser.config import Config, load_config
+from minddiffuser.config.spec import Config, load_config
 from minddiffuser.console import progress
-from minddiffuser.data import CALIBRATION_SEED, load_dataset
-from minddiffuser.demo import prepare, training_key
-from minddiffuser.evaluate import first_events, usable_windows
-from minddiffuser.live import ready_engine
-from minddiffuser.perception import Judges
-from minddiffuser.training import train
-from stream.recordings import Recording
-from stream.windows import Window
+from minddiffuser.evaluation.perception import Judges
+from minddiffuser.live.engines import ready_engine
+from minddiffuser.training.data import CALIBRATION_SEED, load_dataset
+from minddiffuser.training.training import train
+from minddiffuser.workflows.demo import prepare, training_key
+from minddiffuser.workflows.evaluate import first_events, usable_windows
+from stream.types.recording import Recording
+from stream.types.windows import Window
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -37,17 +39,10 @@ SEED = 20261125
 FULL = "the demo as it is"
 PLAIN = "the demo without its prior of structure"
 """What variants that are trained anew are held against: the prior takes minutes to train, for each of them."""
-UNPRIORED = {"decoder.s_prior": None, "data.bank": None}
+UNPRIORED = {"decoder.structure_prior": None, "data.image_bank": None}
 SCORES = {
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "two_way": "two-way, pixels",
-    "two_way_features": "two-way, simple features",
-    "two_way_clip": "two-way, CLIP",
-    "concept_top5": "concept, first five",
-    "position": "position error",
-    "size": "size error",
-    "orientation": "orientation error",
+    key: {**PICTURE_METRICS, **POSE_METRICS}[key].short
+    for key in ("pixcorr", "ssim", "two_way", "two_way_features", "two_way_clip", "concept_top5", *POSE_METRICS)
 }
 FEW_CHANNELS = {
     32: "Fp1 Fp2 F7 F3 F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 CP5 CP1 CP2 CP6 P7 P3 Pz P4 P8 PO7 PO3 POz PO4 PO8 O1 Oz "
@@ -61,7 +56,7 @@ WINDOWS = (0.15, 0.3)
 REPEATS = (1, 4, 20)
 BANK = 4000
 EXACT_PICTURES, ONESTEP_PICTURES = 3, 30
-PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999, "update": "both"}
+PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +123,7 @@ class Lab:
         def make(folder: Path) -> None:
             train(config, self.dataset, self.models).save(folder / "bundle")
 
-        bundle = Bundle.load(made_once(f"{self.config.name}-plain", training_key(config), make) / "bundle")
+        bundle = Bundle.load(made_once(f"{self.config.name}-plain", training_key(config, self.models), make) / "bundle")
         return self.make(bundle.decode(self.windows), self.windows, config.engine, bundle)
 
     def retrained(self, changes: Mapping[str, Any], n_training: int | None = None) -> Made:
@@ -141,13 +136,13 @@ class Lab:
 
     def scores(self, own: NDArray[np.intp], pictures: Pixels) -> dict[str, Floats]:
         """Score pictures one by one, held against the true ones; each (n,), NaN where a figure has no orientation."""
-        found = metrics.picture_scores(self.shown.images, own, pictures) | self.judge(own, pictures)
+        found = picture_scores(self.shown.images, own, pictures) | self.judge(own, pictures)
         found |= pose_errors([pose(picture) for picture in pictures], [self.true[row] for row in own])
         return {name: found[name] for name in SCORES}
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Give a config with some keys changed, by their paths ('decoder.blocks')."""
+    """Return a config with some keys changed, by their paths ('decoder.blocks')."""
     raw = config.own()
     for path, value in changes.items():
         *sections, key = path.split(".")
@@ -173,12 +168,12 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     yield "without z", without
     yield "without z and stage 2", Made(without.own, without.first, without.first)
     decoded = lab.bundle.decode(lab.windows)
-    begun = [replace(one, layout=None) for one in decoded]
+    begun = [replace(one, structure_latent=None) for one in decoded]
     yield "stage 2 from stage 1's picture", lab.make(begun, lab.windows, lab.config.engine, lab.bundle)
     for name, settings in (
-        ("without the last UNet calls", {"finish": 0.0}),
-        ("in one round", {"rounds": 1}),
-        ("of one draw", {"draws": 1}),
+        ("without the last UNet calls", {"renoise_strength": 0.0}),
+        ("in one round", {"refinement_rounds": 1}),
+        ("of one draw", {"candidates": 1}),
         ("without guidance", {"guidance": 1.0}),
     ):
         spec = changed(lab.config, {f"engine.structure.{key}": value for key, value in settings.items()}).engine
@@ -208,14 +203,17 @@ def blocks(lab: Lab) -> Iterator[tuple[str, Made]]:
 
 def text(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode c token by token, or from the embedding through a prior."""
-    yield f"{PLAIN}: c by {lab.config.decoder.c_from}", lab.plain()
+    yield f"{PLAIN}: c by {lab.config.decoder.text_embedding_from}", lab.plain()
     prior = {
         "decoder.features": [*lab.config.decoder.features, "e"],
-        "decoder.c_from": "embedding",
+        "decoder.text_embedding_from": "embedding",
         "decoder.family": "ridge",
     }
     yield "c from the prior, learned from the pictures shown", lab.retrained(prior)
-    yield f"c from the prior, learned from {BANK:,} captioned pictures", lab.retrained({**prior, "data.bank": BANK})
+    yield (
+        f"c from the prior, learned from {BANK:,} captioned pictures",
+        lab.retrained({**prior, "data.image_bank": BANK}),
+    )
 
 
 def repeats(lab: Lab) -> Iterator[tuple[str, Made]]:
@@ -238,9 +236,9 @@ def repeats(lab: Lab) -> Iterator[tuple[str, Made]]:
 
 def _repeated(lab: Lab) -> Recording:
     """Record the participant again while the test pictures are shown 20 times each."""
-    from decoder.simulate import Participant
-    from engine.desk.compose import compose, images
-    from stream.recordings import read
+    from decoder.simulation.eeg import Participant
+    from engine.composing.compose import compose, images
+    from stream.files.registry import read
 
     spec = lab.config.data
     calibration = compose(load_pack(), spec.pictures, CALIBRATION_SEED + spec.seed)
@@ -279,12 +277,44 @@ def pictures(lab: Lab) -> Iterator[tuple[str, Made]]:
         yield f"{n} training pictures", lab.retrained({}, n)
 
 
+def ceilings(lab: Lab) -> Iterator[tuple[str, Made]]:
+    """Put true features in the place of decoded ones, one at a time and all: what is lost before the engine, and in it.
+
+    True structure has the decoder's masks, and stage 2 begins at stage 1's picture: the latent that goes with decoded
+    structure is itself decoded.
+    """
+    full = lab.full()
+    yield FULL, full
+    yield "chance: the picture of another window", Made(full.own, full.first, np.roll(full.final, 1, axis=0))
+    known = sorted({event.label for run in lab.dataset.train for event in run.events} & set(lab.dataset.stimuli.ids))
+    mean = np.round(lab.dataset.stimuli.select(known).images.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    constant = np.repeat(mean[None], len(full.own), axis=0)
+    yield "baseline: the mean image", Made(full.own, constant, constant)
+    spec, decoded = lab.config.decoder, lab.bundle.decode(lab.windows)
+    true = compute_targets(lab.shown, lab.models, features=spec.features, blocks=spec.blocks)
+    for names in (*((name,) for name in spec.features), spec.features):
+        features = [with_truth(one, true, row, names) for one, row in zip(decoded, full.own, strict=True)]
+        yield f"true {', '.join(names)}", lab.make(features, lab.windows, lab.config.engine, lab.bundle)
+
+
+def with_truth(decoded: Features, true: Targets, row: int, names: Sequence[str]) -> Features:
+    """Return decoded features, of which some ('c', 'z', 'e', 's') are a picture's true ones."""
+    found: dict[str, Any] = {name: values[row] for name, values in true.numbers().items() if name in names}
+    if "s" in names:
+        blocks = {
+            block: LayerTarget(np.where(one.mask, true.s[block][row], 0).astype(np.float32), one.mask)
+            for block, one in decoded.s.items()
+        }
+        found |= {"s": blocks, "structure_latent": None}
+    return replace(decoded, **found)
+
+
 def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(str(number) for number in numbers)
 
 
 GROUPS: dict[str, Callable[[Lab], Iterator[tuple[str, Made]]]] = {
-    made.__name__: made for made in (stages, modes, blocks, text, repeats, channels, windows, pictures)
+    made.__name__: made for made in (stages, modes, blocks, text, repeats, channels, windows, pictures, ceilings)
 }
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from minddiffuser.chart import room
-
 WIDTH, STEP, TOP, FOOT = 420, 20, 34, 30
+LETTER = 6.6
+"""Width of a letter of 12 pixels, on the wide side of what fonts have."""
 KEY = "pixcorr"
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1b1f24 } .group { font-weight: 600 } line { stroke: #d5dae1 }
@@ -41,7 +41,7 @@ def chart(answers: Sequence[Mapping[str, Any]], groups: Mapping[str, str]) -> st
     def x(value: float) -> str:
         return f"{(value - low) * scale:.1f}"
 
-    left = room(label for label, _ in lines)
+    left = round(LETTER * max((len(label) for label, _ in lines), default=0)) + 24
     height = TOP + STEP * len(lines) + FOOT
     parts = [f'<text x="{WIDTH}" y="16" text-anchor="end">PixCorr, difference from the full setup</text>']
     for tick in sorted({round(low, 2), 0.0, round(high, 2)}):

@@ -78,8 +78,8 @@ class Setup:
     reported: tuple[tuple[str, float], ...] = ()
     note: str = ""
 
-    def missing(self) -> str:
-        """Say what this setup lacks on this machine; '' if nothing."""
+    def unavailable_because(self) -> str:
+        """Return what this setup lacks on this machine; '' if nothing."""
         if not (ROOT / "configs" / f"{self.config}.yaml").is_file():
             return f"there is no configs/{self.config}.yaml"
         if self.folder and not (data_folder() / self.folder).is_dir():
@@ -195,7 +195,7 @@ SETUPS = (
     ),
     *(
         Setup(f"{ABLATIONS}{group}", "demo", "ablations", "simulated", "EEG", "63 channels", SOME_UNSEEN, limit=60)
-        for group in ("stages", "modes", "blocks", "text", "repeats", "channels", "windows", "pictures")
+        for group in ("stages", "modes", "blocks", "text", "repeats", "channels", "windows", "pictures", "ceilings")
     ),
 )
 """In the order of the tables."""

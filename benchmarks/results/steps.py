@@ -1,26 +1,29 @@
 """One step: train and evaluate a setup, and say what came of it."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
 import contextlib
 import io
 import os
 import platform
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.results.setups import ROOT, Figure, Setup, data_folder
+from minddiffuser.evaluation.examples import trios_in
 from stream.atomic import write_whole
 
-SHEET_SIDE = 64
-"""Pixels of each picture on a sheet."""
+if TYPE_CHECKING:
+    from PIL import Image
+
+SHEET_SIDE, A_LINE = 128, 3
+"""Pixels of each picture on a sheet, and windows in a line: as wide as a page of documentation shows it."""
 
 
 def run_step(setup: Setup, out: Path) -> dict[str, Any]:
@@ -77,9 +80,9 @@ def _data(setup: Setup) -> Path | None:
 
 
 def _test(setup: Setup, out: Path) -> dict[str, Any]:
-    from minddiffuser.demo import prepare
-    from minddiffuser.evaluate import run_evaluate
-    from minddiffuser.training import train_from_file
+    from minddiffuser.training.training import train_from_file
+    from minddiffuser.workflows.demo import prepare
+    from minddiffuser.workflows.evaluate import run_evaluate
 
     bundle, page = Path("bundles") / setup.config, out / f"{setup.name}.html"
     config = ROOT / "configs" / f"{setup.config}.yaml"
@@ -90,7 +93,7 @@ def _test(setup: Setup, out: Path) -> dict[str, Any]:
     limit, live_limit = setup.limit, setup.live_limit
     found = asyncio.run(
         run_evaluate(
-            bundle, _data(setup), asyncio.Event(), live=setup.live, limit=limit, live_limit=live_limit, page=True
+            bundle, _data(setup), asyncio.Event(), live=setup.live, limit=limit, live_limit=live_limit, page=page
         )
     )
     answer = found.answer
@@ -131,7 +134,7 @@ def figures_of_test(found: Mapping[str, Any], wanted: tuple[Figure, ...]) -> Ite
 
 
 def _folds(setup: Setup, _: Path) -> dict[str, Any]:
-    from minddiffuser.crossval import evaluate_config
+    from minddiffuser.workflows.crossval import evaluate_config
 
     answer = evaluate_config(ROOT / "configs" / f"{setup.config}.yaml", _data(setup))
     reported = {**answer["reported"], **dict(setup.reported)}
@@ -171,17 +174,26 @@ def _ablations(setup: Setup, _: Path) -> dict[str, Any]:
 
 
 def write_sheet(page: Path, file: Path) -> None:
-    """Lay the pictures of an evaluation's page out on one sheet: best, median and worst, six of each."""
+    """Lay the pictures of an evaluation's page out on one sheet: best, median and worst, three windows a line."""
     from PIL import Image
 
-    found = re.findall(r'src="data:image/webp;base64,([^"]+)"', page.read_text("utf-8"))
-    shape = (3, len(found) // 9, 3)  # groups; pictures of a group; shown, stage 1, final
-    tiles = []
-    for code in found:
-        with Image.open(io.BytesIO(base64.b64decode(code))) as image:
-            tiles.append(np.asarray(image.convert("RGB").resize((SHEET_SIDE, SHEET_SIDE))))
-    grid = np.stack(tiles).reshape(*shape, SHEET_SIDE, SHEET_SIDE, 3)
-    gap = np.full((*shape[:2], SHEET_SIDE, SHEET_SIDE // 8, 3), 255, np.uint8)
-    trios = np.concatenate([*(grid[:, :, k] for k in range(3)), gap], axis=3)
-    rows = [np.concatenate(list(row), axis=1) for row in trios]
-    Image.fromarray(np.concatenate(rows)).save(file, "WEBP", quality=80)
+    side, gap = SHEET_SIDE, SHEET_SIDE // 8
+    trios = [[_tile(code) for code in trio] for trio in trios_in(page.read_text("utf-8"))]
+    per_group = len(trios) // 3
+    lines_of_group = -(-per_group // A_LINE)
+    width, height = A_LINE * (3 * side + gap) - gap, 3 * (lines_of_group * (side + 2) + gap) - gap
+    sheet = Image.new("RGB", (width, height), "white")
+    for number, trio in enumerate(trios):
+        group, place = divmod(number, per_group)
+        line, column = divmod(place, A_LINE)
+        top = group * (lines_of_group * (side + 2) + gap) + line * (side + 2)
+        for stage, tile in enumerate(trio):
+            sheet.paste(tile, (column * (3 * side + gap) + stage * side, top))
+    sheet.save(file, "WEBP", quality=80)
+
+
+def _tile(uri: str) -> Image.Image:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        return image.convert("RGB").resize((SHEET_SIDE, SHEET_SIDE))

@@ -6,21 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results.ablations_chart import chart
+from benchmarks.results.reports import report_of
 from benchmarks.results.setups import ABLATIONS, SETUPS
+from decoder.evaluation.metric_registry import PICTURE_METRICS, POSE_METRICS
+from stream.atomic import write_whole
 
 BEGIN = "<!-- results: begin; this part is written by `make results` -->"
 END = "<!-- results: end -->"
 Answer = Mapping[str, Any]
 
+HEADLINES = (
+    ("muse-faces-folds", "auc"),
+    ("muse-sides-folds", "auc"),
+    ("haxby-fmri-folds", "accuracy"),
+    ("miyawaki-fmri-folds", "picture.top1"),
+    ("v4-photos", "two_way_clip"),
+    ("demo", "two_way_clip"),
+)
+"""Setup and key of the figures that the README shows: of people first, simulated last."""
 HEADS = {
-    "two_way": "two-way, pixels",
-    "two_way_clip": "two-way, CLIP",
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "concept_top5": "concept, first five",
-    "position": "position error",
-    "size": "size error",
-    "orientation": "orientation error, °",
+    metric.key: f"{metric.short}, {metric.unit}" if metric.unit else metric.short
+    for metric in (
+        *(PICTURE_METRICS[key] for key in ("two_way", "two_way_clip", "pixcorr", "ssim", "concept_top5")),
+        *POSE_METRICS.values(),
+    )
 }
 GROUPS = {
     "stages": "Stages",
@@ -31,6 +40,7 @@ GROUPS = {
     "channels": "Channels",
     "windows": "Length of the window",
     "pictures": "Training pictures",
+    "ceilings": "Ceilings: true features in the place of decoded ones",
 }
 
 
@@ -92,24 +102,56 @@ def _rows(answer: Answer, pages: str, note: int) -> Iterator[list[str]]:
     for number, figure in enumerate(answer.get("figures", ())):
         head = ["", "", ""]
         if number == 0:
-            kind = f"*{answer['species']}*" if answer["species"] != "human" else "human"
-            file = f"{answer['setup']}.{'html' if answer['protocol'] == 'test' else 'json'}"
             head = [
-                f"[`{answer['config']}`]({pages}{file})",
-                f"{kind} {answer['modality']}, {answer['data']}",
+                f"[`{answer['config']}`]({pages}{answer['setup']}.html)",
+                _kind(answer),
                 answer["split"],
             ]
-        chance, p, reported = figure["chance"], figure.get("p"), figure.get("reported")
+        p, reported = figure.get("p"), figure.get("reported")
         yield [
             *head,
             figure["label"],
             short(figure.get("stage1")),
             f"**{short(figure['value'])}** {span(figure['interval'])}",
-            short(chance) if isinstance(chance, float | int) else "-".join(short(bound) for bound in chance),
+            _chance(figure["chance"]),
             short(p),
             short(figure.get("mean_image")),
             (short(reported) or "none" * (number == 0)) + f" ({note})" * (number == 0),
         ]
+
+
+def headlines(answers: Mapping[str, Answer], pages: str) -> str:
+    """Make the short table, one row for each of `HEADLINES` that there is; parameters as of `main_table`."""
+    heads = ("data", "held out", "figure", "**reached** [95 %]", "chance", "without the brain")
+    shown = [
+        (setup, answers[setup], figure)
+        for setup, key in HEADLINES
+        for figure in answers.get(setup, {}).get("figures", ())
+        if figure["key"] == key
+    ]
+    rows = [
+        [
+            f"[{_kind(answer)}]({pages}{setup}.html)",
+            answer["split"],
+            figure["label"],
+            f"**{short(figure['value'])}** {span(figure['interval'])}",
+            _chance(figure["chance"]),
+            short(figure.get("mean_image")),
+        ]
+        for setup, answer, figure in shown
+    ]
+    return table(heads, rows)
+
+
+def _kind(answer: Answer) -> str:
+    """Name whose data an answer is of."""
+    species = "human" if answer["species"] == "human" else f"*{answer['species']}*"
+    return f"{species} {answer['modality']}, {answer['data']}"
+
+
+def _chance(chance: float | Sequence[float]) -> str:
+    """Write what chance reaches: a figure, or the ends of its interval."""
+    return short(chance) if isinstance(chance, float | int) else "-".join(short(bound) for bound in chance)
 
 
 def readme_part(answers: Mapping[str, Answer]) -> str:
@@ -117,11 +159,11 @@ def readme_part(answers: Mapping[str, Answer]) -> str:
     pages = "[All results](docs/results/README.md), with pictures from the best to the worst"
     if any("rows" in answer for answer in answers.values()):
         pages += "; [what each part is worth](docs/results/ablations.md)"
-    return f"{BEGIN}\n{main_table(answers, 'docs/results/')}\n\n{pages}.\n{END}"
+    return f"{BEGIN}\n{headlines(answers, 'docs/results/')}\n\n{pages}.\n{END}"
 
 
 def with_part(readme: str, part: str) -> str:
-    """Put the generated part into the README.
+    """Write the generated part into the README.
 
     Raises
     ------
@@ -161,8 +203,8 @@ def _section(answer: Answer, folder: Path) -> str:
     ]
     if (folder / f"{name}.webp").is_file():
         lines += [
-            "From above: the best, those around the median, the worst, by PixCorr; each shown, stage 1, final.",
-            f"![Pictures of {name}: shown, stage 1, final; best, median, worst]({name}.webp)",
+            "From above: the best, those around the median, the worst, by PixCorr; each shown, preview, final.",
+            f"![Pictures of {name}: shown, preview, final; best, median, worst]({name}.webp)",
         ]
     if agreed := answer["answer"].get("live_equals_offline"):
         lines.append(
@@ -189,7 +231,8 @@ def ablation_page(answers: Mapping[str, Answer]) -> str:
         "One thing changed at a time; all on the *simulated* participant of the demo (EEG, 63 channels), "
         f"{found[0]['split']}. In brackets: the difference from the first row of the table on the same pictures, "
         "paired 95 % bootstrap. Concepts: the true one among the five nearest names by CLIP, of those shown. "
-        "Position, size and orientation errors (`decoder/pose.py`): lower is better. Few pictures say little.",
+        "Position, size and orientation errors (`decoder/evaluation/pose.py`): lower is better. Few pictures say "
+        "little.",
         "![Difference in PixCorr from the full setup, with intervals](ablations.svg)",
     ]
     for answer in found:
@@ -216,9 +259,13 @@ def write_pages(folder: Path, readme: Path | None) -> list[Path]:
     written = []
 
     def write(file: Path, text: str) -> None:
-        file.write_text(text, "utf-8")
+        write_whole(file, text)
         written.append(file)
 
+    for name, answer in answers.items():
+        if "figures" in answer:
+            page = folder / f"{name}.html"
+            write(page, report_of(answer, page.read_text("utf-8") if page.is_file() else ""))
     if answers:
         write(folder / "README.md", index(answers, folder))
     if any("rows" in answer for answer in answers.values()):

@@ -6,9 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from decoder.data.stimuli import StimulusTable
 from decoder.errors import DatasetError
-from decoder.stimuli import StimulusTable
-from stream.recordings import Recording
+from stream.types.recording import Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,8 @@ class Selection:
         Participant, counted from 1.
     sessions : int or None
         Only the first so many; None: all there should be.
+    session : str or None
+        The one that is read, by its name; None: all, of v4-photos, whose sessions are sets of their own, 201025.
     per_session : {'none', 'zscore', 'whiten'}
         How each session is normalised, by its own training trials.
     repeats : int or None
@@ -77,6 +79,7 @@ class Selection:
     seed: int = 0
     subject: int = 1
     sessions: int | None = None
+    session: str | None = None
     per_session: PerSession = "none"
     repeats: int | None = None
     form: Form = "preprocessed"
@@ -85,7 +88,7 @@ class Selection:
 
 
 def together(by_subject: Mapping[str, Dataset]) -> Dataset:
-    """Put participants of one data set side by side, to be trained on together.
+    """Join participants of one data set, to be trained on together.
 
     Parameters
     ----------
@@ -116,7 +119,7 @@ def together(by_subject: Mapping[str, Dataset]) -> Dataset:
                 live = named if own is first else live
             if any(recording is one for one in own.train):
                 train.append(named)
-        stimuli = stimuli.joined(own.stimuli)
+        stimuli = stimuli.union(own.stimuli)
     descriptions = dict.fromkeys(own.description for own in by_subject.values())
     return replace(
         first,
@@ -130,8 +133,11 @@ def together(by_subject: Mapping[str, Dataset]) -> Dataset:
 
 
 READERS = {
-    "muse-faces": "decoder.datasets.muse:load",
+    "muse-faces": "decoder.datasets.muse:load_faces",
     "muse-sides": "decoder.datasets.muse:load_sides",
+    "muse-gratings": "decoder.datasets.muse:load_gratings",
+    "muse-targets": "decoder.datasets.muse:load_targets",
+    "muse-flicker": "decoder.datasets.muse:load_flicker",
     "ssvep-exo": "decoder.datasets.exo:load",
     "haxby": "decoder.datasets.haxby:load",
     "v4-photos": "decoder.datasets.v4:load",
@@ -146,9 +152,16 @@ SELECTED: dict[str, frozenset[str]] = {
     "simulated-meg": frozenset({"subject"}),
     "things-eeg2": frozenset({"subject", "sessions", "per_session", "repeats", "form"}),
     "things-meg": frozenset({"subject", "sessions", "per_session", "repeats"}),
+    "v4-photos": frozenset({"session"}),
+    **dict.fromkeys(
+        ("muse-faces", "muse-sides", "muse-gratings", "muse-targets", "muse-flicker", "ssvep-exo"),
+        frozenset({"subject", "sessions", "session"}),
+    ),
     "nsd": frozenset({"subject", "sessions", "per_session", "repeats", "region"}),
 }
 """What may be chosen of a data set, besides the seed."""
+FIRST_SUBJECT = {"ssvep-exo": 3}
+"""Who is read where nobody is chosen, if not participant 1."""
 ONE_MONTAGE = ("simulated-eeg", "simulated-meg", "things-eeg2", "things-meg")
 """Data sets whose participants have the same channels, and may be trained on together."""
 
@@ -163,6 +176,7 @@ def load(name: str, data_dir: Path, selection: Selection | None = None) -> Datas
     data_dir : Path
         Folder that holds the data sets' own folders.
     selection : Selection, optional
+        Left out: of the first participant, all.
 
     Raises
     ------
@@ -173,11 +187,11 @@ def load(name: str, data_dir: Path, selection: Selection | None = None) -> Datas
         raise DatasetError(f"no data set is called {name!r}; known are {', '.join(READERS)}")
     module, function = READERS[name].split(":")
     reader: Callable[[Path, Selection], Dataset] = getattr(import_module(module), function)
-    return reader(data_dir, selection or Selection())
+    return reader(data_dir, selection or Selection(subject=FIRST_SUBJECT.get(name, 1)))
 
 
 def require(path: Path, where: str) -> Path:
-    """Give `path` back if it exists.
+    """Return `path` if it exists.
 
     Raises
     ------
@@ -189,18 +203,31 @@ def require(path: Path, where: str) -> Path:
     return path
 
 
-def require_runs(folder: Path, pattern: str, n: int, where: str) -> list[Path]:
-    """Find the files of a folder's `n` runs, in the order of their names.
+def chosen_sessions(sessions: Mapping[str, Path], folder: Path, selection: Selection, where: str) -> dict[str, Path]:
+    """Choose among a person's sessions, by their names in the order in which they were recorded.
+
+    Parameters
+    ----------
+    sessions : mapping of str to Path
+        All that the person's `folder` holds.
+    selection : Selection
+        One by its name, or the first so many; neither: all.
 
     Raises
     ------
     DatasetError
-        If there are more or fewer.
+        If there are none, or fewer than are asked for.
     """
-    files = sorted(folder.glob(pattern), key=lambda path: path.name)
-    if len(files) != n:
-        raise DatasetError(f"{folder} holds {len(files)} runs, not {n}; fetch it from {where}")
-    return files
+    if not sessions:
+        raise DatasetError(f"{folder} holds no recordings; fetch it from {where}")
+    if selection.session is not None:
+        if selection.session not in sessions:
+            raise DatasetError(f"{folder} holds no session {selection.session!r}; it holds {', '.join(sessions)}")
+        return {selection.session: sessions[selection.session]}
+    n = selection.sessions or len(sessions)
+    if n > len(sessions):
+        raise DatasetError(f"{folder} holds {len(sessions)} sessions, not {n}: {', '.join(sessions)}")
+    return dict(list(sessions.items())[:n])
 
 
 def require_known(what: str, found: frozenset[object], known: frozenset[object]) -> None:

@@ -7,17 +7,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.stimuli import StimulusTable
+from decoder.data.stimuli import StimulusTable
 
 
 class JointEncoders(Protocol):
-    """What embeds pictures and captions in one space (`engine.models.Models` is one)."""
+    """What embeds pictures and captions in one space (`engine.models.loading.Models` is one)."""
 
     def embed_images(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """Give (n, dims), unit norm."""
+        """Return (n, dims), unit norm."""
 
     def embed_texts(self, captions: Sequence[str], /) -> NDArray[np.float32]:
-        """Give (n, dims), unit norm."""
+        """Return (n, dims), unit norm."""
 
 
 def describe(

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.data.stimuli import StimulusTable
 from decoder.datasets import Dataset, Selection, require, require_known
 from decoder.datasets.cards import cards
 from decoder.datasets.vectors import numbered_channels
 from decoder.errors import DatasetError
-from decoder.stimuli import StimulusTable
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
 
 WHERE = "github.com/PyMVPA/PyMVPA at commit 20f0335, mvpa2/data, in a folder 'haxby2001_pymvpa_slice'"
 DESCRIPTION = "human fMRI (Haxby 2001, one slice), blocks of pictures"

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.data.stimuli import StimulusTable
 from decoder.datasets import Dataset, Selection, require
 from decoder.datasets.vectors import numbered_channels, vector_recording
 from decoder.errors import DatasetError
-from decoder.stimuli import StimulusTable
 
 WHERE = "github.com/braindecoding/LDM at commit be70055, data, in a folder 'miyawaki2008_figures_v1'"
 DESCRIPTION = "human V1 fMRI (Miyawaki 2008), figures"

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.data.stimuli import StimulusTable
 from decoder.datasets import Dataset, Selection, require
 from decoder.datasets.photographs import squared
 from decoder.datasets.sessions import normaliser
 from decoder.datasets.vectors import vector_recording
 from decoder.errors import DatasetError
-from decoder.stimuli import StimulusTable
-from stream.recordings import Recording
-from stream.windows import Channels
+from stream.types.recording import Recording
+from stream.types.windows import Channels
 
 WHERE = "naturalscenesdataset.org (captions: cocodataset.org), in a folder 'nsd'"
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)

@@ -155,7 +155,7 @@ def _holds_objects(file: IO[bytes]) -> bool:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """Put real arrays in the place of the stand-ins."""
+    """Replace the stand-ins by real arrays."""
     if depth > DEEPEST:
         raise _RefusedError(f"more than {DEEPEST} levels of lists")
     if isinstance(value, _Array):

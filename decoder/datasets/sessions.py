@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.datasets import PerSession
-from decoder.preprocess import noise_whitener
+from decoder.preprocessing.preprocess import noise_whitener
 
 Array = NDArray[np.float32]
 

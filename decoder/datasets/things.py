@@ -5,19 +5,19 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from decoder.data.stimuli import StimulusTable
 from decoder.datasets.photographs import read_photographs
-from decoder.stimuli import StimulusTable
 
 logger = logging.getLogger(__name__)
 
 
 def concept_of(file: str) -> str:
-    """Give the concept that a picture shows: 'aircraft_carrier' of '.../aircraft_carrier_06s.jpg'."""
+    """Return the concept that a picture shows: 'aircraft_carrier' of '.../aircraft_carrier_06s.jpg'."""
     return re.sub(r"_\d+[a-z]*$", "", Path(file).stem)
 
 
 def caption_of(concept: str) -> str:
-    """Say a concept in words: 'aircraft carrier'; the number that tells 'bat1' from 'bat2' says nothing."""
+    """Return a concept in words: 'aircraft carrier'; the number that tells 'bat1' from 'bat2' says nothing."""
     return re.sub(r"\d+$", "", concept).replace("_", " ").strip()
 
 
@@ -38,6 +38,6 @@ def things_table(files: Sequence[Path], side: int, where: str) -> StimulusTable:
 
 
 def log_left_out(n: int, of: int, why: str) -> None:
-    """Say how many trials were left out of training."""
+    """Log how many trials were left out of training."""
     if n:
         logger.info("%d of %d trials left out of training: %s", n, of, why)

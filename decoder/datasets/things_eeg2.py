@@ -19,10 +19,10 @@ from decoder.datasets import Dataset, Selection, require
 from decoder.datasets.pickled import read_pickled
 from decoder.datasets.things import concept_of, things_table
 from decoder.datasets.things_eeg2_raw import read_sessions
-from decoder.datasets.timeline import epoch_recording, joined
+from decoder.datasets.timeline import epoch_recording, join_recordings
 from decoder.errors import DatasetError
-from stream.recordings import Recording
-from stream.windows import Channels
+from stream.types.recording import Recording
+from stream.types.windows import Channels
 
 WHERE = "osf.io/3jk45 (Gifford et al. 2022), in a folder 'things-eeg2'"
 PARTS = ("training", "test")
@@ -69,7 +69,7 @@ def load(data_dir: Path, selection: Selection) -> Dataset:
         if selection.repeats is not None:
             raise DatasetError("raw recordings are replayed as they ran; leave data.repeats out and set window.repeats")
         train, tests = read_sessions(folder, description, labels, selection, WHERE)
-        live = joined("things-eeg2 test", tests)
+        live = join_recordings("things-eeg2 test", tests)
     stimuli = things_table([*files["training"], *files["test"]], selection.side, WHERE)
     return Dataset("things-eeg2", description, tuple(train), live, stimuli)
 

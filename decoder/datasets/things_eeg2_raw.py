@@ -13,9 +13,10 @@ from decoder.datasets import Selection, require
 from decoder.datasets.pickled import read_pickled
 from decoder.datasets.sessions import normaliser
 from decoder.errors import DatasetError
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording, read
-from stream.windows import Channels
+from stream.files.registry import read
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 
 N_SESSIONS = 4
 N_PARTS = 5
@@ -165,7 +166,7 @@ def _epochs(recording: Recording) -> NDArray[np.float32]:
         raise DatasetError(
             f"{recording.name} holds no whole epoch from {EPOCH[0]} to {EPOCH[1]} s to learn its noise from"
         )
-    epochs: NDArray[np.float32] = stream.sent[rows[:, None] + np.arange(first, last)].transpose(0, 2, 1)
-    epochs = epochs[np.isfinite(epochs).all(axis=(1, 2))]  # none over a bad stretch or a joint
+    epochs: NDArray[np.float32] = stream.masked_data[rows[:, None] + np.arange(first, last)].transpose(0, 2, 1)
+    epochs = epochs[np.isfinite(epochs).all(axis=(1, 2))]  # none over a bad segment or a joint
     epochs -= epochs[:, :, :-first].mean(axis=2, keepdims=True)
     return epochs

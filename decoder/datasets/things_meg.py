@@ -21,8 +21,8 @@ from decoder.datasets.sessions import normaliser
 from decoder.datasets.things import concept_of, log_left_out, things_table
 from decoder.datasets.timeline import epoch_recording
 from decoder.errors import DatasetError
-from stream.recordings import Recording
-from stream.windows import Channels
+from stream.types.recording import Recording
+from stream.types.windows import Channels
 
 WHERE = "openneuro.org/datasets/ds004212, and its pictures from osf.io/jum2f, in a folder 'things-meg'"
 N_SESSIONS = 12

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording
-from stream.windows import Channels
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 
 PAUSE = 1.0
 """Seconds without samples between two epochs or sessions: no window, and no filter, runs from one into the next."""
@@ -24,7 +24,7 @@ def epoch_recording(
     data: NDArray[np.float32],
     labels: Sequence[str],
 ) -> Recording:
-    """Put epochs on a time line, a second of nothing between them, with an event at time 0 of each.
+    """Lay epochs on a time line, a second of nothing between them, with an event at time 0 of each.
 
     Parameters
     ----------
@@ -48,15 +48,15 @@ def epoch_recording(
     return Recording(name, description, (stream,), events)
 
 
-def joined(name: str, recordings: Sequence[Recording]) -> Recording:
-    """Put recordings of one stream each, of the same channels and rate, one after the other."""
+def join_recordings(name: str, recordings: Sequence[Recording]) -> Recording:
+    """Join recordings of one stream each, of the same channels and rate, one after the other."""
     first = recordings[0].streams[0]
     times, events, bad, start = [], [], [], 0.0
     for recording in recordings:
         stream = recording.streams[0]
         times.append(stream.times + start)
         events += [replace(event, time=event.time + start) for event in recording.events]
-        bad += [replace(stretch, start=stretch.start + start) for stretch in stream.bad]
+        bad += [replace(segment, start=segment.start + start) for segment in stream.bad]
         start += float(stream.times[-1]) + PAUSE + 1 / stream.sfreq
     data = np.concatenate([recording.streams[0].data for recording in recordings])
     stream = replace(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording
-from stream.windows import Channels
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 
 PERIOD = 2.0
 """Seconds from one picture to the next."""
@@ -23,7 +23,7 @@ def numbered_channels(kind: str, n: int, unit: str, *, name: str | None = None) 
 def vector_recording(
     name: str, description: str, *, kind: str, channels: Channels, labels: Sequence[str], data: NDArray[np.float32]
 ) -> Recording:
-    """Put vectors on a time line: every 2 s a picture, and 0.2 s later the vector that answers to it.
+    """Lay vectors on a time line: every 2 s a picture, and 0.2 s later the vector that answers to it.
 
     The data sets hold no times of single vectors, so these are ours; nothing is decoded from them.
 

@@ -1,113 +1,20 @@
-"""The choice of a backend, and the protocols that they keep."""
+"""The choice of a backend among those of the registry."""
 
 import logging
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Literal, Protocol, cast, get_args
+from typing import cast
 
-import torch
-from torch import Tensor
-
-from engine.backends import onnx, openvino, tensorrt
-from engine.backends import torch as eager
-from engine.cache import EngineCache, Key
+from engine.backends.base import Backend
+from engine.backends.cache import EngineCache
+from engine.backends.export import OPSETS, PARTS, exported, onnx_key
+from engine.backends.exported import exportable
+from engine.backends.proof import REPORT_IT, proven
 from engine.errors import BackendError, CacheError
-from engine.export import FILE, INPUTS, OPSETS, PARTS, Part, Report, example, exported, onnx_key
-from engine.models import Models
-from engine.spec import BackendName, ModelSpec
+from engine.models.loading import Models
+from engine.registry import BACKENDS, ORDER, REFERENCE
+from stream.types.progress import Progress
 
-_log = logging.getLogger(__name__)
-
-NAMES: tuple[BackendName, ...] = get_args(BackendName)
-ORDER: dict[str, tuple[BackendName, ...]] = {
-    "cpu": ("openvino", "onnx", "torch"),
-    "cuda": ("tensorrt", "torch-graphs", "torch"),
-}
-"""What 'auto' tries, fastest first as measured (docs/performance.md)."""
-_BY_NAME_ONLY = {
-    "torch-compile": "compiles for minutes at every start",
-    "onnx-tensorrt": "builds for minutes at its first call",
-    "onnx": "torch-graphs is faster on a GPU",
-}
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}
-"""Largest difference from eager torch, relative to its largest output; beyond it an export has gone wrong."""
-
-
-class Backend(Protocol):
-    """Runs the UNet and the VAE's decoder; no gradient flows through it.
-
-    Attributes
-    ----------
-    name : str
-        Goes with every picture.
-    compiled : int
-        Programs compiled or captured so far; after warm-up it stays as it is.
-    """
-
-    name: str
-
-    @property
-    def compiled(self) -> int:
-        """See above."""
-        ...
-
-    def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
-        """Prediction, float32, for latents (n, channels, height, width), timesteps (n,), c (n, tokens, dims).
-
-        `mask` (n, tokens), bool, is False for tokens that are only there to fill up.
-        """
-        ...
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (n, 3, height, width), float32, about [0, 1], of scaled latents."""
-        ...
-
-
-class Runner(Protocol):
-    """One exported network in some runtime."""
-
-    @property
-    def compiled(self) -> int:
-        """Programs compiled or captured so far."""
-        ...
-
-    def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
-        """Give the output, of the shape that is told, in memory that nothing else uses."""
-        ...
-
-
-class NetworkBackend:
-    """Runs two exported networks.
-
-    Parameters
-    ----------
-    name : str
-    models : Models
-        Give shapes and the type of the inputs; no weights of theirs are loaded.
-    unet, decoder : Runner
-    """
-
-    def __init__(self, name: str, models: Models, unet: Runner, decoder: Runner) -> None:
-        self.name = name
-        self._unet, self._decoder = unet, decoder
-        self._dtype = export_dtype(models)
-        self._size = models.image_size
-
-    @property
-    def compiled(self) -> int:
-        """See `Backend`."""
-        return self._unet.compiled + self._decoder.compiled
-
-    def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
-        """See `Backend`."""
-        inputs = (x.detach().to(self._dtype), timesteps, c.detach().to(self._dtype), mask)
-        return self._unet.run(inputs, tuple(x.shape)).float()
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """See `Backend`."""
-        shape = (len(latents), 3, self._size, self._size)
-        return self._decoder.run((latents.detach().to(self._dtype),), shape).float()
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +32,17 @@ class Choice:
     left: dict[str, str]
 
 
-def missing(name: BackendName, device: torch.device) -> str | None:
-    """Say what a backend lacks on this machine and how to get it, or None where it can run."""
-    match name:
-        case "torch" | "torch-compile" | "torch-graphs":
-            return eager.missing(name, device)
-        case "onnx" | "onnx-tensorrt":
-            return onnx.missing(name, device)
-        case "openvino":
-            return openvino.missing(device)
-        case "tensorrt":
-            return tensorrt.missing(device)
-
-
-def export_dtype(models: Models) -> torch.dtype:
-    """Type that networks are exported in: the models' own on a GPU; float32 on a CPU."""
-    return models.dtype if models.device.type == "cuda" else torch.float32
-
-
 def make_backend(
-    name: Literal[BackendName, "auto"],
+    name: str,
     models: Models,
     cache: EngineCache | None = None,
     *,
     build: bool = False,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Choice:
-    """Backend by name; 'auto' is the first of `ORDER` that works.
+    """Return a backend by name; 'auto' is the first of the registry's `ORDER` that works.
+
+    Each is proven against eager torch before it runs here for the first time (`engine.backends.proof`).
 
     Parameters
     ----------
@@ -162,64 +53,85 @@ def make_backend(
     build : bool
         Let 'auto' build what takes minutes; without, it takes a TensorRT engine only where one is there.
     report : callable, optional
-        Told how far exports and builds are.
+        Called with how far exports and builds are.
 
     Raises
     ------
     BackendError
-        If the backend asked for by name cannot run here: what is missing, and how to get it.
+        If the backend asked for by name cannot run here: what is missing, and how to get it; or if its networks do not
+        agree with eager torch's.
     CacheError
         If it needs an export and there is no room for it.
     """
     if name != "auto":
-        return Choice(_open(name, models, cache, report), {})
-    order = ORDER["cuda" if models.device.type == "cuda" else "cpu"]
-    others = [other for other in NAMES if other not in order]
-    left: dict[str, str] = {other: missing(other, models.device) or _BY_NAME_ONLY[other] for other in others}
+        return Choice(_open(name, models, cache, report, build=True), {})
+    order = ORDER[models.device.type]
+    left = {
+        other: entry.unavailable_because(models.device) or entry.by_name_only
+        for other, entry in BACKENDS.items()
+        if other not in order
+    }
     for candidate in order:
         try:
-            backend = _open(candidate, models, cache, report, quick=not build)
+            backend = _open(candidate, models, cache, report, build=build)
         except (BackendError, CacheError) as error:
             left[candidate] = str(error).removeprefix(f"backend {candidate}: ")
             continue
         left |= dict.fromkeys(order[order.index(candidate) + 1 :], f"{candidate} is faster here")
-        _log.info("backend %s; left: %s", candidate, "; ".join(f"{other} ({why})" for other, why in left.items()))
+        logger.info("backend %s; left: %s", candidate, "; ".join(f"{other} ({why})" for other, why in left.items()))
         return Choice(backend, left)
     msg = f"no backend runs here: {'; '.join(f'{other}: {why}' for other, why in left.items())}"
     raise BackendError(msg)
 
 
-def _open(
-    name: BackendName, models: Models, cache: EngineCache | None, report: Report | None, *, quick: bool = False
+def open_backend(
+    name: str,
+    models: Models,
+    cache: EngineCache | None,
+    *,
+    build: bool = True,
+    report: Progress | None = None,
 ) -> Backend:
-    if reason := missing(name, models.device):
+    """Return a backend that is there and needs no proof, or whose proof this is for."""
+    return cast("Backend", BACKENDS[name].load().open_backend(name, models, cache, build=build, report=report))
+
+
+def _open(name: str, models: Models, cache: EngineCache | None, report: Progress | None, *, build: bool) -> Backend:
+    entry = BACKENDS[name]
+    if reason := entry.unavailable_because(models.device):
         msg = f"backend {name}: {reason}"
         raise BackendError(msg)
-    if name in get_args(eager.Mode):
-        return eager.TorchBackend(models, cast("eager.Mode", name))
-    if cache is None:
+    if cache is None and entry.needs_cache:
         msg = f"backend {name}: it needs a cache folder for exported networks, and none was given"
         raise BackendError(msg)
-    if name == "tensorrt":
-        if quick and not tensorrt.built(models, cache):
-            msg = (
-                f"backend {name}: no engine is built for these models; "
-                "`minddiffuser engine build --backend tensorrt` builds one"
-            )
-            raise BackendError(msg)
-        source = exportable(models)
-        runners: list[Runner] = [
-            tensorrt.open_runner(
-                source, part, cache, partial(check, models=source, part=part, dtype=models.dtype), report
-            )
-            for part in PARTS
-        ]
-    else:
-        runners = [_open_onnx(name, models, part, cache, report) for part in PARTS]
-    return NetworkBackend(name, models, *runners)
+
+    def opened() -> Backend:
+        return open_backend(name, models, cache, build=build, report=report)
+
+    if name != REFERENCE:
+        proof = proven(name, opened, models, cache, report)
+        if proof.fault:
+            raise BackendError(f"backend {name}: {proof.fault}: {REPORT_IT}")
+    return opened()
 
 
-def export_parts(models: Models, cache: EngineCache, report: Report | None = None) -> str | None:
+def starts_at_once(models: Models, cache: EngineCache) -> str:
+    """Return 'auto' where that exports nothing first, else 'torch', which needs no export.
+
+    Parameters
+    ----------
+    models : Models
+    cache : EngineCache
+        Where exports are kept.
+    """
+    if models.device.type != "cpu":
+        return "auto"
+    source = exportable(models)
+    there = all(any(cache.find(onnx_key(source, part, opset)) for opset in OPSETS) for part in PARTS)
+    return "auto" if there else "torch"
+
+
+def export_parts(models: Models, cache: EngineCache, report: Progress | None = None) -> str | None:
     """Export both networks as the runtimes here read them; the cache's `given` says where they are.
 
     Parameters
@@ -231,7 +143,7 @@ def export_parts(models: Models, cache: EngineCache, report: Report | None = Non
     Returns
     -------
     str or None
-        The runtime that the exports were run in and held against torch; None: there is none here.
+        The runtime that the exports were run in and compared with torch; None: there is none here.
 
     Raises
     ------
@@ -240,76 +152,10 @@ def export_parts(models: Models, cache: EngineCache, report: Report | None = Non
     CacheError
         If there is no room for it.
     """
-    runtimes: tuple[BackendName, ...] = ("onnx", "openvino")
-    name = next((name for name in runtimes if missing(name, models.device) is None), None)
+    for entry in BACKENDS.values():
+        if entry.checks_exports and entry.unavailable_because(models.device) is None:
+            _open(entry.name, models, cache, report, build=True)
+            return entry.name
     for part in PARTS:
-        if name is None:
-            exported(exportable(models), part, cache, OPSETS[-1], report=report)
-        else:
-            _open_onnx(name, models, part, cache, report)
-    return name
-
-
-def exportable(models: Models) -> Models:
-    """Give models of their own to export, in the type for it: their weights are let go of when the file is there."""
-    name = cast("Literal['float32', 'float16', 'bfloat16']", str(export_dtype(models)).removeprefix("torch."))
-    spec: ModelSpec = models.spec.model_copy(update={"dtype": name})
-    return Models(spec, str(models.device))
-
-
-def _open_onnx(
-    name: BackendName, models: Models, part: Part, cache: EngineCache, report: Report | None = None
-) -> Runner:
-    """Open an exported network, at the first opset that exporter and runtime both master."""
-    source, dtype = exportable(models), models.dtype
-
-    def open_file(file: Path, key: Key) -> Runner:
-        if name == "openvino":
-            return openvino.OpenVinoRunner(file, half=dtype == torch.bfloat16)
-        if name == "onnx":
-            return onnx.OnnxRunner(file, name, models.device)
-        folder = cache.path(onnx.engine_key(key, models.device))
-        folder.mkdir(mode=0o700, exist_ok=True)
-        inputs = dict(zip(INPUTS[part], example(source, part, 1), strict=True))
-        return onnx.OnnxRunner(file, name, models.device, onnx.tensorrt_settings(folder, inputs))
-
-    keys = {opset: onnx_key(source, part, opset) for opset in OPSETS}
-    faults = []
-    for key in keys.values():
-        if entry := cache.find(key):
-            try:
-                return open_file(entry / FILE, key)
-            except BackendError as error:  # of an older runtime that reads another opset
-                faults.append(str(error))
-    for opset, key in keys.items():
-
-        def verify(file: Path, key: Key = key) -> None:
-            check(open_file(file, key), source, part, dtype)
-
-        try:
-            return open_file(exported(source, part, cache, opset, verify, report), key)
-        except BackendError as error:
-            faults.append(str(error))
-    msg = f"backend {name}: {'; '.join(dict.fromkeys(faults))}"
-    raise BackendError(msg)
-
-
-def check(runner: Runner, models: Models, part: Part, dtype: torch.dtype) -> None:
-    """Hold a runner's output against eager torch's.
-
-    Raises
-    ------
-    BackendError
-        If they differ by more than rounding.
-    """
-    inputs = example(models, part, 1, torch.Generator().manual_seed(0))
-    reference = eager.TorchBackend(models)
-    expected = reference.unet(*inputs) if part == "unet" else reference.decode(*inputs)
-    found = runner.run(inputs, tuple(expected.shape)).float()
-    difference = float((found - expected).abs().max() / expected.abs().max())
-    if not difference <= _TOLERANCE[dtype]:
-        msg = (
-            f"the exported {part} differs from torch by {difference:.2g} of its range: "
-            "report it with the versions that `minddiffuser doctor` prints, and use backend 'torch'"
-        )
-        raise BackendError(msg)
+        exported(exportable(models), part, cache, OPSETS[-1], report=report)
+    return None

@@ -8,19 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.batches import LARGEST
+from engine.backends.base import NetworkBackend
+from engine.backends.cache import EngineCache
+from engine.backends.exported import open_exported
 from engine.errors import BackendError
+from engine.models.batches import LARGEST
+from engine.models.loading import Models
+from stream.types.progress import Progress
 
 _KEPT = LARGEST.bit_length()  # batch sizes that stay compiled: all powers of two that are used
 
 
-def missing(device: torch.device) -> str | None:
-    """Say what the backend lacks on this machine and how to get it, or None."""
+def unavailable_because(_: str, device: torch.device) -> str | None:
+    """Return what the backend lacks on this machine and how to get it; None where it can run."""
     if device.type != "cpu":
         return f"it runs on the CPU and the device is {device.type!r}; on a GPU use 'torch-graphs' or 'tensorrt'"
     if find_spec("openvino") is None:
         return "OpenVINO is not installed: pip install 'minddiffuser[openvino]'"
     return None
+
+
+def open_backend(
+    name: str, models: Models, cache: EngineCache, *, report: Progress | None = None, **_: object
+) -> NetworkBackend:
+    """Return a backend of both exported networks.
+
+    Raises
+    ------
+    BackendError
+        If a network cannot be exported or read, or comes out otherwise than in torch.
+    CacheError
+        If there is no room for an export.
+    """
+    half = models.dtype == torch.bfloat16
+    return open_exported(name, models, cache, lambda file, *_: OpenVinoRunner(file, half=half), report)
 
 
 class OpenVinoRunner:
@@ -60,7 +81,7 @@ class OpenVinoRunner:
             raise BackendError(msg) from error
 
     def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
-        """See `engine.backends.choice.Runner`."""
+        """See `engine.backends.base.Runner`."""
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
         if shapes not in self._compiled:
             self._compiled[shapes] = self._compile(shapes)

@@ -6,25 +6,29 @@ An engine is built once for an architecture, its shapes and a GPU; where only th
 from __future__ import annotations
 
 import logging
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 
-from engine.batches import PROFILE
-from engine.errors import BackendError
-from engine.export import (
+from engine.backends.base import NetworkBackend
+from engine.backends.export import (
     INPUTS,
     OUTPUT,
     PARTS,
     Part,
-    Report,
     architecture_hash,
     example,
     exported,
     exporter_versions,
     weights_hash,
 )
+from engine.backends.exported import check, exportable
+from engine.backends.reference import reference_of
+from engine.errors import BackendError
+from engine.models.batches import PROFILE
+from stream.types.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,23 +37,50 @@ if TYPE_CHECKING:
     import tensorrt as trt
     from torch import Tensor
 
-    from engine.cache import EngineCache, Key
-    from engine.models import Models
+    from engine.backends.cache import EngineCache, Key
+    from engine.models.loading import Models
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _PLAN, _WEIGHTS = "plan.engine", "weights.sha256"
 _ATTENTION, _GROUP_NORM = (10, 14), (10, 9)  # TensorRT versions that read them as one operator (opsets 23 and 21)
 _ROOM = 6  # times the weights: plan, refit copy, timing cache
 
 
-def missing(device: torch.device) -> str | None:
-    """Say what the backend lacks on this machine and how to get it, or None."""
+def unavailable_because(_: str, device: torch.device) -> str | None:
+    """Return what the backend lacks on this machine and how to get it; None where it can run."""
     if device.type != "cuda":
         return f"it needs an NVIDIA GPU and the device is {device.type!r}; on a CPU use 'openvino' or 'onnx'"
     if find_spec("tensorrt") is None:
         return "TensorRT is not installed: pip install 'minddiffuser[tensorrt]'"
     return None
+
+
+def open_backend(
+    name: str, models: Models, cache: EngineCache, *, build: bool = True, report: Progress | None = None
+) -> NetworkBackend:
+    """Return a backend of both networks as engines; without `build` only where they are built already.
+
+    Raises
+    ------
+    BackendError
+        If there are no engines and none may be built, or they cannot be built, read or refitted.
+    CacheError
+        If there is no room on the disk.
+    """
+    if not build and not built(models, cache):
+        msg = (
+            f"backend {name}: no engine is built for these models; "
+            "`minddiffuser engine build --backend tensorrt` builds one"
+        )
+        raise BackendError(msg)
+    source = exportable(models)
+    reference = reference_of(source, cache)  # now: an export puts its own attention into the network
+    unet, decoder = (
+        open_runner(source, part, cache, partial(check, part=part, reference=reference, dtype=models.dtype), report)
+        for part in PARTS
+    )
+    return NetworkBackend(name, models, unet, decoder)
 
 
 def opset(version: str) -> int:
@@ -61,12 +92,12 @@ def opset(version: str) -> int:
 
 
 def plan_key(models: Models, part: Part, version: str) -> Key:
-    """Give what an engine depends on; not the weights, which are refitted."""
+    """Return what an engine depends on; not the weights, which are refitted."""
     return {
         "kind": "tensorrt",
         "part": part,
         "architecture": architecture_hash(models, part),
-        "shapes": f"{'x'.join(map(str, models.latent_shape))}, {models.tokens} x {models.context_dim}",
+        "shapes": f"{'x'.join(map(str, models.latent_shape))}, {models.context_tokens} x {models.context_dim}",
         "batches": "/".join(map(str, PROFILE)),
         "dtype": str(models.dtype),
         "opset": opset(version),
@@ -77,7 +108,7 @@ def plan_key(models: Models, part: Part, version: str) -> Key:
 
 
 def built(models: Models, cache: EngineCache) -> bool:
-    """Whether the engines of both networks are there."""
+    """Return whether the engines of both networks are there."""
     import tensorrt as trt
 
     return all(cache.find(plan_key(models, part, trt.__version__)) for part in PARTS)
@@ -88,7 +119,7 @@ def open_runner(
     part: Part,
     cache: EngineCache,
     verify: Callable[[TensorRtRunner], None],
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> TensorRtRunner:
     """Network of `models` in TensorRT; built where the cache lacks it (minutes), refitted where its weights are others.
 
@@ -116,7 +147,7 @@ def open_runner(
     wanted = weights_hash(models, part)
 
     def build(folder: Path) -> None:
-        _log.info("building the %s for TensorRT %s; this takes minutes, once", part, trt.__version__)
+        logger.info("building the %s for TensorRT %s; this takes minutes, once", part, trt.__version__)
         (folder / _PLAN).write_bytes(build_plan(file, example(models, part, 1), report))
         (folder / _WEIGHTS).write_text(wanted, encoding="utf-8")
         verify(TensorRtRunner(_read_plan(folder, part), INPUTS[part], models.device))
@@ -128,7 +159,7 @@ def open_runner(
         try:
             refit(engine, file)
         except BackendError as error:
-            _log.warning("%s", error)
+            logger.warning("%s", error)
             engine = _read_plan(cache.get({**key, "weights": wanted}, build, room=room), part)
     return TensorRtRunner(engine, INPUTS[part], models.device)
 
@@ -143,7 +174,7 @@ def _read_plan(folder: Path, part: Part) -> trt.ICudaEngine:
     return engine
 
 
-def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Report | None = None) -> bytes:
+def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Progress | None = None) -> bytes:
     """Build an engine from an ONNX file for the batches of `PROFILE`; `inputs` give the other dimensions.
 
     `report` is told of TensorRT's own phases.
@@ -181,7 +212,7 @@ def build_plan(file: Path, inputs: tuple[Tensor, ...], report: Report | None = N
     return bytes(plan)
 
 
-def _monitor(report: Report) -> trt.IProgressMonitor:
+def _monitor(report: Progress) -> trt.IProgressMonitor:
     """Pass TensorRT's outermost phases on to `report`; it calls from threads of its own."""
     import tensorrt as trt
 
@@ -208,7 +239,7 @@ def _monitor(report: Report) -> trt.IProgressMonitor:
 
 
 def refit(engine: trt.ICudaEngine, file: Path) -> None:
-    """Put the weights of an ONNX file into an engine of the same architecture.
+    """Load the weights of an ONNX file into an engine of the same architecture.
 
     Raises
     ------
@@ -269,11 +300,11 @@ class TensorRtRunner:
 
     @property
     def compiled(self) -> int:
-        """See `engine.backends.choice.Runner`."""
+        """See `engine.backends.base.Runner`."""
         return len(self._graphs)
 
     def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
-        """See `engine.backends.choice.Runner`."""
+        """See `engine.backends.base.Runner`."""
         batch = shape[0]
         if batch > self._largest:
             msg = f"backend tensorrt: a batch of {batch}, and the engine was built for {self._largest} at most"

@@ -6,28 +6,28 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from engine.models import Models
+from engine.models.loading import Models
 
 Mode = Literal["torch", "torch-compile", "torch-graphs"]
 _WARM = 3  # calls before a capture: cuDNN and cuBLAS choose their kernels and allocate in the first
 
 
-def missing(mode: Mode, device: torch.device) -> str | None:
-    """Say what a mode lacks on this machine and how to get it, or None."""
-    if mode == "torch-graphs" and device.type != "cuda":
+def unavailable_because(name: str, device: torch.device) -> str | None:
+    """Return what a mode lacks on this machine and how to get it; None where it can run."""
+    if name == "torch-graphs" and device.type != "cuda":
         return "CUDA graphs need an NVIDIA GPU; on a CPU use 'torch' or 'openvino'"
-    if mode == "torch-compile" and device.type == "cpu":
-        return _missing_to_compile()
+    if name == "torch-compile" and device.type == "cpu":
+        return _no_compiler()
     return None
 
 
-def _missing_to_compile() -> str | None:
-    """Say what of a C++ compiler and Python's headers is missing; both are needed for every program on a CPU."""
+def _no_compiler() -> str | None:
+    """Return what of a C++ compiler and Python's headers is missing; both are needed for every program on a CPU."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         return f"no C++ compiler ({compiler}) on this machine: install one, or use 'torch'"
@@ -35,6 +35,11 @@ def _missing_to_compile() -> str | None:
     if not (headers / "Python.h").is_file():
         return f"Python's headers are not in {headers}: install them (Debian: python3-dev), or use 'torch'"
     return None
+
+
+def open_backend(name: str, models: Models, _: object, **__: object) -> "TorchBackend":
+    """Return the backend of a mode; nothing is kept in files."""
+    return TorchBackend(models, cast("Mode", name))
 
 
 class TorchBackend:
@@ -51,8 +56,8 @@ class TorchBackend:
     def __init__(self, models: Models, mode: Mode = "torch") -> None:
         self.name: str = mode
         self._dtype = models.dtype
-        unet: Callable[..., Tensor] = _plain_unet(models)
-        _ = models.vae  # read now: torch's compiler cannot follow how weights are loaded
+        _ = models.unet, models.vae  # read now: torch's compiler cannot follow how weights are loaded
+        unet: Callable[..., Tensor] = models.run_unet
         decode: Callable[..., Tensor] = models.decode_pixels
         if mode == "torch-compile":
             # reduce-overhead hands out the same memory at every call; `_own` copies before the next one
@@ -79,16 +84,6 @@ class TorchBackend:
         """See `Backend`."""
         with torch.no_grad():
             return _own(self._decode(latents.to(memory_format=torch.channels_last)))
-
-
-def _plain_unet(models: Models) -> Callable[..., Tensor]:
-    network: Any = models.unet
-
-    def run(x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
-        out: Tensor = network(x, timesteps, c, encoder_attention_mask=mask, return_dict=False)[0]
-        return out
-
-    return run
 
 
 def _own(out: Tensor) -> Tensor:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from minddiffuser.cli import say
+from minddiffuser.cli.output import say
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
-from stream.atomic import check_folder, kept, write_whole
+from stream.atomic import check_folder, write_whole, write_with_fallback
+from stream.system import loop_factory
 
 if TYPE_CHECKING:
-    from minddiffuser.config import Config
-    from stream.broker import BrokerSpec
+    from rich.console import RenderableType
+
+    from minddiffuser.config.spec import Config
+    from stream.mqtt.broker import BrokerSpec
+    from stream.types.source_spec import StreamSelector
 
 T = TypeVar("T")
 
@@ -27,12 +32,17 @@ LOST = 3
 """Exit code of a command that is done, but something was lost and it was asked to mind."""
 STDOUT = Path("stdout")
 
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as configs/demo.yaml")]
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file, such as configs/demo.yaml, which is shipped")]
 DataDir = Annotated[
     Path | None, typer.Option("--data", envvar="MINDDIFFUSER_DATA", help="Folder of recorded data sets")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr")]
+
+Jobs = Annotated[int, typer.Option(min=1, help="Fits at a time, each in a process of its own")]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Fit on the Ray cluster at this address; auto: on this machine's")
+]
 
 
 def config_at(path: Path) -> Config:
@@ -43,10 +53,10 @@ def config_at(path: Path) -> Config:
     minddiffuser.errors.ConfigError
         In one line: the file, the line, the key and the way out.
     """
-    from minddiffuser.yamlfile import read_yaml
+    from minddiffuser.config.yamlfile import read_yaml
 
     read_yaml(path)  # what is no YAML file is told before the schema is loaded
-    from minddiffuser.config import load_config
+    from minddiffuser.config.spec import load_config
 
     return load_config(path)
 
@@ -107,7 +117,8 @@ def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
         return await work(stop)
 
     try:
-        return asyncio.run(watched())
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(watched())
     finally:
         stopping.finish()  # the answer is still to be said
 
@@ -117,6 +128,66 @@ def stop_event() -> threading.Event:
     stop = threading.Event()
     stopping.notify(stop.set)
     return stop
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Read a time to wait: seconds, or 'forever'.
+
+    Raises
+    ------
+    AppError
+        It is neither.
+    """
+    if text is None:
+        return None
+    if text.strip().lower() == "forever":
+        return math.inf
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise AppError(f"--wait {text}: wanted seconds, such as 60, or forever")
+    return seconds
+
+
+def session_at(broker: str | None, session: str | None) -> tuple[BrokerSpec, str]:
+    """Return the broker and session that are meant: those named, else those that run on this machine.
+
+    Raises
+    ------
+    AppError
+        Several run here and none is named; lists them. Or `broker` cannot be read.
+    """
+    if broker is not None:
+        return broker_at(broker), session or "+"
+    from minddiffuser.display.running import find_session
+
+    if found := find_session(session):
+        address, which = found
+        sys.stderr.write(f"Session {'(all)' if which == '+' else which} at {address.address}\n")
+        return address, which
+    return broker_at("127.0.0.1:1883"), session or "+"
+
+
+def selector(text: str) -> StreamSelector:
+    """Read a selector from a command line: a name, or 'type=EEG,source_id=x' (other keys are metadata paths).
+
+    Raises
+    ------
+    SourceError
+        A part has no '='.
+    """
+    from stream.errors import SourceError
+    from stream.types.source_spec import StreamSelector
+
+    if "=" not in text:
+        return StreamSelector(name=text)
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    if not all(key and value for key, value in pairs):
+        raise SourceError(f"stream {text!r}: wanted a name, or key=value pairs such as type=EEG,source_id=amp1")
+    known = {key: value for key, value in pairs if key in {"name", "type", "source_id"}}
+    return StreamSelector(**known, properties={key: value for key, value in pairs if key not in known})
 
 
 def broker_at(text: str) -> BrokerSpec:
@@ -129,8 +200,8 @@ def broker_at(text: str) -> BrokerSpec:
     """
     from pydantic import ValidationError
 
-    from minddiffuser.explain import explain
-    from stream.broker import BrokerSpec
+    from minddiffuser.config.explain import explain
+    from stream.mqtt.broker import BrokerSpec
 
     shown = text if len(text) < 200 else text[:200] + " ..."
     raw: Any = None
@@ -160,8 +231,21 @@ def _host_and_port(text: str) -> tuple[str, str | None]:
     return host, port or None
 
 
-def answer(found: dict[str, Any], *, as_json: bool) -> None:
+def answer(
+    found: dict[str, Any],
+    *,
+    as_json: bool,
+    show: Callable[[dict[str, Any]], Iterable[RenderableType]] | None = None,
+) -> None:
     """Print an answer; where stdout takes it no more, it is kept in the temporary folder.
+
+    Parameters
+    ----------
+    found : dict
+    as_json : bool
+        Print it as it is.
+    show : callable, optional
+        Gives what people get in place of JSON; left out, a line for each entry.
 
     Raises
     ------
@@ -169,7 +253,14 @@ def answer(found: dict[str, Any], *, as_json: bool) -> None:
         It could not be printed; says where it is.
     """
     stopping.finish()
-    text = json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items())
+    if as_json:
+        text = json.dumps(found)
+    elif show is None:
+        text = "\n".join(f"{name}: {value}" for name, value in found.items())
+    else:
+        from minddiffuser.report.tables import text_of
+
+        text = text_of(show(found))
 
     def write(path: Path) -> None:
         if path is not STDOUT:
@@ -180,4 +271,4 @@ def answer(found: dict[str, Any], *, as_json: bool) -> None:
         except BrokenPipeError:  # as of `| head`: who reads it has had enough
             sys.exit(1)
 
-    kept(STDOUT, write)
+    write_with_fallback(STDOUT, write)

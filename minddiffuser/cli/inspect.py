@@ -35,7 +35,7 @@ def inspect(
         raise AppError(f"--stimuli {stimuli}: no such folder")
     settings = config_at(config) if config else None
     from minddiffuser.console import set_up_logging
-    from minddiffuser.inspection import inspect_live, inspect_recording, show
+    from minddiffuser.setup.inspection import inspect_live, inspect_recording, next_step, show
 
     set_up_logging(verbose, quiet=not verbose)  # what is warned of is part of the answer
     stopping.interrupt()
@@ -43,9 +43,10 @@ def inspect(
         report = inspect_live(seconds, stop_event(), settings, stimuli)
     else:
         report = inspect_recording(recording, settings, stimuli)
+    following = next_step(report, config, marked=settings is None or settings.window.mode != "sliding")
     if as_json:
-        answer(report.to_dict(), as_json=True)
+        answer({**report.to_dict(), "next_step": following}, as_json=True)
     else:
         from rich.console import Console
 
-        show(report, Console())
+        show(report, Console(), following)

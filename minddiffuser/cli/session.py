@@ -7,26 +7,33 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from minddiffuser.cli import say
 from minddiffuser.cli.common import (
     LOST,
     ConfigFile,
     Json,
     Verbose,
     answer,
-    broker_at,
     check_bundle,
     config_at,
     run,
+    seconds_of,
+    session_at,
 )
+from minddiffuser.cli.output import say
 from minddiffuser.stopping import stopping
 from stream.atomic import check_file, check_folder
 
+Broker = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT, or a broker section as JSON; default: of the session that runs here"),
+]
+WhichSession = Annotated[str | None, typer.Option(help="Which session; + for all; default: the one that runs here")]
 STARTED = time.monotonic()
 T = TypeVar("T")
 
@@ -66,7 +73,7 @@ def demo(
 
     check_cache()
     set_up_logging(verbose)
-    from minddiffuser.demo import prepare, run_demo
+    from minddiffuser.workflows.demo import prepare, run_demo
 
     stopping.interrupt()
     prepared = prepare(config, port)
@@ -81,10 +88,18 @@ def live(
     bundle: Annotated[Path | None, typer.Option(help="Trained decoder; default bundles/NAME")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this long")] = None,
     display: Annotated[bool, typer.Option(help="Serve the page too")] = True,
+    wait: Annotated[
+        str | None,
+        typer.Option(help="Seconds to wait for the amplifier and its markers, or forever; default source.timeout_s"),
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Decode a live LSL stream and publish pictures over MQTT; exit with 3 if its archive lacks some."""
+    """Decode a live LSL stream and publish pictures over MQTT.
+
+    Exits with 1 if no data ever came, with 3 if its archive lacks pictures.
+    """
+    wait_s = seconds_of(wait)
     config = config_at(config_file)
     check_bundle(bundle or Path("bundles") / config.name)
     from minddiffuser.cache import check_cache
@@ -92,32 +107,38 @@ def live(
 
     check_cache()
     set_up_logging(verbose)
-    from minddiffuser.live import run_live
+    from minddiffuser.live.live import run_live
 
-    account = _until_stopped(lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display))
-    answer(account, as_json=as_json)
+    account = _until_stopped(
+        lambda stop: run_live(config_file, bundle, stop, seconds=seconds, display=display, wait_s=wait_s)
+    )
+    from minddiffuser.cli.accounts import live as table
+
+    answer(account, as_json=as_json, show=table)
     archive = account["archive"]
     raise typer.Exit(LOST if archive and (archive["failed"] or archive["lost"]) else 0)
 
 
 def display(
-    broker: Annotated[str, typer.Option(help="HOST:PORT, or a broker section as JSON")] = "127.0.0.1:1883",
-    session: Annotated[str, typer.Option(help="Which session; + for all")] = "+",
+    broker: Broker = None,
+    session: WhichSession = None,
     host: Annotated[
         str, typer.Option(help="Address of the page; another than loopback asks for a token")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8765,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the page for sessions on any broker."""
-    address = broker_at(broker)
+    """Serve the page for sessions on any broker; without --broker for the one that runs on this machine."""
+    address, which = session_at(broker, session)
     from minddiffuser.console import set_up_logging, show_page
+    from minddiffuser.display.neighbours import Neighbours
     from minddiffuser.display.server import Display
 
     set_up_logging(verbose)
+    neighbours = Neighbours(address.address)
 
     async def serve(stop: asyncio.Event) -> None:
-        async with Display(address, host, port, session=session) as page:
+        async with Display(address, host, port, session=which, find=neighbours.find) as page:
             show_page("The page is at", page.urls, " (Ctrl-C ends it)")
             await stop.wait()
 
@@ -125,8 +146,8 @@ def display(
 
 
 def subscribe(
-    broker: Annotated[str, typer.Option(help="HOST:PORT, or a broker section as JSON")] = "127.0.0.1:1883",
-    session: Annotated[str, typer.Option(help="Which session; + for all")] = "+",
+    broker: Broker = None,
+    session: WhichSession = None,
     save: Annotated[Path | None, typer.Option(help="Folder for pictures and their metadata")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1)] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many pictures")] = None,
@@ -135,14 +156,14 @@ def subscribe(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Receive pictures without a browser: save, count, time."""
-    address = broker_at(broker)
+    """Receive pictures without a browser: save, count, time; without --broker from the session of this machine."""
+    address, which = session_at(broker, session)
     if save:
         check_folder(save)
     from minddiffuser.console import console, set_up_logging
-    from minddiffuser.subscribe import saver
-    from minddiffuser.subscribe import subscribe as receive
-    from minddiffuser.terminal import TerminalView
+    from minddiffuser.viewing.subscribe import saver
+    from minddiffuser.viewing.subscribe import subscribe as receive
+    from minddiffuser.viewing.terminal import TerminalView
 
     set_up_logging(verbose)
     view = TerminalView(console) if show else None
@@ -155,8 +176,8 @@ def subscribe(
         summary = run(
             lambda stop: receive(
                 address,
-                session,
-                keep=saver(save, session) if save else None,
+                which,
+                keep=saver(save, which) if save else None,
                 seconds=seconds,
                 count=count,
                 on_picture=view.draw if view else None,
@@ -164,5 +185,7 @@ def subscribe(
                 stop=stop,
             )
         )
-    answer(summary.to_dict(), as_json=as_json)
+    from minddiffuser.cli.accounts import subscribe as table
+
+    answer(summary.to_dict(), as_json=as_json, show=partial(table, folder=str(save) if save else None))
     raise typer.Exit(LOST if fail_on_loss and summary.lost else 0)

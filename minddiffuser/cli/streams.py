@@ -1,18 +1,36 @@
-"""Commands between LSL and files: replay and record."""
+"""Commands that send or keep LSL streams: replay, record, markers and simulate."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
 from dataclasses import asdict, replace
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from minddiffuser.cli.common import LOST, Json, Verbose, answer, stop_event
+from minddiffuser.cli.common import LOST, ConfigFile, Json, Verbose, answer, config_at, run, selector, stop_event
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
 from stream.atomic import check_file
 from stream.errors import SourceError
+
+
+class Modality(Enum):
+    """What a simulated amplifier may send."""
+
+    EEG = "eeg"
+    MEG = "meg"
+
+
+class Preset(Enum):
+    """Simulated participants, by how easily they are read."""
+
+    DEMO = "demo"
+    THINGSLIKE = "thingslike"
 
 
 def replay(
@@ -40,9 +58,9 @@ def replay(
         if not path.exists():
             raise AppError(f"{path}: no such file or folder")
     from minddiffuser.console import progress, set_up_logging
-    from stream.bids import run_at
-    from stream.recordings import read
-    from stream.replay import replay as send
+    from stream.files.bids import run_at
+    from stream.files.registry import read
+    from stream.recording.replay import replay as send
 
     set_up_logging(verbose)
     stopping.interrupt()
@@ -87,9 +105,8 @@ def record(
     if not file.parent.is_dir():
         raise AppError(f"{file}: there is no folder {file.parent}; make it first")
     from minddiffuser.console import console, set_up_logging
-    from stream.record import RecordAccount
-    from stream.record import record as write
-    from stream.sources import selector
+    from stream.recording.record import RecordAccount
+    from stream.recording.record import record as write
 
     set_up_logging(verbose)
     stop = stop_event()
@@ -107,5 +124,134 @@ def record(
             if stop.is_set():
                 raise AppError("stopped before the streams were found: nothing is recorded") from None
             raise
-    answer({**asdict(account), "lost": account.lost}, as_json=as_json)
+    from minddiffuser.cli.accounts import record as table
+
+    answer({**asdict(account), "lost": account.lost}, as_json=as_json, show=table)
     raise typer.Exit(LOST if fail_on_loss and account.lost else 0)
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder of a session, as `calibrate` makes it, or a recording")],
+    bids: Annotated[Path, typer.Option(help="Folder of the BIDS data set, new or there already")],
+    config: Annotated[
+        Path | None, typer.Option(help="Says which stream, markers and pictures; default: config.yaml of the folder")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="Label; default: the folder's sub-..., else 01")] = None,
+    session: Annotated[str | None, typer.Option(help="Label; default: the folder's ses-...")] = None,
+    task: Annotated[str | None, typer.Option(help="Label; default: each recording's name")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write recordings as a BIDS data set: raw data, events with their pictures, channels, electrodes, participants."""
+    if config is not None:
+        config_at(config)
+    from minddiffuser.console import console, set_up_logging
+    from minddiffuser.experiment.export import run_export
+
+    set_up_logging(verbose)
+    stopping.interrupt()
+    with console.status(f"writing {bids}"):
+        found = run_export(source, bids, config, subject=subject, session=session, task=task)
+    from minddiffuser.cli.accounts import export as table
+
+    answer(found, as_json=as_json, show=table)
+
+
+def markers(
+    name: Annotated[str, typer.Option(help="Of the LSL marker stream")] = "browser-markers",
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port")] = 8766,
+    token: Annotated[
+        str | None, typer.Option(envvar="MINDDIFFUSER_MARKERS_TOKEN", help="Asked of pages; default: a new one")
+    ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Other site whose pages may send: http://localhost:5173; repeat")
+    ] = None,
+    pages: Annotated[Path | None, typer.Option(help="Folder with the experiment's page, to be served, too")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this long")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take markers from a page of a browser (jsPsych, lab.js) and send them to LSL with the page's flip times."""
+    if token is not None and len(token) < 8:
+        raise AppError("--token: wanted eight characters or more")
+    if pages is not None and not pages.is_dir():
+        raise AppError(f"--pages {pages}: no such folder")
+    for one in origin or ():
+        if one != "null" and not re.fullmatch(r"https?://[^/\s]+", one):
+            raise AppError(f"--origin {one}: wanted scheme and host, such as http://localhost:5173, or null for files")
+    from minddiffuser.console import print_line, set_up_logging
+    from minddiffuser.experiment.door.server import Door
+
+    set_up_logging(verbose)
+    door = Door(name, host, port, token=token, origins=tuple(origin or ()), pages=pages)
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with door:
+            for line in door.invitation():
+                print_line(line)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await stop.wait()
+
+    run(serve)
+    from minddiffuser.cli.accounts import markers as table
+
+    answer(asdict(door.account), as_json=as_json, show=table)
+
+
+def simulate(
+    config_file: ConfigFile,
+    modality: Annotated[Modality | None, typer.Option(help="Default: as the config's source says, else EEG")] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="thingslike is as hard as a person; default: data.preset")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Another seed, another participant; default: data.seed")
+    ] = None,
+    run_number: Annotated[
+        int | None, typer.Option("--run", min=0, help="Seed of the noise; default: another one each time")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=100, max=5000, help="Samples a second")] = 250.0,
+    channels: Annotated[str | None, typer.Option(help="Electrodes: Oz,Pz,...; default: the config's, else 63")] = None,
+    blinks: Annotated[bool, typer.Option("--blinks", help="Blink every two seconds")] = False,
+    drift: Annotated[bool, typer.Option("--drift", help="Let the electrodes drift by 100 uV")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Lose 20 to 100 ms of samples every five seconds")] = False,
+    jitter: Annotated[bool, typer.Option("--jitter", help="Stamp chunks with errors of 4 ms")] = False,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after this long")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Be an amplifier on a simulated participant, who looks at the pictures that LSL markers name."""
+    config = config_at(config_file)
+    from minddiffuser.console import console, print_line, set_up_logging
+
+    set_up_logging(verbose)
+    stopping.interrupt()
+    from decoder.simulation.ongoing import Misbehaviour
+    from minddiffuser.experiment.meanings import meanings_apart
+    from minddiffuser.experiment.simulate import SimulationSpec, prepare
+    from minddiffuser.experiment.simulate import simulate as send
+
+    names = tuple(name.strip() for name in channels.split(",")) if channels else ()
+    spec = SimulationSpec(modality and modality.value, preset and preset.value, seed, run_number, rate, names)
+    with console.status("making a simulated participant"):
+        rehearsal = prepare(config, spec, lambda pictures: meanings_apart(pictures, config.engine))
+
+    def show(info: Any) -> None:
+        text = (
+            f"Simulated {rehearsal.participant.modality.upper()}: stream {info.name()!r} (type {info.type()}), "
+            f"{info.channel_count()} channels at {info.nominal_srate():g} Hz; waits for markers (Ctrl-C ends it)"
+        )
+        print_line(text)
+
+    account = send(
+        rehearsal,
+        Misbehaviour(blinks=blinks, drift=drift, drop=drop, jitter=jitter),
+        seconds=seconds,
+        stop=stop_event(),
+        on_start=show,
+    )
+    from minddiffuser.cli.accounts import simulate as table
+
+    answer(asdict(account), as_json=as_json, show=table)

@@ -20,7 +20,7 @@ class _Sent(io.RawIOBase):
         return len(data)
 
     def taken(self) -> bytes:
-        """Give what was written since the last call."""
+        """Return what was written since the last call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)
 
@@ -41,7 +41,7 @@ def zipped(files: Iterable[tuple[str, bytes]], folder: str) -> Iterator[bytes]:
         for name, content in files:
             entry = zipfile.ZipInfo(f"{folder}/{name}", now)
             # Picture files do not get smaller.
-            entry.compress_type = zipfile.ZIP_DEFLATED if name.endswith(".json") else zipfile.ZIP_STORED
+            entry.compress_type = zipfile.ZIP_DEFLATED if name.endswith((".json", ".csv")) else zipfile.ZIP_STORED
             entry.external_attr = 0o600 << 16
             archive.writestr(entry, content)
             yield sent.taken()

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from stream.errors import WireError
-from stream.refusals import Refusals
+from stream.mqtt.refusals import Refusals
+from stream.mqtt.wire_models import printable
 from stream.tasks import one_line
-from stream.wire_models import printable
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  what a user may have asked for
@@ -35,7 +35,7 @@ class BrokenRequests(logging.Logger):
 
 
 def runner_of(app: web.Application, refusals: Refusals) -> web.AppRunner:
-    """Make what runs an app among strangers."""
+    """Return a runner for an app that strangers may reach."""
     return web.AppRunner(
         app, access_log=None, logger=BrokenRequests(refusals), keepalive_timeout=IDLE_S, shutdown_timeout=1.0
     )

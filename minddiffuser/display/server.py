@@ -4,43 +4,49 @@ Every viewer has its own short queue and its own task. One that cannot keep up i
 that is frozen holds a few references until its heartbeat fails. Nothing else waits for it.
 
 Wire format, server to page: text messages are JSON ({"type": "broker" | "display" | "status" | "metrics", ...};
-"display" names the sessions that are shown, the display's own, how many found no place, how many messages were refused,
-how many frames could not be archived and, in `problem`, what is wrong with the display itself); a binary message is a
-frame: 4 bytes big-endian length of a JSON header, the header, the picture files it lists in `parts`, end to end.
+"display" names the sessions that are shown, the display's own, those of this machine (`local`), how many found no
+place, how many messages were refused, how many frames could not be archived and, in `problem`, what is wrong with the
+display itself); a binary message is a frame: 4 bytes big-endian length of a JSON header, the header, the picture files
+it lists in `parts`, end to end.
 A picture is sent once a window and viewer. The page sends one message, {"token": ...}, when it connects.
 
 GET /sessions/NAME.zip is a session as a file: the archive, where there is one, else what the display remembers.
+Raw traces and notes: see `minddiffuser.display.local_routes`.
 """
 
 import asyncio
 import contextlib
-import hmac
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
-from minddiffuser.archive import Archive, entries
+from minddiffuser.archive.archive import Archive, entries
 from minddiffuser.display.download import zipped
 from minddiffuser.display.http import LOOPBACK, addresses, listen, local, plainly, runner_of
+from minddiffuser.display.local import same
+from minddiffuser.display.local_routes import Find, add_local_routes, check_page, nobody
 from minddiffuser.display.sessions import Sessions
 from minddiffuser.display.viewers import Memory, Viewer
 from minddiffuser.errors import AppError
-from stream.broker import BrokerSpec
 from stream.errors import PublishError, WireError
-from stream.frames import Frame
-from stream.messages import Message, is_session
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import BrokerSpec
+from stream.mqtt.frames import Frame
+from stream.mqtt.messages import Message
+from stream.mqtt.subscriber import Subscriber
+from stream.mqtt.topics import is_session_name
 from stream.tasks import one_line, supervised
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
+GOODBYE_S = 1.0
+"""Seconds that the session beside a display has at its end to say that it is over."""
 RESTART_S = 1.0
 """Seconds until messages are read again after an error that nobody expected."""
 HEADERS = {
@@ -79,6 +85,8 @@ class Display:
         Of the session that runs beside this display; its download is the whole of it.
     own : str, optional
         Session that runs beside this display, or the one it is for: it always has a place and is shown first.
+    find : callable, optional
+        Finds the sessions that run on this machine, by name: their raw traces are shown, and they take notes.
 
     Attributes
     ----------
@@ -108,15 +116,16 @@ class Display:
         history: int = 8,
         archive: Archive | None = None,
         own: str | None = None,
+        find: Find = nobody,
     ) -> None:
-        self._archive = archive
+        self._archive, self._find = archive, find
         self._memory = Memory()
         self.host, self.port = host, port
         self.token = token or (None if host in LOOPBACK else secrets.token_urlsafe(18))
         self._subscriber = Subscriber(broker, session)
         own = own or (archive.session if archive else None) or (session if session != "+" else None)
         self._sessions = Sessions(history, own, self._subscriber.refusals)
-        self._viewers: dict[Viewer, asyncio.Task[None]] = {}
+        self._viewers: dict[Viewer, tuple[web.WebSocketResponse, asyncio.Task[None]]] = {}
         self._broker_note: dict[str, Any] = {"type": "broker", "connected": True, "error": ""}
         self._problem = ""
         self._own_note = self._note_of_own()
@@ -169,14 +178,24 @@ class Display:
         await self._stack.aclose()
 
     async def _dismiss(self) -> None:
-        for task in list(self._viewers.values()):
-            await _cancelled(task)
+        """Send browsers what is under way, such as that the session has ended, and close: nothing is lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                while self._expects_more():  # noqa: ASYNC110  of a broker and of sockets
+                    await asyncio.sleep(0.02)
+        await asyncio.gather(*(_dismissed(*one) for one in list(self._viewers.values())), return_exceptions=True)
+
+    def _expects_more(self) -> bool:
+        """Check whether there is, or may come at the end, something to say to a browser."""
+        own = self._sessions.get(self._sessions.own or "")
+        return bool(self._viewers) and ((own is not None and own.runs()) or any(one.waits for one in self._viewers))
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=4096)
         app.router.add_get("/", lambda _: _file("index.html"))
         app.router.add_get("/socket", self._socket)
         app.router.add_get("/sessions/{name}.zip", self._download)
+        add_local_routes(app, self._find, lambda: self.token)
         app.router.add_static("/static", STATIC)
         return app
 
@@ -198,7 +217,7 @@ class Display:
                 raise web.HTTPNotFound from None
             raise
         if not response.prepared:
-            response.headers.update(HEADERS)
+            response.headers.update({name: HEADERS[name] for name in HEADERS if name not in response.headers})
         return response
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
@@ -214,7 +233,7 @@ class Display:
         self._greet(viewer)
         # Whatever ends the sending ends the connection too, and the page opens another.
         sending = supervised(viewer.send_to(socket), "viewer", lambda _: request.protocol.force_close())
-        self._viewers[viewer] = sending
+        self._viewers[viewer] = socket, sending
         try:
             async for _ in socket:  # pages have nothing more to say; reading is what notices that they left
                 pass
@@ -225,15 +244,12 @@ class Display:
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
         """Send a session as a zip, to our own page or to a program that has the token."""
-        if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-            raise web.HTTPForbidden(text="This display talks to its own page only.\n")
-        if self.token is not None and not _same(request.headers.get("Authorization", ""), f"Bearer {self.token}"):
-            raise web.HTTPUnauthorized(text="The token of the page's address is needed.\n")
+        check_page(request, self.token)
         name = request.match_info["name"]
-        if name not in self._sessions or not is_session(name):
+        if name not in self._sessions or not is_session_name(name):
             raise web.HTTPNotFound(text=f"No session {name!r} here.\n")
         archived = self._archive is not None and self._archive.session == name
-        files = entries(self._archive.folder) if self._archive and archived else self._memory.entries(name)
+        files = entries(self._archive.folder) if self._archive and archived else self._remembered(name)
         response = web.StreamResponse(
             headers={
                 **HEADERS,
@@ -248,6 +264,9 @@ class Display:
         await response.write_eof()
         return response
 
+    def _remembered(self, name: str) -> Iterator[tuple[str, bytes]]:
+        return self._memory.entries(name, self._sessions[name].notes.get("status", {}).get("status"))
+
     async def _admitted(self, socket: web.WebSocketResponse) -> bool:
         try:
             message = await socket.receive(timeout=10.0)
@@ -256,7 +275,7 @@ class Display:
             return False
         if self.token is None:
             return token is not None
-        return isinstance(token, str) and _same(token, self.token)
+        return isinstance(token, str) and same(token, self.token)
 
     def _greet(self, viewer: Viewer) -> None:
         viewer.note(self._broker_note)
@@ -314,6 +333,7 @@ class Display:
             "type": "display",
             "sessions": list(self._sessions),
             "own": self._sessions.own,
+            "local": [name for name in self._sessions if self._find(name)],
             "unshown": self._sessions.unshown,
             "refused": self._subscriber.refusals.total,
             "unarchived": self._archive.failed if self._archive else 0,
@@ -329,13 +349,13 @@ class Display:
             viewer.note(note)
 
 
-def _same(given: str, wanted: str) -> bool:
-    """Compare secrets in a time that tells nothing of them."""
-    return hmac.compare_digest(given.encode(errors="surrogatepass"), wanted.encode())
-
-
 async def _file(name: str) -> web.StreamResponse:
     return web.FileResponse(STATIC / name)
+
+
+async def _dismissed(socket: web.WebSocketResponse, sending: asyncio.Task[None]) -> None:
+    await _cancelled(sending)
+    await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the display ends")
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -5,11 +5,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from minddiffuser.pictures import check
+from minddiffuser.archive.pictures import check
 from stream.errors import WireError
-from stream.frames import Assembler, Frame, keep_within
-from stream.messages import Message
-from stream.refusals import Refusals
+from stream.mqtt.frames import Assembler, Frame, keep_within
+from stream.mqtt.messages import Message
+from stream.mqtt.refusals import Refusals
+from stream.mqtt.topics import JSON_TOPICS
 
 MAX_SESSIONS = 32
 ENDED = ("offline", "ended")
@@ -36,7 +37,7 @@ class SessionView:
         self.heard: float | None = None  # when it last said something itself, not the broker what it had kept
 
     def remember(self, frame: Frame) -> None:
-        """Keep a frame for those who come later."""
+        """Store a frame for browsers that connect later."""
         self.latest = frame
         if frame.stage == "picture":
             self.frames.append(frame)
@@ -47,6 +48,10 @@ class SessionView:
         """Return the frames a new browser starts with, oldest first."""
         latest = [self.latest] if self.latest and self.latest not in self.frames else []
         return [*self.frames, *latest][-CATCH_UP:]
+
+    def runs(self) -> bool:
+        """Check whether it has spoken and has not said that it is over."""
+        return self.heard is not None and self.notes.get("status", {}).get("status", {}).get("state") not in ENDED
 
     def rank(self, now: float) -> int:
         """Return how much it deserves its place: `OVER` (or only remembered by the broker), `SILENT` or `RUNS`."""
@@ -103,7 +108,7 @@ class Sessions(Mapping[str, SessionView]):
         return sum(now - heard < UNSHOWN_S for heard in self._unshown.values())
 
     def take(self, message: Message) -> dict[str, Any] | Frame | None:
-        """Take a message in; return the note or the frame that browsers get, if they get one.
+        """Process a message; return the note or the frame that browsers get, if they get one.
 
         Raises
         ------
@@ -113,7 +118,7 @@ class Sessions(Mapping[str, SessionView]):
         name = message.session
         view = self._views.get(name) or SessionView(self._history, self._refusals)
         now = self._clock()
-        if message.kind in ("status", "metrics"):
+        if message.kind in JSON_TOPICS:
             note = {"type": message.kind, "session": name, message.kind: message.json()}
             view.notes[message.kind] = note
             taken: dict[str, Any] | Frame | None = note

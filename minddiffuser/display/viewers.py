@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from minddiffuser.archive import ABOUT, FORMAT, files_of
-from stream.frames import Frame
-from stream.messages import content_type, lsl_clock, to_json
+from minddiffuser.archive.archive import ABOUT, FORMAT
+from minddiffuser.archive.framefiles import files_of, picture_names
+from minddiffuser.archive.windowtable import WINDOW_COLUMNS, WINDOWS, table, window_line
+from stream.mqtt.frames import Frame
+from stream.mqtt.messages import content_type, lsl_clock, to_json
 
 QUEUE = 8  # frames that may wait for one viewer before it is caught up with the newest
 QUEUE_BYTES = 64 * 2**20  # and bytes of them
@@ -27,6 +29,11 @@ class Viewer:
         self._notes: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
         self._sent: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
         self._wake = asyncio.Event()
+
+    @property
+    def waits(self) -> bool:
+        """Return whether something has not been handed over yet."""
+        return bool(self._notes or self._frames)
 
     def note(self, note: dict[str, Any]) -> None:
         """Queue a small message; a newer one of its type and session takes its place."""
@@ -105,18 +112,25 @@ class Memory:
             if oldest.stage == "picture":
                 self._forgotten[oldest.session] = self._forgotten.get(oldest.session, 0) + 1
 
-    def entries(self, session: str) -> Iterator[tuple[str, bytes]]:
-        """Return what is remembered of a session as the files of an archive."""
+    def entries(self, session: str, status: Mapping[str, Any] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Return what is remembered of a session, and what its last status says of it, as the files of an archive."""
         frames = [frame for frame in self._frames if frame.session == session]
         about = {
             "session": session,
             "data": frames[-1].meta.get("data", "") if frames else "",
             "config": {"name": frames[-1].meta.get("config", "") if frames else ""},
             "removed": self._forgotten.get(session, 0),
+            **{key: status[key] for key in ("started", "participant", "versions") if status and key in status},
         }
-        files = {ABOUT: to_json({**FORMAT, **about})}
+        files: dict[str, bytes] = {}
         for frame in frames:
             files |= files_of(frame)
+        lines = [
+            window_line(frame, {kind: name for kind, name in picture_names(frame).items() if name in files})
+            for frame in frames
+            if frame.stage in ("picture", "abstained")
+        ]
+        files = {ABOUT: to_json({**FORMAT, **about}), WINDOWS: table(WINDOW_COLUMNS, lines), **files}
         return iter(files.items())
 
 

@@ -3,17 +3,17 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.choosing import Shown, score, with_settings
-from decoder.pose import pose_of_mask
-from engine.desk.compose import alpha_of, compose
-from engine.desk.pack import load_pack
-from engine.models import load_models
+from decoder.evaluation.pose import pose_of_mask
+from engine.composing.compose import alpha_of, compose
+from engine.composing.pack import load_pack
+from engine.models.loading import load_models
 from engine.spec import EngineSpec
 
 
 def test_settings_are_of_stage_2_or_of_the_engine() -> None:
     """A plain name is stage 2's; what does not exist is refused."""
-    changed = with_settings(EngineSpec(), {"draws": 3, "engine.strength": 0.5})
-    assert (changed.structure.draws, changed.strength) == (3, 0.5)
+    changed = with_settings(EngineSpec(), {"candidates": 3, "engine.strength": 0.5})
+    assert (changed.structure.candidates, changed.strength) == (3, 0.5)
     with pytest.raises(ValidationError, match="drafts"):
         with_settings(EngineSpec(), {"drafts": 3})
 

@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.results import tables
-from benchmarks.results.ablations import FEW_CHANNELS, GROUPS, changed
+from benchmarks.results.ablations import FEW_CHANNELS, GROUPS, changed, with_truth
+from benchmarks.results.reports import report_of
 from benchmarks.results.setups import COMMITTED, SETUPS, Figure
 from benchmarks.results.steps import figures_of_folds, figures_of_test, write_sheet
-from decoder.simulate import EEG_CHANNELS
-from minddiffuser.config import load_config
+from decoder.data.targets import Targets
+from decoder.features import Features, LayerTarget
+from decoder.simulation.eeg import EEG_CHANNELS
+from minddiffuser.config.spec import load_config
 from tests.conftest import ROOT
 
 
@@ -27,7 +30,8 @@ def answer(name: str, **more: Any) -> dict[str, Any]:
     """Give what a step writes, with made-up figures."""
     setup = next(one for one in SETUPS if one.name == name)
     facts = {key: getattr(setup, key) for key in ("config", "protocol", "species", "modality", "data", "split", "note")}
-    made = {"setup": name, "command": "c", "seconds": 3.0, "machine": "m", "versions": {"numpy": "2"}, "answer": {}}
+    made = {"setup": name, "command": "c", "seconds": 3.0, "machine": "m", "versions": {"numpy": "2"}}
+    made["answer"] = {"config": setup.config, "data": setup.data}
     return {**made, **facts, **more}
 
 
@@ -54,6 +58,18 @@ def test_the_table_says_what_the_figures_are() -> None:
     assert "**.735** [.700, .760] | .450-.550 |  |  | .727 (2) |" in lines[3]
     assert "(1) simulated: no published figure is comparable." in text
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_the_readme_has_one_row_for_each_headline() -> None:
+    """Of people first, simulated last, each with interval and chance; figures that are no headline stay out."""
+    clip = {**figure(0.9, 0.8, 0.95, mean_image=0.5), "key": "two_way_clip", "label": "two-way, CLIP"}
+    demo = {**DEMO, "figures": [*DEMO["figures"], clip]}
+    lines = tables.headlines({"demo": demo, "muse-faces-folds": FACES}, "docs/results/").splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("| [human EEG, 4 dry electrodes, one person](docs/results/muse-faces-folds.html) |")
+    assert lines[2].endswith("| **.735** [.700, .760] | .450-.550 |  |")
+    assert "[*simulated* EEG" in lines[3]
+    assert lines[3].endswith("| **.900** [.800, .950] | .500 | .500 |")
 
 
 def test_only_the_marked_part_of_the_readme_is_replaced() -> None:
@@ -121,9 +137,10 @@ def test_a_sheet_shows_all_pictures_of_a_page(tmp_path: Path) -> None:
     write_sheet(tmp_path / "page.html", tmp_path / "page.webp")
     with Image.open(tmp_path / "page.webp") as sheet:
         pixels = np.asarray(sheet.convert("RGB"))[..., 0].astype(int)
-    assert pixels.shape == (3 * 64, 6 * (3 * 64 + 8))
-    assert abs(pixels[32, 32 + 64] - 4) < 6  # the second picture of the first trio
-    assert abs(pixels[64 + 32, 32] - 4 * 18) < 6  # the first of the second group
+    assert pixels.shape == (3 * (2 * 130 + 16) - 16, 3 * (3 * 128 + 16) - 16)
+    assert abs(pixels[64, 64 + 128] - 4) < 6  # the second picture of the first trio
+    assert abs(pixels[130 + 64, 64] - 4 * 9) < 6  # the fourth window, on the next line
+    assert abs(pixels[2 * 130 + 16 + 64, 64] - 4 * 18) < 6  # the first of the second group
 
 
 def test_setups_name_what_exists() -> None:
@@ -144,6 +161,24 @@ def test_a_changed_config_differs_in_what_was_asked_for() -> None:
     assert fewer.window.tmax == 0.2
     assert changed(config, {}) == config
     assert fewer.model_copy(update={"filters": config.filters, "window": config.window}) == config
+
+
+def test_true_features_take_the_place_of_decoded_ones() -> None:
+    """Only those that are named, structure behind the mask and without the latent that was decoded with it."""
+    rng = np.random.default_rng(0)
+    mask = np.array([True, False, True])
+    c, z = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 4), (1, 2, 2)))
+    decoded = Features("w", c, z, {1: LayerTarget(np.zeros(3, np.float32), mask)}, structure_latent=z)
+    true = Targets(np.ones((5, 2, 4), np.float32), np.ones((5, 1, 2, 2), np.float32), {1: np.full((5, 3), 2, "f2")})
+    by_s = with_truth(decoded, true, 3, ("s",))
+    np.testing.assert_array_equal(by_s.s[1].values, [2, 0, 2])
+    assert by_s.structure_latent is None
+    assert by_s.c is c
+    assert by_s.z is z
+    by_z = with_truth(decoded, true, 3, ("z",))
+    np.testing.assert_array_equal(by_z.z, true.z[3])
+    assert by_z.s is decoded.s
+    assert by_z.structure_latent is z
 
 
 def test_what_is_missing_is_skipped_and_what_fails_stops_nothing(tmp_path: Path) -> None:
@@ -175,6 +210,10 @@ def test_the_committed_pages_are_what_the_committed_figures_generate() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert tables.with_part(readme, tables.readme_part(COMMITTED_ANSWERS)) == readme
     assert (COMMITTED / "README.md").read_text("utf-8") == tables.index(COMMITTED_ANSWERS, COMMITTED)
+    for name, one in COMMITTED_ANSWERS.items():
+        if "figures" in one:
+            page = (COMMITTED / f"{name}.html").read_text("utf-8")
+            assert report_of(one, page) == page, name
     if any("rows" in one for one in COMMITTED_ANSWERS.values()):
         assert (COMMITTED / "ablations.md").read_text("utf-8") == tables.ablation_page(COMMITTED_ANSWERS)
     assert sum(file.stat().st_size for file in COMMITTED.iterdir()) < 4e6

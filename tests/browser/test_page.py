@@ -1,6 +1,7 @@
 """The display's page in headless Chromium: the pictures it shows are those that were published."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import shutil
@@ -12,9 +13,9 @@ import pytest
 from PIL import Image
 
 from minddiffuser.display.server import Display
-from stream.broker import EmbeddedBroker, connect
-from stream.messages import lsl_clock
-from stream.mqtt import Publisher
+from stream.mqtt.broker import EmbeddedBroker, connect
+from stream.mqtt.messages import lsl_clock
+from stream.mqtt.publisher import Publisher
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -40,6 +41,12 @@ fetch(image.src).then((r) => r.arrayBuffer()).then((b) => crypto.subtle.digest("
 """
 FOREIGN = "return performance.getEntriesByType('resource').map(e => e.name).filter(u => !u.startsWith(location.origin))"
 SHOWN = '.slot[data-kind="%s"] .frame img:not(.leaving)'
+FINAL_IS_THERE = """
+const [card, tile] = [".slot[data-kind=picture] img:not(.leaving)", ".tile:has(.what:not(:empty)) > .frame img"];
+const image = document.querySelector(document.body.dataset.mode === "view" ? tile : card);
+return image?.offsetWidth > 100 && /^Final/.test(image.alt) && [...document.images].every((image) => image.complete);
+"""
+LABEL = """return document.querySelector('.slot[data-kind="original"] .about').textContent"""
 
 
 def picture(number: int) -> bytes:
@@ -110,7 +117,9 @@ def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser
 
 @pytest.fixture
 def browser(shared_browser: Browser) -> Browser:
-    """Give the one browser, on an empty page and with an empty log."""
+    """Give the one browser, on an empty page of a small desktop's size and with an empty log."""
+    size = {"width": 1280, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    shared_browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     shared_browser.driver.get("about:blank")
     shared_browser.driver.get_log("browser")
     return shared_browser
@@ -170,6 +179,9 @@ async def test_says_what_is_wrong(broker: EmbeddedBroker, browser: Browser) -> N
             publisher.status({"state": "source-lost"})
             await browser.state("error")
             await browser.until("return document.getElementById('state-text').textContent.startsWith('Source lost')")
+            publisher.status({"state": "engine-lost", "detail": "cannot reach the pool"})
+            await browser.until("return document.getElementById('state-text').textContent.startsWith('Engine lost')")
+            await browser.until("return document.getElementById('notice').textContent.includes('reach the pool')")
             publisher.status({"state": "running"})
             publish(publisher, 3)
             await browser.state("live")
@@ -178,52 +190,98 @@ async def test_says_what_is_wrong(broker: EmbeddedBroker, browser: Browser) -> N
         await browser.blameless()
 
 
+class Relay:
+    """A network between browser and display, which can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._writers = port, set[asyncio.StreamWriter]()
+
+    async def __aenter__(self) -> "Relay":
+        await self.mend(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+
+    async def mend(self, port: int) -> None:
+        """Connect whoever comes."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", port)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def cut(self) -> None:
+        """Break all connections, without a word, and take no other."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers |= {writer, back}
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+        writer.close()
+
+
 async def test_broker_and_server_lost_and_back(browser: Browser) -> None:
     """The page says that the broker or the display is lost, keeps the picture, and comes back by itself."""
+    starts = "return document.getElementById('state-text').textContent.startsWith(arguments[0])"
     async with EmbeddedBroker() as first:
         spec = first.spec
         display = await Display(spec).__aenter__()
         publisher = await Publisher(spec, "lab").__aenter__()
-        await browser.open(display.url)
+        relay = await Relay(display.port).__aenter__()
+        await browser.open(f"http://127.0.0.1:{relay.port}/")
         publish(publisher, 1)
         await browser.state("live")
-    await browser.until("return document.getElementById('state-text').textContent.startsWith('Broker lost')")
+    await browser.until(starts, "Broker lost")
     assert await browser.run("return Boolean(document.querySelector(arguments[0]))", SHOWN % "picture")
     async with EmbeddedBroker(spec.resolved_port):
         publisher.status({"state": "running"})
         await browser.state("live")
+        relay.cut()
+        await browser.until(starts, "Display server lost")
+        assert await browser.run("return Boolean(document.querySelector(arguments[0]))", SHOWN % "picture")
+        await relay.mend(relay.port)
+        await browser.until(f"return !({starts.removeprefix('return ')})", "Display server lost")
         await display.__aexit__(None, None, None)
-        await browser.until(
-            "return document.getElementById('state-text').textContent.startsWith('Display server lost')"
-        )
+        await browser.state("ended")
         async with Display(spec, port=display.port):
-            await browser.until("return !document.getElementById('state-text').textContent.includes('lost')")
+            await browser.until(f"return !({starts.removeprefix('return ')})", "Ended")
+        relay.cut()
         await publisher.__aexit__(None, None, None)
 
 
 async def test_keys_pause_go_back_and_change_the_mode(broker: EmbeddedBroker, browser: Browser) -> None:
     """Space holds the picture while others come, arrows go back and forth, V shows the full picture, O the original."""
-    label = "return document.getElementById('about-original').textContent"
     async with Display(broker.spec) as display, Publisher(broker.spec, "lab") as publisher:
         await browser.open(display.url)
         for number in (1, 2, 3):
             publish(publisher, number)
-            await browser.until(f"{label} === arguments[0]", f"stim_{number}")
+            await browser.until(f"{LABEL} === arguments[0]", f"stim_{number}")
         await browser.until("return document.querySelectorAll('#strip li').length === 3")
         await browser.key(" ")
         await browser.state("paused")
         publish(publisher, 4)
-        await browser.until("return document.querySelectorAll('#strip li').length === 4")
-        assert await browser.run(label) == "stim_3"
+        await browser.until("return document.getElementById('notice').textContent.endsWith('; 1 more since.')")
+        assert await browser.run(LABEL) == "stim_3"
+        assert await browser.run("return document.querySelectorAll('#strip li').length") == 3
         await browser.key("ArrowLeft")
-        await browser.until(f"{label} === 'stim_2'")
+        await browser.until(f"{LABEL} === 'stim_2'")
         await browser.key("Escape")
-        await browser.until(f"{label} === 'stim_4'")
+        await browser.until(f"{LABEL} === 'stim_4'")
         await browser.key("v")
         await browser.until("return document.querySelector('.tile .frame img:not(.leaving)')?.complete")
         assert await browser.run("return getComputedStyle(document.getElementById('desk')).display") == "none"
+        assert await browser.run("return document.querySelector('.tile .what').textContent") == "Final"
         await browser.key("o")
         await browser.until("return document.querySelector('.tile .inset:not([hidden]) img')")
+        await browser.key("Escape")
+        await browser.until("return document.body.dataset.mode === 'operate'")
         await browser.key("?")
         assert await browser.run("return document.getElementById('keys').open")
         await browser.blameless()
@@ -255,7 +313,7 @@ async def test_no_width_scrolls_sideways(broker: EmbeddedBroker, browser: Browse
         for mode in ("operate", "view"):
             await browser.open(f"{display.url}?mode={mode}")
             publish(publisher, 1)
-            await browser.until("return [...document.querySelectorAll('.frame img')].some(i => i.offsetWidth > 100)")
+            await browser.until(FINAL_IS_THERE)
             assert await browser.run("return document.documentElement.scrollWidth") <= width
         await browser.blameless()
 
@@ -279,7 +337,7 @@ async def test_labels_from_outside_stay_text(broker: EmbeddedBroker, browser: Br
 
 
 FACTS = """
-return Object.fromEntries([...document.querySelectorAll("#ingest div")]
+return Object.fromEntries([...document.querySelectorAll("#markers div, #rates div")]
   .map((row) => [row.querySelector("dt").textContent, row.querySelector("dd").textContent + (row.className && " !")]))
 """
 
@@ -297,18 +355,19 @@ async def test_what_is_wrong_with_the_signal_is_said_while_it_is(broker: Embedde
             "EEG": {"state": "streaming", "lost": 0, "declared_hz": 250, "measured_hz": 249.987, "drift_ppm": -52.1},
             "cues": {"state": "lost", "lost": 0},
         }
-        marks = {"events": 9, "ignored": 3, "unmade": 2, "pending": 1, "doubled": 0, "windows": 3}
+        marks = {"events": 9, "ignored": 3, "incomplete": 2, "pending": 1, "duplicates": 0, "windows": 3}
         publisher.metrics({"ingest": {"problems": [problem, "second"], "streams": streams, **marks}})
         await browser.until(f"{visible} && true")
         assert await browser.run(lines) == [problem, "second"]
         rows = await browser.run(FACTS)
         assert rows["cues"] == "lost !"
-        assert rows["Rate, EEG"] == "249.99 Hz, declared 250, -52 ppm"
-        assert rows["Markers"] == "9"
-        assert rows["No window"] == "3 that do not match, 2 outside the data, 1 waiting !"
+        assert rows["EEG"] == "249.99 Hz, declared 250 Hz, -52 ppm"
+        assert await browser.run("return document.getElementById('marker-count').textContent") == "9"
+        assert rows["No window"] == "3 that are no events, 2 outside the data, 1 waiting !"
         publisher.metrics({"ingest": {"problems": ["second"], "events": 9, "measured_hz": 200.0, "declared_hz": 256}})
         await browser.until(f"{lines.replace('return', 'return JSON.stringify(')}) === arguments[0]", '["second"]')
-        assert (await browser.run(FACTS))["Rate"] == "200 Hz, declared 256 !"
+        rows = await browser.run(FACTS)
+        assert (rows["Measured"], rows["Declared"]) == ("200 Hz !", "256 Hz")
         publisher.metrics({"ingest": {"problems": [], "events": 9}})
         await browser.until(f"{visible.replace('return', 'return !(')})")
         assert await browser.run(lines) == []
@@ -328,7 +387,7 @@ async def test_the_page_shows_its_own_session_whatever_else_there_is(broker: Emb
         await browser.state("live")
         assert await browser.run(chosen) == "today"
         assert await browser.run("return document.getElementById('session').options.length") == 32
-        assert await browser.run("return document.getElementById('about-original').textContent") == "stim_1"
+        assert await browser.run(LABEL) == "stim_1"
         await browser.blameless()
 
 
@@ -340,5 +399,5 @@ async def test_a_picture_that_breaks_off_is_said_to_be_none(broker: EmbeddedBrok
         publisher.picture(whole[: len(whole) // 2], {"window_id": "cut"})
         await browser.until("return document.querySelectorAll('#strip li').length === 1")
         publish(publisher, 2)
-        await browser.until("return document.getElementById('about-original').textContent === 'stim_2'")
+        await browser.until(f"{LABEL} === 'stim_2'")
         await browser.until("return document.querySelector(arguments[0])?.naturalWidth === 64", SHOWN % "picture")

@@ -1,6 +1,6 @@
 """A participant without complex cells: V1 answers to luminance and colour, and meaning comes clearly later."""
 
-from decoder.simulate import Preset
+from decoder.simulation.eeg import Preset
 
 SIMPLE = Preset(
     evoked_rms=6.0,

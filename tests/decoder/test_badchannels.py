@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoder.badchannels import find_bad_channels, without_bad_channels
-from decoder.bundle import Bundle
-from decoder.classifiers import CategorySpec, fit_classifier, xdawn
-from decoder.confidence import fit_typicality
+from decoder.adaptation.recalibrate import recalibrate
+from decoder.alignment.realign import Realigner, RealignSpec
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
 from decoder.errors import TrainingError
-from decoder.preprocess import PreprocessSpec, noise_whitener
-from decoder.realign import Realigner, RealignSpec
-from decoder.recalibrate import recalibrate
-from decoder.regression import RegressionSpec
+from decoder.estimators.classifiers import CategorySpec, fit_classifier, xdawn
+from decoder.estimators.regression import RegressionSpec
+from decoder.models.bundle import Bundle
+from decoder.models.confidence import fit_typicality
+from decoder.preprocessing.badchannels import find_bad_channels, without_bad_channels
+from decoder.preprocessing.preprocess import PreprocessSpec, noise_whitener
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from decoder.train import fit, fit_targets
-from stream.events import Event
-from stream.windows import Channels, Quality, Window
+from decoder.training.train import fit, fit_targets
+from stream.types.events import Event
+from stream.types.windows import Channels, Quality, Window
 from tests.decoder.conftest import LinearEncoders, make_windows
 from tests.decoder.test_category import labelled
 from tests.decoder.test_embedding import CONV, PooledEncoders
@@ -31,10 +31,9 @@ FAMILIES = {
     "ridge": DecoderSpec(features=("c", "z", "s"), blocks=(1,)),
     "whitened": DecoderSpec(features=("z",), preprocess=PreprocessSpec(whiten=True, whiten_time=True)),
     "kernel": DecoderSpec(features=("z",), preprocess=PreprocessSpec(kernel="rbf")),
-    "top": DecoderSpec(features=("z",), preprocess=ALL, regression=RegressionSpec(method="top", inputs=(20,))),
-    "banded": DecoderSpec(features=("z",), preprocess=ALL, regression=RegressionSpec(method="banded", candidates=3)),
+    "one penalty": DecoderSpec(features=("z",), preprocess=ALL, regression=RegressionSpec(per_target=False)),
     "conv": DecoderSpec(features=("c", "e"), family="conv", conv=CONV.model_copy(update={"epochs": 2, "cv_folds": 2})),
-    "erp": DecoderSpec(features=("c",), category=CategorySpec()),
+    "erp": DecoderSpec(features=("c",), category=CategorySpec(choose=None)),
     "pattern": DecoderSpec(features=("c",), category=CategorySpec(method="pattern"), preprocess=ALL),
     "frequency": DecoderSpec(
         features=("c",), category=CategorySpec(method="frequency", frequencies={"p0": 10.0, "p1": 20.0})
@@ -66,7 +65,7 @@ def with_channel(windows: list[Window], samples: np.ndarray) -> list[Window]:
 def decoded(bundle: Bundle, windows: list[Window]) -> np.ndarray:
     """Everything decoded, a row a window."""
     out = []
-    for one in bundle.unacquainted().decode(windows):
+    for one in bundle.without_memory().decode(windows):
         parts = [one.c.ravel(), [one.confidence], list(one.categories.values())]
         parts += [part.ravel() for part in (one.z, one.e) if part is not None]
         out.append(np.concatenate([*parts, *(one.s[block].values for block in one.s)]))
@@ -224,7 +223,7 @@ def test_healthy_channels_are_left_alone(windows: list[Window]) -> None:
     st.integers(1, 4),
     st.integers(1, 6),
     st.sampled_from([1e-12, 1.0, 1e14]),
-    st.sampled_from(["ridge", "whitened", "kernel", "top", "banded", "pattern", "erp"]),
+    st.sampled_from(["ridge", "whitened", "kernel", "one penalty", "pattern", "erp"]),
 )
 def test_little_data_ends_in_one_line_or_in_numbers(
     n: int, n_channels: int, n_times: int, n_pictures: int, scale: float, family: str

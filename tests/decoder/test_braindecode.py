@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from decoder.braindecode import make_network
-from decoder.bundle import Bundle
+from decoder.data.stimuli import StimulusTable
+from decoder.encoders.braindecode import make_network
 from decoder.errors import TrainingError
-from decoder.metrics import correlation_matrix, two_way
+from decoder.evaluation.metrics import correlation_matrix, two_way
+from decoder.models.bundle import Bundle
 from decoder.spec import ConvSpec, DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Channels, Window
+from decoder.training.train import fit
+from stream.types.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
 
 EEGNET = ConvSpec(

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
-from decoder.bundle import Bundle
-from decoder.bundlefiles import DESCRIPTION, digest_of
-from decoder.confidence import Calibration, Typicality
 from decoder.errors import BundleError
-from decoder.linear import Head, LinearModel
-from decoder.preprocess import Preprocessor
-from stream.windows import Channels
+from decoder.models.bundle import FORMAT, Bundle
+from decoder.models.bundlefiles import DESCRIPTION, digest_of, read_bundle, write_bundle
+from decoder.models.confidence import Calibration, Typicality
+from decoder.models.linear import Head, LinearModel
+from decoder.preprocessing.preprocess import Preprocessor
+from decoder.preprocessing.session_moments import SessionMoments, fit_session_moments
+from stream.types.windows import Channels
 
 CHANNELS = Channels(("Cz",), ("eeg",), ("V",))
 Zeros = np.zeros(1, np.float32)
@@ -43,6 +45,15 @@ def number_of(folder: Path) -> float:
     return float(loaded.meta["number"])
 
 
+def with_old_names(folder: Path, names: dict[str, str]) -> None:
+    """Rewrite a bundle's weights under the names that they had in an earlier version."""
+    content, weights = read_bundle(folder, FORMAT)
+    tensors = load(weights)
+    for new, old in names.items():
+        tensors = {name.replace(new, old): array for name, array in tensors.items()}
+    write_bundle(folder, content, save(tensors))
+
+
 def in_a_child(act: Callable[[], None]) -> int:
     """Do something in a forked process; gives its exit status."""
     child = os.fork()
@@ -53,6 +64,18 @@ def in_a_child(act: Callable[[], None]) -> int:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_moments_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    """What is 'moments' now was 'reference' in the weights of before 0.1.0."""
+    whole = bundle(1.0)
+    whole.moments = fit_session_moments(np.random.default_rng(0).normal(size=(20, 3, 8)).astype(np.float32))
+    whole.save(tmp_path / "b")
+    with_old_names(tmp_path / "b", {"moments/": "reference/"})
+    read = Bundle.load(tmp_path / "b").moments
+    assert read is not None
+    for name in SessionMoments.__slots__:
+        np.testing.assert_array_equal(getattr(read, name), getattr(whole.moments, name))
 
 
 def killed_at(step: int, folder: Path, act: Callable[[], None]) -> int:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from decoder.bundle import Bundle
-from decoder.bundlefiles import digest_of
 from decoder.errors import BundleError
+from decoder.models.bundle import Bundle
+from decoder.models.bundlefiles import digest_of
 from tests.decoder.test_train_and_bundle import bundle
 
 __all__ = ["bundle"]

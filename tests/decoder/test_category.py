@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
-from decoder.bundle import Bundle
-from decoder.category import CategoryModel, Evidence, fit_category, held_out_logits, nested_logits
-from decoder.classifiers import (
+from decoder.errors import TrainingError
+from decoder.estimators.classifiers import (
     CategorySpec,
     Trials,
     augmented_covariances,
@@ -18,11 +17,12 @@ from decoder.classifiers import (
     softmax,
     xdawn,
 )
-from decoder.errors import TrainingError
-from decoder.preprocess import PreprocessSpec
-from decoder.riemann import geometric_mean, tangent_space
-from stream.events import Event
-from stream.windows import Channels, Quality, Window
+from decoder.models.bundle import Bundle
+from decoder.models.category import CategoryModel, Evidence, fit_category, held_out_logits, nested_logits
+from decoder.preprocessing.preprocess import PreprocessSpec
+from decoder.solvers.riemann import geometric_mean, matrix_function, tangent_space
+from stream.types.events import Event
+from stream.types.windows import Channels, Quality, Window
 
 N_CHANNELS, N_TIMES, SFREQ = 4, 64, 128.0
 NAMES = ("face", "house")
@@ -67,7 +67,7 @@ def window(data: NDArray[np.float32], name: str, onset: float = 0.0, rejected: s
 def trained(accumulate: int = 1, strength: float = 1.0) -> CategoryModel:
     """Train on separable trials."""
     data, rows = trials(200, strength)
-    return fit_category(labelled(data, rows), templates(), CategorySpec(accumulate=accumulate))[0]
+    return fit_category(labelled(data, rows), templates(), CategorySpec(choose=None, accumulate=accumulate))[0]
 
 
 def test_geometric_mean_of_diagonal_matrices_is_the_mean_of_their_logarithms() -> None:
@@ -83,6 +83,27 @@ def test_geometric_mean_moves_along_with_a_change_of_basis() -> None:
     matrices, mixing = spd(rng, 6, 4), rng.normal(size=(4, 4))
     moved = geometric_mean(mixing @ matrices @ mixing.T)
     np.testing.assert_allclose(moved, mixing @ geometric_mean(matrices) @ mixing.T, rtol=1e-5, atol=1e-8)
+
+
+def test_mean_tangent_space_and_xdawn_equal_pyriemann() -> None:
+    """On channels of full rank, ours are those of pyriemann."""
+    from pyriemann.geometry.mean import mean_riemann
+    from pyriemann.geometry.tangentspace import tangent_space as their_tangent_space
+    from pyriemann.spatialfilters import Xdawn
+
+    rng = np.random.default_rng(0)
+    data, rows = rng.normal(size=(60, 6, 40)), np.arange(60) % 2
+    data[rows == 1] += np.sin(np.arange(40) / 4) * np.arange(6)[:, None] / 4
+    covariances = data @ data.transpose(0, 2, 1) / 40
+    mean = geometric_mean(covariances)
+    np.testing.assert_allclose(mean, mean_riemann(covariances), atol=1e-7)
+    whitener = matrix_function(mean, lambda values: values**-0.5)
+    np.testing.assert_allclose(
+        tangent_space(covariances, whitener), their_tangent_space(covariances, mean), rtol=1e-6, atol=1e-9
+    )
+    ours, theirs = xdawn(data, rows, 2)[0], Xdawn(2).fit(data, rows).filters_
+    ours, theirs = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (ours, theirs))
+    np.testing.assert_allclose(np.abs((ours * theirs).sum(axis=1)), 1, atol=1e-9)
 
 
 def test_tangent_vectors_are_as_long_as_the_riemannian_distance() -> None:
@@ -117,15 +138,15 @@ def test_the_first_filter_finds_where_the_response_comes_from() -> None:
 def test_held_out_trials_are_told_apart_where_there_is_a_difference_and_only_there() -> None:
     """The held-out AUC is high for separable trials and within chance for noise."""
     data, rows = trials(300, 1.0)
-    assert fit_category(labelled(data, rows), templates(), CategorySpec())[1]["auc"] > 0.9
+    assert fit_category(labelled(data, rows), templates(), CategorySpec(choose=None))[1]["auc"] > 0.9
     noise, labels = trials(300, 0.0)
-    assert 0.4 < fit_category(labelled(noise, labels), templates(), CategorySpec())[1]["auc"] < 0.6
+    assert 0.4 < fit_category(labelled(noise, labels), templates(), CategorySpec(choose=None))[1]["auc"] < 0.6
 
 
 def test_probabilities_of_noise_stay_near_even() -> None:
     """Calibration on held-out trials takes the confidence out of a classifier that knows nothing."""
     noise, labels = trials(300, 0.0)
-    model = fit_category(labelled(noise, labels), templates(), CategorySpec())[0]
+    model = fit_category(labelled(noise, labels), templates(), CategorySpec(choose=None))[0]
     fresh = trials(100, 0.0, seed=9)[0]
     features = model.predict([window(one, f"w{i}") for i, one in enumerate(fresh)], fresh)
     assert np.mean([max(each.categories.values()) for each in features]) < 0.65
@@ -211,9 +232,9 @@ def test_labels_without_end_need_no_memory_without_end() -> None:
 def test_accumulation_sharpens_the_picture_and_leaves_single_trials_as_they_are() -> None:
     """Over trials of weak evidence c moves to the truth; `categories` stays each trial's own."""
     data, rows = trials(300, 0.6)
-    spec = CategorySpec(accumulate=10)
+    spec = CategorySpec(choose=None, accumulate=10)
     adding = fit_category(labelled(data, rows), templates(), spec)[0]
-    single = fit_category(labelled(data, rows), templates(), CategorySpec())[0]
+    single = fit_category(labelled(data, rows), templates(), CategorySpec(choose=None))[0]
     fresh, truth = trials(100, 0.6, seed=8)
     fresh = fresh[truth == 1]
     windows = [window(one, "house", onset=float(i)) for i, one in enumerate(fresh)]
@@ -259,7 +280,7 @@ def test_one_category_is_refused() -> None:
     """There is nothing to tell apart."""
     data, rows = trials(40, 1.0)
     with pytest.raises(TrainingError, match="two or more"):
-        fit_category(labelled(data, rows * 0, ("face",)), templates(), CategorySpec())
+        fit_category(labelled(data, rows * 0, ("face",)), templates(), CategorySpec(choose=None))
 
 
 def test_a_category_shown_in_one_stretch_only_is_refused() -> None:
@@ -342,7 +363,7 @@ def test_settings_are_chosen_by_the_runs_that_are_not_held_out() -> None:
     data, rows = trials(80, 3.0)
     noise, _ = trials(80, 0.0, seed=1)
     told, hidden = labelled(data, rows, runs=4), labelled(noise, rows, runs=4)
-    spec = CategorySpec()
+    spec = CategorySpec(choose=None)
     logits, chosen = nested_logits([hidden, told], [spec, spec], [None, None])
     assert chosen.tolist() == [1, 1, 1, 1]
     np.testing.assert_array_equal(logits, held_out_logits(told, spec))

@@ -4,19 +4,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from decoder.background import blinks
-from decoder.bundle import Bundle
-from decoder.codes import low_level
-from decoder.confidence import FoldStatistics, calibrate, calibration_error, fit_typicality
-from decoder.preprocess import PreprocessSpec
-from decoder.simulate import EEG_CHANNELS, SFREQ, Participant
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
+from decoder.models.bundle import Bundle
+from decoder.models.confidence import (
+    LEAST_CONFIDENCE,
+    FoldStatistics,
+    calibrate,
+    calibration_error,
+    fit_typicality,
+    least_confidence,
+    threshold_of,
+)
+from decoder.preprocessing.preprocess import PreprocessSpec
+from decoder.simulation.background import blinks
+from decoder.simulation.eeg import EEG_CHANNELS, SFREQ, Participant
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from decoder.train import fit_targets
-from stream.events import Event
-from stream.windows import Channels, Window
+from decoder.training.train import fit_targets
+from decoder.visual_features import low_level
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
 from tests.decoder.simple import SIMPLE
 
 N = 200
@@ -147,3 +157,28 @@ def test_single_samples_have_a_typical_size() -> None:
     assert typicality(data).mean() > 0.95
     assert typicality(10 * data).mean() < 0.3
     assert typicality(0 * data).mean() < 0.3
+
+
+def test_nothing_is_shown_below_the_confidence_of_chance() -> None:
+    """A third of the windows is told by luck: the least confidence lies above nearly all of these, and of no others."""
+    rng = np.random.default_rng(0)
+    confidence = np.concatenate([rng.uniform(0.0, 0.1, 300), rng.uniform(0.5, 1.0, 600)])
+    correct = (rng.random(900) < 0.5 + 0.5 * np.where(confidence < 0.3, 0.0, confidence)).astype(np.float64)
+    least = least_confidence(confidence, correct)
+    assert (confidence[:300] < least).mean() > 0.9
+    assert (confidence[300:] >= least).mean() > 0.95
+    assert threshold_of({"scores": {"confidence": {"threshold": least}}}) == least
+
+
+@given(st.integers(20, 300), st.integers(0, 1000))
+def test_a_decoder_that_tells_nothing_shows_nothing(n: int, seed: int) -> None:
+    """Where nothing is claimed, everything lies below the least confidence; where all is told surely, nothing does."""
+    rng = np.random.default_rng(seed)
+    assert least_confidence(np.zeros(n), (rng.random(n) < 0.5).astype(np.float64)) >= LEAST_CONFIDENCE
+    assert least_confidence(np.ones(n), np.ones(n)) == LEAST_CONFIDENCE
+
+
+def test_bundles_of_earlier_versions_have_no_least_confidence() -> None:
+    """What does not say keeps nothing back."""
+    assert threshold_of({}) == threshold_of({"scores": {"confidence": {"ece": 0.1}}}) == 0.0
+    assert threshold_of({"scores": {"auc": 0.9}}) == 0.0

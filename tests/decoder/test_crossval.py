@@ -9,31 +9,31 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from decoder.bundle import Bundle
-from decoder.category import category_scores, held_out_logits
-from decoder.classifiers import CategorySpec, Trials, fit_classifier
-from decoder.crossval import (
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets, compute_targets
+from decoder.estimators.classifiers import CategorySpec, Trials, fit_classifier
+from decoder.estimators.regression import RegressionSpec
+from decoder.evaluation.identify import identification
+from decoder.models.bundle import Bundle
+from decoder.models.category import category_scores, held_out_logits
+from decoder.preprocessing.preprocess import PreprocessSpec
+from decoder.spec import DecoderSpec
+from decoder.training.crossval import (
     Candidate,
-    HeldOut,
+    HeldOutPredictions,
     decode_held_out,
     decode_nested,
     feature_scores,
     fold_overlap,
-    identification,
 )
-from decoder.preprocess import BandSpec, PreprocessSpec
-from decoder.regression import RegressionSpec
-from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets, compute_targets
-from decoder.train import fit_targets
-from stream.windows import Channels, Window
+from decoder.training.train import fit_targets
+from stream.types.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders, make_windows
 
 REGRESSIONS = {
     "ridge": RegressionSpec(),
-    "top": RegressionSpec(method="top", inputs=(5, 20)),
-    "banded": RegressionSpec(method="banded", bands=BandSpec(edges=(0.05,)), candidates=3),
+    "one penalty": RegressionSpec(per_target=False),
+    "by correlation": RegressionSpec(by="correlation"),
 }
 FEATURES = ("c", "z", "s")
 
@@ -186,7 +186,7 @@ def test_candidates_are_scored_on_training_pictures_alone() -> None:
     spec = spec_of("ridge").model_copy(update={"features": ("c",)})
     seen: list[int] = []
 
-    def score(held_out: HeldOut) -> float:
+    def score(held_out: HeldOutPredictions) -> float:
         seen.append(len(held_out.samples.rows))
         return float(feature_scores(held_out, only_c, rng)["c"]["two_way"])
 

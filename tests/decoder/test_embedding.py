@@ -9,28 +9,29 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from decoder.bundle import Bundle
-from decoder.conv import ConvEncoder
-from decoder.embedding import EmbeddingModel, encoder_folds
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
+from decoder.data.training_set import Origin, TrainingSet, gather
+from decoder.encoders.conv import ConvEncoder
+from decoder.encoders.prior import fit_prior
 from decoder.errors import TrainingError
+from decoder.evaluation.metrics import correlation_matrix, two_way
 from decoder.features import Features
-from decoder.linear import LinearModel
-from decoder.metrics import correlation_matrix, two_way
-from decoder.preprocess import PreprocessSpec
-from decoder.prior import fit_prior
-from decoder.samples import Origin, gather
+from decoder.models.bundle import Bundle
+from decoder.models.embedding import EmbeddingModel
+from decoder.models.linear import LinearModel
+from decoder.preprocessing.preprocess import PreprocessSpec
 from decoder.spec import ConvSpec, DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from decoder.train import fit, fit_targets
-from decoder.train_conv import Lesson, adapt, fit_encoder, info_nce
-from stream.windows import Channels, Window
+from decoder.training.train import fit, fit_targets
+from decoder.training.train_conv import adapt, fit_encoder, info_nce
+from decoder.training.train_embedding import encoder_folds
+from stream.types.windows import Channels, Window
 from tests.decoder.conftest import LinearEncoders
 
 CONV = ConvSpec(
     filters=8, kernel=0.05, pool=0.02, dropout=0.1, noise=0.0, epochs=60, patience=60, batch=32, learning_rate=5e-3
 )
-SPEC = DecoderSpec(features=("c", "e"), family="conv", conv=CONV, c_from="embedding")
+SPEC = DecoderSpec(features=("c", "e"), family="conv", conv=CONV, text_embedding_from="embedding")
 
 
 class PooledEncoders(LinearEncoders):
@@ -129,7 +130,7 @@ def test_auto_keeps_what_tells_held_out_pictures_apart_better(
     bundle = fit(quiet[:90], stimuli, pooled, spec)
     model, scores = bundle.models["all"], bundle.meta["scores"]["e"]
     assert isinstance(model, EmbeddingModel)
-    assert model.convolution is None
+    assert model.calibrated_encoder is None
     assert scores["used"] == "ridge"
     assert scores["ridge"]["two_way"] > scores["conv"]["two_way"]
 
@@ -152,8 +153,10 @@ def test_the_default_compares_all_where_there_is_an_embedding_and_is_ridge_elsew
 def test_what_asks_for_an_embedding_says_so() -> None:
     """An encoder or a prior without e among the features is refused by its name; the defaults are not."""
     assert DecoderSpec(features=("c",)).family == "auto"
-    with pytest.raises(ValidationError, match=r"family 'conv' with c_from 'embedding' decodes .*: add e to features"):
-        DecoderSpec(features=("c",), family="conv", c_from="embedding")
+    with pytest.raises(
+        ValidationError, match=r"family 'conv' with text_embedding_from 'embedding' decodes .*: add e to features"
+    ):
+        DecoderSpec(features=("c",), family="conv", text_embedding_from="embedding")
 
 
 def test_where_an_encoder_cannot_be_trained_the_default_is_ridge(
@@ -197,14 +200,16 @@ def test_a_bank_of_captioned_pictures_teaches_the_prior(
     """The prior learns from the bank alone: what the shown pictures' captions say changes not a number of it."""
     rng = np.random.default_rng(3)
     tokens = pooled.encode_text([f"caption {i}" for i in range(90, 120)])
-    bank = Targets(c=tokens, e=pooled.embed_images(stimuli.images[90:]))
-    spec = DecoderSpec(features=("c", "e"), family="ridge", c_from="embedding")
+    image_bank = Targets(c=tokens, e=pooled.embed_images(stimuli.images[90:]))
+    spec = DecoderSpec(features=("c", "e"), family="ridge", text_embedding_from="embedding", c_gain=0)
     shown = stimuli.select(stimuli.ids[:90])
     found = {}
     for name, noise in (("true", 0.0), ("spoilt", 1.0)):
         c = pooled.encode_text([f"caption {i}" for i in range(90)])
         c[:, 1:] += noise * rng.normal(size=c[:, 1:].shape)
-        found[name] = fit_targets(quiet[:90], shown, Targets(c=c, e=pooled.embed_images(shown.images)), spec, bank=bank)
+        found[name] = fit_targets(
+            quiet[:90], shown, Targets(c=c, e=pooled.embed_images(shown.images)), spec, image_bank=image_bank
+        )
     score = found["true"].meta["scores"]["c"]
     assert score["embedding"]["pictures"] == 30
     assert score["embedding"]["two_way"] > 0.7
@@ -218,6 +223,14 @@ def test_too_few_pictures_are_refused(quiet: list[Window], stimuli: StimulusTabl
         fit(quiet[:3] * 8, stimuli, pooled, SPEC)
 
 
+def training_set(
+    data: np.ndarray, times: np.ndarray, rows: np.ndarray, subjects: np.ndarray | None = None
+) -> TrainingSet:
+    """Windows of one recording, each picture a group of its own."""
+    names, channels = rows.astype(str), tuple(str(place) for place in range(data.shape[1]))
+    return TrainingSet(data, times, rows, names, np.full(len(rows), "run"), names, channels, subjects)
+
+
 def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window]], channels: Channels) -> None:
     """Under a trunk learned from two others, 40 windows of a third tell pictures apart that they can't on their own."""
     images = np.random.default_rng(0).integers(0, 256, (340, 4, 4, 3), dtype=np.uint8)
@@ -225,27 +238,27 @@ def test_a_new_subject_needs_few_windows(window_maker: Callable[..., list[Window
     embeddings = PooledEncoders(stimuli).embed_images(images)
     embeddings -= embeddings.mean(axis=0)
 
-    def lesson(rows: np.ndarray, **seed_of_subject: int) -> Lesson:
+    def seen_by(rows: np.ndarray, **seed_of_subject: int) -> TrainingSet:
         data = []
         for turn_seed, seed in seed_of_subject.items():
             turn, _ = np.linalg.qr(np.random.default_rng(ord(turn_seed)).normal(size=(len(channels), len(channels))))
             windows = window_maker(stimuli, channels, noise=2.0, seed=seed)
             data += [(turn @ windows[row].data).astype(np.float32) for row in rows]
         shown = np.tile(rows, len(seed_of_subject))
-        subjects = np.repeat(np.arange(len(seed_of_subject)), len(rows))
-        return Lesson(np.stack(data), np.arange(20) / 100, shown, shown.astype(str), embeddings, subjects)
+        subjects = np.repeat(list(seed_of_subject), len(rows))
+        return training_set(np.stack(data), np.arange(20) / 100, shown, subjects)
 
     spec = CONV.model_copy(update={"epochs": 30, "filters": 16, "learning_rate": 5e-3})
     whitened = PreprocessSpec(whiten=True)
-    trunk = fit_encoder(lesson(np.arange(300), a=1, b=2), whitened, spec, np.random.default_rng(0))
+    trunk = fit_encoder(seen_by(np.arange(300), a=1, b=2), embeddings, whitened, spec, np.random.default_rng(0))
     trunk.spec = spec.model_copy(update={"learning_rate": 1e-2})
-    few, test = lesson(np.arange(40), c=3), lesson(np.arange(300, 340), c=4)
+    few, test = seen_by(np.arange(40), c=3), seen_by(np.arange(300, 340), c=4)
 
     def told(encoder: ConvEncoder) -> float:
         return float(two_way(correlation_matrix(embeddings[300:], encoder(test.data))).mean())
 
-    alone = fit_encoder(few, whitened, spec, np.random.default_rng(1))
-    moved = adapt(trunk, few, np.random.default_rng(1))
+    alone = fit_encoder(few, embeddings, whitened, spec, np.random.default_rng(1))
+    moved = adapt(trunk, few, embeddings, np.random.default_rng(1))
     assert told(moved) > 0.6
     assert told(moved) > told(alone) + 0.05
 
@@ -256,9 +269,9 @@ def test_one_sample_a_window_is_enough() -> None:
     embeddings = rng.normal(size=(240, 6)).astype(np.float32)
     data = (embeddings @ rng.normal(size=(6, 20)) + 0.5 * rng.normal(size=(240, 20))).astype(np.float32)[:, :, None]
     rows = np.arange(200)
-    lesson = Lesson(data[:200], np.zeros(1), rows, rows.astype(str), embeddings, np.zeros(200, np.intp))
+    samples = training_set(data[:200], np.zeros(1), rows)
     spec = CONV.model_copy(update={"filters": 32})
-    encoder = fit_encoder(lesson, PreprocessSpec(), spec, np.random.default_rng(1))
+    encoder = fit_encoder(samples, embeddings, PreprocessSpec(), spec, np.random.default_rng(1))
     assert not any(name.startswith("temporal") for name, _ in encoder.network.named_parameters())
     assert two_way(correlation_matrix(embeddings[200:], encoder(data[200:]))).mean() > 0.85
 

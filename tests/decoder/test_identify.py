@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from decoder.identify import choose_space
-from decoder.metrics import error_whitener
+from decoder.evaluation.identify import choose_space
+from decoder.evaluation.metrics import error_whitener
 
 N, D = 160, 12
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from decoder.bundle import Bundle
-from decoder.kernel import fit_kernel
-from decoder.linear import LinearModel
-from decoder.preprocess import PreprocessSpec
-from decoder.ridge import column_correlations, decompose, fit_ridge
+from decoder.data.stimuli import StimulusTable
+from decoder.models.bundle import Bundle
+from decoder.models.linear import LinearModel
+from decoder.preprocessing.preprocess import PreprocessSpec
+from decoder.solvers.kernel import fit_kernel
+from decoder.solvers.ridge import column_correlations, decompose, fit_ridge
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Window
+from decoder.training.train import fit
+from stream.types.windows import Window
 
 RBF = DecoderSpec(preprocess=PreprocessSpec(kernel="rbf"))
 
@@ -92,11 +92,7 @@ def test_far_from_all_landmarks_the_mean_is_decoded(
     assert found.confidence < 0.05
 
 
-@pytest.mark.parametrize(
-    "more",
-    [{"regression": {"method": "top"}}, {"regression": {"method": "banded"}}, {"category": {"method": "pattern"}}],
-)
-def test_other_families_are_refused(more: dict[str, object]) -> None:
-    """What picks among channels needs channels, not axes of a kernel."""
+def test_categories_are_refused() -> None:
+    """A decoder of categories takes channels, not axes of a kernel."""
     with pytest.raises(ValidationError, match=r"set preprocess\.kernel to linear"):
-        DecoderSpec.model_validate({"preprocess": {"kernel": "rbf", "components": None}, **more})
+        DecoderSpec.model_validate({"preprocess": {"kernel": "rbf"}, "category": {"method": "pattern"}})

@@ -5,7 +5,8 @@ import pytest
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 
-from decoder import metrics
+from decoder.evaluation import metric_registry, metrics
+from decoder.evaluation.metric_registry import METRICS, PICTURE_METRICS, picture_scores
 
 
 def pictures(seed: int, n: int = 6, side: int = 64) -> np.ndarray:
@@ -25,7 +26,7 @@ def test_two_way_of_equal_reconstructions_is_chance() -> None:
     """A reconstruction that is the same for all pictures tells none from another: exactly 0.5 in the mean."""
     truth = pictures(0)
     same = np.broadcast_to(truth.mean(axis=0), truth.shape).astype(np.uint8)
-    assert metrics.two_way(metrics.pixel_similarity(truth, same)).mean() == pytest.approx(0.5)
+    assert metrics.two_way(metric_registry.pixel_similarity(truth, same)).mean() == pytest.approx(0.5)
     assert metrics.two_way(np.zeros((5, 5))).mean() == 0.5
 
 
@@ -50,14 +51,14 @@ def test_pixcorr_is_pearson_at_425() -> None:
     expected = [
         np.corrcoef(x.ravel().astype(float), y.ravel().astype(float))[0, 1] for x, y in zip(big_a, big_b, strict=True)
     ]
-    np.testing.assert_allclose(metrics.pixcorr(a, b), expected, atol=1e-4)
-    np.testing.assert_allclose(metrics.pixcorr(a, a), 1, atol=1e-4)
+    np.testing.assert_allclose(metric_registry.pixcorr(a, b), expected, atol=1e-4)
+    np.testing.assert_allclose(metric_registry.pixcorr(a, a), 1, atol=1e-4)
 
 
 def test_ssim_equals_scikit_image() -> None:
     """SSIM equals scikit-image's with the stated settings."""
     a, b = pictures(3, n=3), pictures(4, n=3)
-    for x, y, got in zip(metrics.resize(a, 425), metrics.resize(b, 425), metrics.ssim(a, b), strict=True):
+    for x, y, got in zip(metrics.resize(a, 425), metrics.resize(b, 425), metric_registry.ssim(a, b), strict=True):
         expected = structural_similarity(
             rgb2gray(x), rgb2gray(y), gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
         )
@@ -68,9 +69,12 @@ def test_perfect_reconstructions_are_identified_and_mismatched_ones_are_at_chanc
     """A picture is told from all others by itself; held against another picture's truth it scores by chance."""
     gallery = pictures(5, n=24)
     own = np.arange(24)
-    right = metrics.picture_scores(gallery, own, gallery)
-    wrong = metrics.picture_scores(gallery, (own + 7) % 24, gallery)
-    for name, similarity in (("two_way", metrics.pixel_similarity), ("two_way_features", metrics.feature_similarity)):
+    right = picture_scores(gallery, own, gallery)
+    wrong = picture_scores(gallery, (own + 7) % 24, gallery)
+    for name, similarity in (
+        ("two_way", metric_registry.pixel_similarity),
+        ("two_way_features", metric_registry.feature_similarity),
+    ):
         assert right[name].mean() == 1
         r = similarity(gallery, gallery)
         every = np.mean([metrics.two_way(r, (own + shift) % 24).mean() for shift in range(1, 24)])
@@ -84,14 +88,33 @@ def test_features_in_which_the_truths_do_not_differ_are_left_out() -> None:
     """Grey pictures are told apart by their shapes, however faint a colour their reconstructions have."""
     grey = np.repeat(pictures(7, n=12)[..., :1], 3, axis=-1)
     tinted = np.clip(grey.astype(int) + np.array([3, 0, -3]), 0, 255).astype(np.uint8)
-    assert metrics.picture_scores(grey, np.arange(12), tinted)["two_way_features"].mean() == 1
+    assert picture_scores(grey, np.arange(12), tinted)["two_way_features"].mean() == 1
 
 
 def test_several_reconstructions_of_one_picture_share_its_truth() -> None:
     """Repeats are identified in a gallery that holds each picture once, so they cannot tie with one another."""
     gallery = pictures(6, n=5)
     own = np.array([2, 2, 2, 4])
-    assert metrics.picture_scores(gallery, own, gallery[own])["two_way"].tolist() == [1, 1, 1, 1]
+    assert picture_scores(gallery, own, gallery[own])["two_way"].tolist() == [1, 1, 1, 1]
+
+
+def test_every_metric_of_pixels_is_scored_and_knows_chance() -> None:
+    """What an entry measures is among the scores, under its key; exact chance is what mismatched pictures reach."""
+    gallery, others = pictures(8, n=40), pictures(9, n=40)
+    found = picture_scores(gallery, np.arange(40), others)
+    assert set(found) == {key for key, one in PICTURE_METRICS.items() if one.score or one.similarity}
+    assert all(values.shape == (40,) for values in found.values())
+    for key in ("two_way", "two_way_features"):
+        assert PICTURE_METRICS[key].chance is not None
+        assert found[key].mean() == pytest.approx(PICTURE_METRICS[key].chance(40), abs=0.15)
+    assert PICTURE_METRICS["retrieval_top5"].chance(40) == 1 / 8
+    assert PICTURE_METRICS["retrieval_top5"].chance(None) is None
+
+
+def test_what_counts_for_the_verdict_has_a_chance() -> None:
+    """A metric that the verdict counts is compared with chance: exact, or permuted where the figure is made."""
+    permuted = {"auc", "accuracy", "two_way"}
+    assert all(one.chance is not None or one.key in permuted for one in METRICS if one.counts)
 
 
 def test_bootstrap_interval_covers_the_mean() -> None:
@@ -105,7 +128,7 @@ def test_permuted_pictures_tell_signal_from_noise() -> None:
     """Matched pictures are as unlikely by chance as so many permutations can say, and independent ones are likely."""
     rng = np.random.default_rng(0)
     noise, own = rng.normal(size=(30, 60)), np.repeat(np.arange(30), 2)
-    others = metrics.permuted(own, 30, rng, n_permutations=200)
+    others = metrics.permute_pictures(own, 30, rng, n_permutations=200)
     for r, least, most in ((noise + 3 * np.eye(30)[:, own], 1 / 201, 1 / 201), (noise, 0.05, 1)):
         null = metrics.two_way(r, others).mean(axis=1)
         assert null.mean() == pytest.approx(0.5, abs=0.02)
@@ -119,7 +142,7 @@ def test_a_p_value_is_uniform_where_nothing_is_decoded() -> None:
     found = []
     for _ in range(200):
         r = rng.normal(size=(12, 12))
-        null = metrics.two_way(r, metrics.permuted(np.arange(12), 12, rng, n_permutations=99)).mean(axis=1)
+        null = metrics.two_way(r, metrics.permute_pictures(np.arange(12), 12, rng, n_permutations=99)).mean(axis=1)
         found.append(metrics.p_value(metrics.two_way(r).mean(), null))
     assert 0.05 < np.mean(np.array(found) <= 0.1) < 0.16
 

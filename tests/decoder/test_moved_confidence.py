@@ -7,31 +7,33 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from decoder.bundle import Bundle
-from decoder.category import fit_category
-from decoder.classifiers import CategorySpec
-from decoder.confidence import fit_typicality
-from decoder.embedding import EmbeddingModel
-from decoder.linear import LinearModel
-from decoder.metrics import correlation_matrix, two_way
-from decoder.realign import Realigner, RealignSpec
-from decoder.recalibrate import recalibrate
-from decoder.reference import fit_reference
+from decoder.adaptation.recalibrate import recalibrate
+from decoder.alignment.realign import Realigner, RealignSpec
+from decoder.data.splits import group_folds
+from decoder.data.stimuli import StimulusTable
+from decoder.estimators.classifiers import CategorySpec
+from decoder.evaluation.metrics import correlation_matrix, two_way
+from decoder.models.bundle import Bundle
+from decoder.models.category import fit_category
+from decoder.models.confidence import fit_typicality
+from decoder.models.embedding import EmbeddingModel
+from decoder.models.linear import LinearModel
+from decoder.preprocessing.session_moments import fit_session_moments
 from decoder.spec import DecoderSpec
-from decoder.splits import group_folds
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Channels, Window
+from decoder.training.train import fit
+from stream.types.windows import Channels, Window
 from tests.decoder.conftest import N_CHANNELS, make_windows
 from tests.decoder.test_badchannels import FAMILIES
 from tests.decoder.test_category import CHANNELS, labelled, templates, trials
 from tests.decoder.test_category import window as category_window
 from tests.decoder.test_embedding import CONV, PooledEncoders
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     **{name: spec for name, spec in FAMILIES.items() if spec.category is None},
     "conv": DecoderSpec(features=("c", "e"), family="conv", conv=CONV.model_copy(update={"epochs": 30, "cv_folds": 3})),
-    "embedding": DecoderSpec(features=("c", "e"), family="ridge", c_from="embedding"),
+    "embedding": DecoderSpec(features=("c", "e"), family="ridge", text_embedding_from="embedding"),
     "structure": DecoderSpec(features=("s",), blocks=(2,)),
 }
 
@@ -73,7 +75,7 @@ def told(bundle: Bundle, windows: list[Window], stimuli: StimulusTable, encoders
     }
     decoded = {"c": [f.c[1:] for f in found] if found[0].c.size else None}
     decoded |= {name: [getattr(f, name) for f in found] for name in ("z", "e")}
-    if isinstance(bundle.models["all"], EmbeddingModel) and bundle.models["all"].convolution is not None:
+    if isinstance(bundle.models["all"], EmbeddingModel) and bundle.models["all"].calibrated_encoder is not None:
         decoded["c"] = None
     out = []
     for name, values in decoded.items():
@@ -136,10 +138,10 @@ def test_a_realigned_category_decoder_believes_as_it_did(method: str) -> None:
         time = np.arange(data.shape[2]) / 128
         waves = np.sin(2 * np.pi * np.array([9.0, 13.0])[rows, None] * time + rng.uniform(0, 6, (400, 1)))
         data = (1e-6 * (rng.normal(size=data.shape) + rng.normal(size=(1, 4, 1)) * waves[:, None])).astype(np.float32)
-    spec = CategorySpec() if method == "erp" else CategorySpec(method="frequency", frequencies=frequencies)
+    spec = CategorySpec(choose=None) if method == "erp" else CategorySpec(method="frequency", frequencies=frequencies)
     model = fit_category(labelled(data[:250], rows[:250]), templates(), spec)[0]
-    reference = fit_reference(data[:250])
-    bundle = Bundle({"all": model}, CHANNELS, sfreq=128.0, n_times=64, tmin=0.0, reference=reference)
+    moments = fit_session_moments(data[:250])
+    bundle = Bundle({"all": model}, CHANNELS, sfreq=128.0, n_times=64, tmin=0.0, moments=moments)
     factors = np.array([3.0, 0.3, 2.0, 0.5])[:, None]
     plain = [category_window(one, "x", float(t)) for t, one in enumerate(data[250:])]
     drifted = [replace(w, data=(factors * w.data).astype(np.float32)) for w in plain]

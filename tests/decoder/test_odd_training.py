@@ -6,17 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decoder.bundle import Bundle
-from decoder.category import fit_category, nested_logits
-from decoder.classifiers import CategorySpec, fit_classifier
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
 from decoder.errors import TrainingError
-from decoder.simulate import PRESETS, Participant
-from decoder.simulate_fmri import simulate_fmri
+from decoder.estimators.classifiers import CategorySpec, fit_classifier
+from decoder.models.bundle import Bundle
+from decoder.models.category import fit_category, nested_logits
+from decoder.simulation.eeg import PRESETS, Participant
+from decoder.simulation.fmri import simulate_fmri
 from decoder.spec import ConvSpec, DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from decoder.train import fit, fit_targets
-from stream.windows import Window
+from decoder.training.train import fit, fit_targets
+from stream.types.windows import Window
 from tests.decoder.conftest import LinearEncoders
 from tests.decoder.test_category import labelled, templates, trials
 from tests.decoder.test_embedding import PooledEncoders
@@ -43,7 +43,7 @@ def test_a_feature_without_information_is_named(
     else:
         given[name][17].flat[3] = np.inf
     s = {1: given.pop("s1").astype(np.float16)}
-    spec = DecoderSpec(features=("c", "z", "s", "e"), blocks=(1,), family="ridge", c_from="tokens")
+    spec = DecoderSpec(features=("c", "z", "s", "e"), blocks=(1,), family="ridge", text_embedding_from="tokens")
     expected = {
         "the same": f"(feature '{name}'|structure of block {name[1:]}) is the same for all",
         "not finite": f"feature '{name}' of picture 'p17' is not finite",

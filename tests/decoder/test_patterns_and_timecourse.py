@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from decoder.errors import TrainingError
-from decoder.patterns import patterns
-from decoder.ridge import decompose, fit_ridge
-from decoder.simulate import SFREQ, Participant, Truth, waveform
-from decoder.timecourse import Decodability, decodability, rise, sliding
+from decoder.evaluation.patterns import patterns
+from decoder.evaluation.timecourse import Decodability, Smear, decodability, edges, onset, sliding
+from decoder.simulation.eeg import SFREQ, Participant, Truth, waveform
+from decoder.solvers.ridge import decompose, fit_ridge
 from tests.decoder.simple import SIMPLE
 
 N = 600
@@ -143,10 +143,12 @@ def test_features_rise_when_their_sources_answer(world: World) -> None:
     found = decodability(parts, targets, world.rows, np.random.default_rng(0), n_permutations=40)
     latency = [world.truth.sources.latency[world.feature == name].mean() for name in targets]
     np.testing.assert_allclose(centres[found.score.argmax(axis=1)], latency, atol=0.03)
-    onsets = [rise(course, centres) for course in found.significant]
-    assert onsets[0] is not None
-    assert onsets[1] is not None
-    assert onsets[0] < onsets[1] < 0.22
+    first, second = (onset(course, *edges(TIMES, binning), Smear()) for course in found.significant)
+    assert first is not None
+    assert second is not None
+    assert 0.04 < first.told_by < second.told_by < 0.24
+    assert first.not_before is not None
+    assert first.not_before < latency[0] - 0.03 < first.told_by  # its sources answer from 30 ms before their peak
     assert not found.significant[:, centres < 0.03].any()
 
 
@@ -159,7 +161,7 @@ def test_noise_alone_stays_within_its_band(world: World) -> None:
     assert not found.significant.any()
     inside = (found.score >= found.low) & (found.score <= found.high)
     assert inside.mean() > 0.8
-    assert all(rise(course, np.arange(15.0)) is None for course in found.significant)
+    assert all(onset(course, np.arange(15.0), np.arange(15.0), Smear()) is None for course in found.significant)
 
 
 def test_family_wise_error_is_held(world: World) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from decoder.data.stimuli import StimulusTable, read_stimuli
 from decoder.errors import StimulusError
-from decoder.stimuli import StimulusTable, read_stimuli
 
 RED, BLUE = (200, 10, 20), (5, 6, 250)
 

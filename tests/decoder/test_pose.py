@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from decoder.pose import NOWHERE, Pose, figure, pose, pose_errors, pose_of_mask
-from engine.desk.compose import Stimulus, alpha_of, load_test_stimuli, place
-from engine.desk.pack import Pack, load_pack
+from decoder.evaluation.pose import NOWHERE, Pose, figure, pose, pose_errors, pose_of_mask
+from engine.composing.compose import Stimulus, alpha_of, load_test_stimuli, place
+from engine.composing.pack import Pack, load_pack
 
 SIDE = 128
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from decoder.bundle import Bundle
-from decoder.category import fit_category
-from decoder.classifiers import CategorySpec
+from decoder.alignment.realign import Realigner, RealignSpec, alignment
+from decoder.data.stimuli import StimulusTable
 from decoder.errors import BundleError
+from decoder.estimators.classifiers import CategorySpec
+from decoder.evaluation.metrics import correlation_matrix, two_way
 from decoder.features import Features
-from decoder.metrics import correlation_matrix, two_way
-from decoder.realign import Realigner, RealignSpec, alignment
-from decoder.reference import fit_reference
+from decoder.models.bundle import Bundle
+from decoder.models.category import fit_category
+from decoder.preprocessing.session_moments import fit_session_moments
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Channels, Window
+from decoder.training.train import fit
+from stream.types.windows import Channels, Window
 from tests.decoder.conftest import N_CHANNELS, N_TIMES, LinearEncoders
 from tests.decoder.test_category import CHANNELS, labelled, templates, trials
 from tests.decoder.test_category import window as category_window
@@ -39,7 +39,7 @@ def test_changed_gains_are_undone() -> None:
     """The map of a session whose channels were each scaled is the inverse of the scaling."""
     gains = np.random.default_rng(0).uniform(0.3, 3, N_CHANNELS)
     session = (gains[:, None] * coloured(2, 400)).astype(np.float32)
-    found = alignment(fit_reference(coloured(1, 400)), fit_reference(session), 400)
+    found = alignment(fit_session_moments(coloured(1, 400)), fit_session_moments(session), 400)
     np.testing.assert_allclose(found @ np.diag(gains), np.eye(N_CHANNELS), atol=0.1)
 
 
@@ -48,14 +48,14 @@ def test_a_turned_montage_is_turned_back() -> None:
     skew = np.random.default_rng(3).normal(size=(N_CHANNELS, N_CHANNELS))
     turn = expm(0.15 * (skew - skew.T))
     session = (turn @ coloured(2, 400)).astype(np.float32)
-    found = alignment(fit_reference(coloured(1, 400)), fit_reference(session), 400)
+    found = alignment(fit_session_moments(coloured(1, 400)), fit_session_moments(session), 400)
     before, after = (np.linalg.norm(x - np.eye(N_CHANNELS)) for x in (turn, found @ turn))
     assert after < 0.25 * before
 
 
 def test_an_unchanged_session_is_left_as_it_is() -> None:
     """The map between two halves of one session is nearly the identity."""
-    found = alignment(fit_reference(coloured(1, 400)), fit_reference(coloured(2, 400)), 400)
+    found = alignment(fit_session_moments(coloured(1, 400)), fit_session_moments(coloured(2, 400)), 400)
     np.testing.assert_allclose(found, np.eye(N_CHANNELS), atol=0.1)
 
 
@@ -63,7 +63,7 @@ def test_a_dead_channel_is_not_blown_up() -> None:
     """A channel that fell silent is not amplified beyond a hundredfold, and the map is finite."""
     session = coloured(2, 400)
     session[:, 4] = 0
-    found = alignment(fit_reference(coloured(1, 400)), fit_reference(session), 400)
+    found = alignment(fit_session_moments(coloured(1, 400)), fit_session_moments(session), 400)
     assert np.isfinite(found).all()
     assert np.abs(found @ session[0]).max() < 10 * np.abs(coloured(1, 1)).max()
 
@@ -149,14 +149,16 @@ def test_judging_a_map_leaves_the_evidence_of_a_category_decoder_as_it_is() -> N
     The session does not drift, so no map is taken, but one is learned and judged after every thirty windows.
     """
     data, rows = trials(300, 0.6)
-    model = fit_category(labelled(data, rows), templates(), CategorySpec(accumulate=25, forget_after=60))[0]
-    reference = fit_reference(data)
-    bundle = Bundle({"all": model}, CHANNELS, sfreq=128.0, n_times=64, tmin=0.0, reference=reference)
+    model = fit_category(labelled(data, rows), templates(), CategorySpec(choose=None, accumulate=25, forget_after=60))[
+        0
+    ]
+    moments = fit_session_moments(data)
+    bundle = Bundle({"all": model}, CHANNELS, sfreq=128.0, n_times=64, tmin=0.0, moments=moments)
     fresh, truth = trials(300, 0.6, seed=8)
     fresh = fresh[truth == 1]
     session = [category_window(one, "house", float(t)) for t, one in enumerate(fresh)]
     session = [replace(window, id=f"w{t}") for t, window in enumerate(session)]
-    apart = bundle.unacquainted()
+    apart = bundle.without_memory()
     plain = [apart.decode([window])[0] for window in session]
     assert np.mean([one.c.mean() - one.categories["house"] for one in plain]) > 0.05
     realigner = Realigner(bundle, SPEC)
@@ -167,8 +169,8 @@ def test_judging_a_map_leaves_the_evidence_of_a_category_decoder_as_it_is() -> N
     assert realigner.state.learned == 0
 
 
-def test_a_bundle_without_reference_is_refused(bundle: Bundle) -> None:
+def test_a_bundle_without_moments_is_refused(bundle: Bundle) -> None:
     """Single samples have no covariance to align; the message says what to do."""
-    bundle.reference = None
+    bundle.moments = None
     with pytest.raises(BundleError, match="leave 'realign' out"):
         Realigner(bundle, SPEC)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from decoder.bundle import Bundle
-from decoder.category import CategoryModel
+from decoder.adaptation.recalibrate import recalibrate
+from decoder.data.stimuli import StimulusTable
+from decoder.data.training_set import Origin
 from decoder.errors import BundleError, TrainingError
-from decoder.metrics import correlation_matrix, two_way
-from decoder.recalibrate import recalibrate
-from decoder.samples import Origin
+from decoder.evaluation.metrics import correlation_matrix, two_way
+from decoder.models.bundle import Bundle
+from decoder.models.category import CategoryModel
 from decoder.spec import ConvSpec, DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Channels, Window
+from decoder.training.train import fit
+from stream.types.windows import Channels, Window
 from tests.decoder.conftest import N_CHANNELS, LinearEncoders
 from tests.decoder.test_embedding import PooledEncoders
 
@@ -28,7 +28,7 @@ Maker = Callable[..., list[Window]]
 def bundle(window_maker: Maker, stimuli: StimulusTable, channels: Channels, encoders: LinearEncoders) -> Bundle:
     """Train on three recordings of the first 90 pictures."""
     windows = [w for seed in (1, 2, 3) for w in window_maker(stimuli, channels, noise=1.0, seed=seed)[:90]]
-    return fit(windows, stimuli, encoders, DecoderSpec(features=("z", "s"), blocks=(1,)))
+    return fit(windows, stimuli, encoders, DecoderSpec(features=("z", "s"), blocks=(1,), z_gain=0, s_gain=0))
 
 
 def drifted(windows: list[Window]) -> list[Window]:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeCV
 
+from decoder.data.splits import group_folds
 from decoder.errors import TrainingError
-from decoder.ridge import cross_validate, decompose, fit_ridge, make_fold, undo_shrinkage
-from decoder.splits import group_folds
+from decoder.solvers.ridge import Split, cross_validate, decompose, fit_ridge, undo_shrinkage
 
 ALPHAS = np.logspace(-2, 4, 13)
 
@@ -26,14 +26,14 @@ def test_alphas_and_predictions_equal_scikit_learn(n: int, p: int) -> None:
     """With leave-one-out folds, each target gets RidgeCV's own penalty and predictions."""
     X, Y = problem(n, p)
     rows = np.arange(n)
-    folds = [make_fold(X[rows != i], X[i : i + 1], rows[rows != i], rows[i : i + 1]) for i in rows]
+    folds = [Split(rows[rows != i], rows[i : i + 1], X[rows != i], X[i : i + 1]) for i in rows]
     found = cross_validate(folds, Y, ALPHAS)
     theirs = RidgeCV(ALPHAS, alpha_per_target=True).fit(X.astype(float), Y.astype(float))
-    np.testing.assert_allclose(found.alpha, theirs.alpha_)
-    weights, intercept = fit_ridge(decompose(X), Y, found.alpha)
+    np.testing.assert_allclose(found.choice, theirs.alpha_)
+    weights, intercept = fit_ridge(decompose(X), Y, found.choice)
     scale = np.abs(Y).max()
     np.testing.assert_allclose(X @ weights + intercept, theirs.predict(X.astype(float)), atol=2e-4 * scale)
-    assert len(set(found.alpha)) > 2
+    assert len(set(found.choice)) > 2
 
 
 @given(n=st.integers(5, 40), p=st.integers(1, 60), alpha=st.floats(0.1, 1e4))
@@ -52,7 +52,7 @@ def test_held_out_predictions_know_nothing_of_held_out_samples() -> None:
     """Changing a held-out target changes no prediction of its own fold at a fixed penalty."""
     X, Y = problem(30, 5)
     splits = group_folds([str(i) for i in range(30)], 3, np.random.default_rng(0))
-    folds = [make_fold(X[train], X[test], train, test) for train, test in splits]
+    folds = [Split(train, test, X[train], X[test]) for train, test in splits]
     test = splits[0][1]
     other = Y.copy()
     other[test] += 1e3
@@ -66,8 +66,8 @@ def test_noise_is_given_the_largest_penalty_and_no_correlation() -> None:
     rng = np.random.default_rng(0)
     X, Y = rng.normal(size=(200, 20)).astype(np.float32), rng.normal(size=(200, 50)).astype(np.float32)
     splits = group_folds([str(i) for i in range(200)], 5, rng)
-    found = cross_validate([make_fold(X[a], X[b], a, b) for a, b in splits], Y, ALPHAS)
-    assert np.median(found.alpha) >= 1000
+    found = cross_validate([Split(a, b, X[a], X[b]) for a, b in splits], Y, ALPHAS)
+    assert np.median(found.choice) >= 1000
     assert abs(found.r.mean()) < 0.05
 
 

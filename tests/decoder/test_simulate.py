@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.codes import ORIENTATIONS, cells, contrast_energy, low_level, mid_level, opponent
-from decoder.headmodel import leadfield
-from decoder.simulate import EEG_CHANNELS, SFREQ, Participant, Truth
-from decoder.simulate_fmri import AREAS, FMRI_PRESETS, haemodynamic_response, simulate_fmri, write_fmri
-from minddiffuser.maps import regions
+from decoder.simulation import VERSION
+from decoder.simulation.eeg import EEG_CHANNELS, SFREQ, Participant, Truth
+from decoder.simulation.fmri import AREAS, FMRI_PRESETS, haemodynamic_response, simulate_fmri, write_fmri
+from decoder.simulation.headmodel import leadfield
+from decoder.visual_features import ORIENTATIONS, cells, contrast_energy, low_level, mid_level, opponent
+from minddiffuser.maps.maps import regions
 from stream.errors import RecordingError
-from stream.recordings import read
+from stream.files.registry import read
 
 N = 60
 
@@ -133,7 +134,7 @@ def test_leadfield_is_that_of_a_sphere(pictures: np.ndarray, meanings: np.ndarra
 def test_a_turned_cap_sees_the_head_from_its_new_place(pictures: np.ndarray, meanings: np.ndarray) -> None:
     """Turned to the left by a quarter, the front of the cap sees what lies to the left; a full turn changes nothing."""
     straight, full, quarter = (
-        Participant("eeg", "demo", 0, pictures, meanings, turned=(0, 0, angle)).leadfield for angle in (0, 360, 90)
+        Participant("eeg", "demo", 0, pictures, meanings, rotation=(0, 0, angle)).leadfield for angle in (0, 360, 90)
     )
     np.testing.assert_allclose(full, straight, atol=1e-6 * np.abs(straight).max())
     front, left, right, back = (EEG_CHANNELS.index(name) for name in ("AFz", "T7", "T8", "POz"))
@@ -229,6 +230,16 @@ def test_thingslike_stays_as_it_was_published(pictures: np.ndarray, meanings: np
     assert len(truth.sources.area) == 221
     np.testing.assert_allclose(np.abs(truth.amplitudes).mean(), 3.8333274e-9, rtol=1e-4)
     np.testing.assert_allclose(raw.get_data()[::20, 500], published, rtol=1e-3)
+
+
+def test_the_demo_participant_is_that_of_its_version(pictures: np.ndarray, meanings: np.ndarray) -> None:
+    """Kept recordings and the shipped decoder are of this participant: whoever changes it raises `VERSION`."""
+    participant = Participant("eeg", "demo", 0, pictures, meanings)
+    raw, truth = participant.record(pictures, meanings, LABELS, run=1)
+    assert (VERSION, len(truth.sources.area), truth.labels[:3]) == (1, 509, ("p12", "p52", "p33"))
+    np.testing.assert_allclose(np.abs(truth.amplitudes).mean(), 5.7976745e-8, rtol=1e-4)
+    of_version = [8.8897797e-7, 1.2249066e-6, -8.3287489e-7, 1.4123743e-6]
+    np.testing.assert_allclose(raw.get_data()[::20, 500], of_version, rtol=1e-3)
 
 
 def test_a_thingslike_scan_stays_as_it_was_published(pictures: np.ndarray, meanings: np.ndarray) -> None:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoder.data.splits import contiguous_folds, folds_apart, group_folds, refuse_random_folds, shared_pictures
+from decoder.data.stimuli import StimulusTable
+from decoder.data.training_set import Origin, gather
 from decoder.errors import TrainingError
-from decoder.samples import Origin, gather
 from decoder.spec import DecoderSpec
-from decoder.splits import folds_apart, group_folds, overlap, refuse_random_folds, stretches
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Window
+from decoder.training.train import fit
+from stream.types.windows import Window
 
 LABELS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=4, max_size=40)
 
@@ -52,7 +52,7 @@ def test_units_with_pictures_of_their_own_are_held_out_whole() -> None:
 @settings(deadline=None)
 def test_stretches_never_cut_a_block(labels: list[int], n_folds: int) -> None:
     """Held-out stretches cover everything once and end where the label changes."""
-    folds = stretches(labels, n_folds)
+    folds = contiguous_folds(labels, n_folds)
     if len(set(labels)) == 1:
         assert folds == []
         return
@@ -95,9 +95,9 @@ def test_overlap_counts_pictures_and_captions() -> None:
     images[3] = images[0]
     captions = (("cat",), ("dog",), ("cow", "calf"), ("cat",), ("calf",))
     table = StimulusTable(tuple("abcde"), images, captions)
-    assert overlap(table, ["a", "b", "c"], ["d", "e"]) == {"pictures": 0.5, "categories": 1.0}
-    assert overlap(table, ["a", "b"], ["c"]) == {"pictures": 0.0, "categories": 0.0}
-    assert overlap(StimulusTable(table.ids, images), ["a"], ["b"]) == {"pictures": 0.0}
+    assert shared_pictures(table, ["a", "b", "c"], ["d", "e"]) == {"pictures": 0.5, "categories": 1.0}
+    assert shared_pictures(table, ["a", "b"], ["c"]) == {"pictures": 0.0, "categories": 0.0}
+    assert shared_pictures(StimulusTable(table.ids, images), ["a"], ["b"]) == {"pictures": 0.0}
 
 
 def test_groups_stay_together() -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from decoder.metrics import correlation_matrix, two_way
-from decoder.spurious import collapse, effective_dimension, hard_two_way, overlap
+from decoder.evaluation.metrics import correlation_matrix, two_way
+from decoder.evaluation.spurious import collapse, effective_dimension, hard_two_way, nearest_similarities
 
 
 def test_effective_dimension_counts_the_directions_that_rows_fill() -> None:
@@ -53,6 +53,6 @@ def test_overlap_tells_test_pictures_inside_the_training_clusters_from_new_ones(
     train = unit(rng.normal(size=(60, 30)))
     near = unit(train[:20] + 0.01 * rng.normal(size=(20, 30)))
     new = unit(rng.normal(size=30) + 0.1 * rng.normal(size=(20, 30)))
-    assert overlap(near, train)["inside"] == 1
-    assert overlap(near, train)["nearest_train"] > 0.99
-    assert overlap(new, train)["inside"] == 0
+    assert nearest_similarities(near, train)["inside"] == 1
+    assert nearest_similarities(near, train)["nearest_train"] > 0.99
+    assert nearest_similarities(new, train)["inside"] == 0

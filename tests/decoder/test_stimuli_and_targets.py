@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decoder.data.stimuli import StimulusTable, read_stimuli, write_stimuli
+from decoder.data.targets import compute_targets
 from decoder.errors import StimulusError, TrainingError
-from decoder.stimuli import StimulusTable, read_stimuli, write_stimuli
-from decoder.targets import compute_targets
 
 
 def test_written_stimuli_are_read_back(tmp_path: Path, stimuli: StimulusTable) -> None:

@@ -7,24 +7,31 @@ import numpy as np
 import pytest
 import torch
 
-from decoder.bundle import Bundle
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
+from decoder.data.training_set import gather
 from decoder.errors import TrainingError
-from decoder.preprocess import PreprocessSpec
-from decoder.samples import gather
+from decoder.models.bundle import Bundle
+from decoder.models.structure_prior import Maps, Network
+from decoder.preprocessing.preprocess import PreprocessSpec
 from decoder.spec import DecoderSpec, StructurePriorSpec
-from decoder.stimuli import StimulusTable
-from decoder.structure_prior import Maps, Network
-from decoder.targets import Targets
-from decoder.train import fit_linear, fit_targets
-from decoder.train_structure import fit_layout
-from stream.events import Event
-from stream.windows import Channels, Window
+from decoder.training.train import fit_targets
+from decoder.training.train_linear import fit_linear
+from decoder.training.train_structure import fit_latent_map
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
+from tests.decoder.test_bundle_files import with_old_names
 
 GRID, WIDTH = 5, 4
 N_CHANNELS = 40
 PRIOR = StructurePriorSpec(components=4, features=60, width=16, epochs=15, batch=32, learning_rate=5e-3)
 SPEC = DecoderSpec(
-    features=("z", "s"), blocks=(1, 2), unit_fraction=1.0, s_gain=1.0, s_prior=PRIOR, preprocess=PreprocessSpec()
+    features=("z", "s"),
+    blocks=(1, 2),
+    unit_fraction=1.0,
+    s_gain=1.0,
+    structure_prior=PRIOR,
+    preprocess=PreprocessSpec(),
 )
 CHANNELS = Channels(tuple(f"V{i}" for i in range(N_CHANNELS)), ("misc",) * N_CHANNELS, ("%",) * N_CHANNELS)
 
@@ -66,7 +73,7 @@ def trained() -> Bundle:
     """Train on 200 windows, with 1,000 pictures that nobody was shown."""
     targets = spots(200, 1)
     windows, stimuli = shown(targets, 1)
-    return fit_targets(windows, stimuli, targets, SPEC, bank=spots(1000, 2))
+    return fit_targets(windows, stimuli, targets, SPEC, image_bank=spots(1000, 2))
 
 
 def explained(bundle: Bundle, windows: list[Window], truth: Targets, block: int) -> float:
@@ -81,13 +88,22 @@ def test_structure_comes_nearer_to_the_truth(trained: Bundle) -> None:
     """On windows of pictures never seen, the prior explains much of what ridge by itself leaves of both blocks."""
     targets = spots(200, 1)
     windows, stimuli = shown(targets, 1)
-    by_itself = fit_targets(windows, stimuli, targets, SPEC.model_copy(update={"s_prior": None, "s_gain": 0.0}))
+    by_itself = fit_targets(windows, stimuli, targets, SPEC.model_copy(update={"structure_prior": None, "s_gain": 0.0}))
     truth = spots(150, 3)
     asked, _ = shown(truth, 3)
     for block in (1, 2):
         left = 1 - explained(by_itself, asked, truth, block)
         assert 1 - explained(trained, asked, truth, block) < 0.8 * left
     assert trained.meta["scores"]["s1"]["prior"]["selection_r"] > trained.meta["scores"]["s1"]["r"]
+
+
+def test_a_prior_of_an_earlier_version_is_read(trained: Bundle, tmp_path: Path) -> None:
+    """What is 'latent_map' now was 'layout' in the weights of before 0.1.0."""
+    windows, _ = shown(spots(3, 3), 3)
+    trained.save(tmp_path / "b")
+    with_old_names(tmp_path / "b", {"latent_map": "layout"})
+    for one, other in zip(Bundle.load(tmp_path / "b").decode(windows), trained.decode(windows), strict=True):
+        np.testing.assert_allclose(one.structure_latent, other.structure_latent, atol=5e-4)
 
 
 def test_half_of_the_units_are_handed_on(trained: Bundle) -> None:
@@ -100,16 +116,16 @@ def test_half_of_the_units_are_handed_on(trained: Bundle) -> None:
 
 
 def test_the_latent_that_goes_with_the_structure_is_told(trained: Bundle) -> None:
-    """Of windows never seen, the layout is nearer to the true latent than what ridge decodes by itself."""
+    """Of windows never seen, the structure_latent is nearer to the true latent than what ridge decodes by itself."""
     truth = spots(150, 3)
     windows, _ = shown(truth, 3)
     decoded = trained.decode(windows)
-    layout, z = (np.stack([getattr(one, name) for one in decoded]) for name in ("layout", "z"))
-    assert np.square(layout - truth.z).sum() < 0.8 * np.square(z - truth.z).sum()
+    structure_latent, z = (np.stack([getattr(one, name) for one in decoded]) for name in ("structure_latent", "z"))
+    assert np.square(structure_latent - truth.z).sum() < 0.8 * np.square(z - truth.z).sum()
 
 
 @pytest.mark.parametrize("side", [3, 10, 11])
-def test_layouts_are_of_any_size(side: int) -> None:
+def test_structure_latents_are_of_any_size(side: int) -> None:
     """Latents that are not a whole number of cells a patch are resized; smooth ones are told all the same."""
     rng = np.random.default_rng(0)
     row, column = np.mgrid[:GRID, :GRID] / (GRID - 1)
@@ -117,9 +133,9 @@ def test_layouts_are_of_any_size(side: int) -> None:
     maps = (slope[:, :1] * row + slope[:, 1:] * column).astype(np.float32)
     row, column = np.mgrid[:side, :side] / (side - 1)
     z = (slope[:, :1] * row + slope[:, 1:] * column).astype(np.float32)
-    layout = fit_layout(maps[:150], z[:150])
-    left = np.square(layout(maps[150:]) - z[150:]).sum() / np.square(z[150:]).sum()
-    assert layout(maps).shape == (200, 1, side, side)
+    structure_latent = fit_latent_map(maps[:150], z[:150])
+    left = np.square(structure_latent(maps[150:]) - z[150:]).sum() / np.square(z[150:]).sum()
+    assert structure_latent(maps).shape == (200, 1, side, side)
     assert left < 0.05
 
 
@@ -134,18 +150,18 @@ def test_a_window_alone_equals_its_batch_and_survives_the_disk(trained: Bundle, 
             for block, layer in together[row].s.items():
                 np.testing.assert_allclose(other.s[block].values, layer.values, atol=5e-4)
                 np.testing.assert_array_equal(other.s[block].mask, layer.mask)
-            np.testing.assert_allclose(other.layout, together[row].layout, atol=5e-4)
+            np.testing.assert_allclose(other.structure_latent, together[row].structure_latent, atol=5e-4)
 
 
 def test_training_is_seeded_and_leaves_the_global_generator_alone() -> None:
     """The same windows give the same network; torch's own random numbers go on as if nothing had been trained."""
-    quick = SPEC.model_copy(update={"s_prior": PRIOR.model_copy(update={"epochs": 1})})
-    targets, bank = spots(60, 1), spots(64, 2)
+    quick = SPEC.model_copy(update={"structure_prior": PRIOR.model_copy(update={"epochs": 1})})
+    targets, image_bank = spots(60, 1), spots(64, 2)
     windows, stimuli = shown(targets, 1)
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    once, again = (fit_targets(windows, stimuli, targets, quick, bank=bank) for _ in range(2))
+    once, again = (fit_targets(windows, stimuli, targets, quick, image_bank=image_bank) for _ in range(2))
     assert torch.equal(torch.rand(1), expected)
     for name, array in once.models["all"].tensors().items():
         np.testing.assert_array_equal(array, again.models["all"].tensors()[name])
@@ -155,12 +171,12 @@ def test_without_pictures_or_places_it_is_refused() -> None:
     """The error names the setting; a CLIP whose patches form no square is refused too."""
     targets = spots(60, 1)
     windows, stimuli = shown(targets, 1)
-    with pytest.raises(TrainingError, match=r"data\.bank"):
+    with pytest.raises(TrainingError, match=r"data\.image_bank"):
         fit_targets(windows, stimuli, targets, SPEC)
     with pytest.raises(TrainingError, match="square"):
-        fit_targets(windows, stimuli, replace(targets, grid=3), SPEC, bank=spots(64, 2))
+        fit_targets(windows, stimuli, replace(targets, grid=3), SPEC, image_bank=spots(64, 2))
     with pytest.raises(ValueError, match="add s to features"):
-        DecoderSpec(features=("c",), s_prior=PRIOR)
+        DecoderSpec(features=("c",), structure_prior=PRIOR)
 
 
 def test_models_of_other_features_need_no_pictures() -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.bundle import Bundle
+from decoder.data.stimuli import StimulusTable
 from decoder.errors import BundleError, TrainingError
+from decoder.evaluation.metrics import correlation_matrix, two_way
 from decoder.features import Features
-from decoder.metrics import correlation_matrix, two_way
-from decoder.preprocess import PreprocessSpec, fit_preprocessor
+from decoder.models.bundle import Bundle
+from decoder.preprocessing.preprocess import PreprocessSpec, fit_preprocessor
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from stream.windows import Channels, Quality, Window
+from decoder.training.train import fit
+from stream.types.windows import Channels, Quality, Window
 
-SPEC = DecoderSpec()
+SPEC = DecoderSpec(blocks=(1, 2, 3, 4, 5, 6))
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_bundle_loads_elsewhere_to_equal_predictions(bundle: Bundle, windows: li
     code = """
 import sys, numpy as np
 from pathlib import Path
-from decoder.bundle import Bundle
-from stream.windows import Window
+from decoder.models.bundle import Bundle
+from stream.types.windows import Window
 folder = Path(sys.argv[1]); b = Bundle.load(folder / "b")
 data = np.load(folder / "w.npy")
 found = b.decode([Window(str(i), d, b.channels, 100.0, 0, -0.05, None, 0, 0) for i, d in enumerate(data)])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.batches import LARGEST, PROFILE, sizes
+from engine.models.batches import LARGEST, PROFILE, sizes
 
 
 @given(st.integers(0, 500), st.integers(1, 40))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from engine.backends.cache import EngineCache
+from engine.backends.export import FILE, OPSETS, example, exported
 from engine.backends.onnx import OnnxRunner
 from engine.backends.torch import TorchBackend
-from engine.cache import EngineCache
-from engine.export import FILE, OPSETS, example, exported
-from engine.models import Models, load_models
+from engine.models.loading import Models, load_models
 from engine.spec import ModelSpec
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "sd-1.5": {"cross_attention_dim": 768, "attention_head_dim": 8},
@@ -90,7 +90,7 @@ def test_a_full_size_unet_exports_and_runs(shape: str, tmp_path: Path) -> None:
     found = runner.run(inputs, tuple(expected.shape))
     run_s = time.perf_counter() - began
     difference = float((found - expected).abs().max())
-    _log.info(
+    logger.info(
         "%s: export %.0f s, eager %.2f s, ONNX Runtime %.2f s, largest difference %.1e of outputs up to %.2f, "
         "most memory %.1f GB",
         shape,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cache import EngineCache
+from engine.backends.cache import EngineCache
 from engine.errors import CacheError
 
 KEY = {"kind": "onnx", "part": "unet", "opset": 23}
@@ -98,8 +98,9 @@ def test_no_room_is_refused_with_both_figures(tmp_path: Path) -> None:
 def test_processes_that_build_at_once_leave_one_good_entry(tmp_path: Path) -> None:
     """Of three programs one builds and the others take what it built, whole."""
     script = (
-        "import sys, time; from pathlib import Path; from engine.cache import EngineCache; cache = EngineCache("
-        "Path(sys.argv[1])); cache.get({'kind': 'x'}, lambda f: [(f / str(i)).write_text('y' * 999) or time.sleep(0.02)"
+        "import sys, time; from pathlib import Path; from engine.backends.cache import EngineCache; cache = "
+        "EngineCache(Path(sys.argv[1])); cache.get({'kind': 'x'}, lambda f: "
+        "[(f / str(i)).write_text('y' * 999) or time.sleep(0.02)"
         " for i in range(20)], room=0); print(*cache.given.values())"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -115,8 +116,9 @@ def test_processes_that_build_at_once_leave_one_good_entry(tmp_path: Path) -> No
 def test_what_a_killed_builder_left_is_removed(tmp_path: Path) -> None:
     """A program killed while it writes leaves no entry, and its remains go when the entry is built."""
     script = (
-        "import os, sys; from pathlib import Path; from engine.cache import EngineCache; EngineCache(Path(sys.argv[1]))"
-        ".get({'kind': 'x'}, lambda f: ((f / 'a').write_text('half'), os.kill(os.getpid(), 9)), room=0)"
+        "import os, sys; from pathlib import Path; from engine.backends.cache import EngineCache; "
+        "EngineCache(Path(sys.argv[1])).get({'kind': 'x'}, lambda f: "
+        "((f / 'a').write_text('half'), os.kill(os.getpid(), 9)), room=0)"
     )
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, timeout=60).returncode == -9
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1

@@ -5,10 +5,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engine.desk.surrogate import Recipe, bend, disturb, fit, make_pairs, score
 from engine.errors import ModelError
-from engine.gradient import LatentToPatches, load_gradient, save_gradient
-from engine.models import Models
+from engine.models.loading import Models
+from engine.sampling.gradient import LatentToPatches, load_gradient, save_gradient
+from tools.desk.surrogate import Recipe, disturb, fit, fit_residual, make_pairs, score
 
 SHAPE = {"channels": 8, "patch_width": 192, "grid": 8}
 
@@ -47,7 +47,7 @@ def test_residual_blocks_predict_what_the_convolution_cannot(
     recipe = Recipe(variants=4, ridge=1000.0, hidden=16, blocks=1, epochs=(150, 30))
     pairs = make_pairs(desk, pictures[:3], recipe)
     closed = fit(*pairs, recipe)
-    network = bend(closed, desk, pairs, recipe)
+    network = fit_residual(closed, desk, pairs, recipe)
     assert torch.equal(network.map.weight, closed.map.weight)
     told, before = (score(each, desk, *pairs) for each in (network, closed))
     assert told["patches"] > before["patches"]

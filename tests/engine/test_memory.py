@@ -3,8 +3,17 @@ import pytest
 import torch
 
 from engine.errors import MemoryBudgetError
-from engine.memory import GIB, THRIFTIEST, DecodePlan, decode_by, forget_peak, peak_bytes, picture_bytes, plan_decode
-from engine.models import Models
+from engine.models.loading import Models
+from engine.models.memory import (
+    GIB,
+    THRIFTIEST,
+    DecodePlan,
+    decode_by,
+    forget_peak,
+    peak_bytes,
+    picture_bytes,
+    plan_decode,
+)
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec
 
@@ -51,14 +60,14 @@ def test_a_warm_up_keeps_to_its_budget_or_is_refused(desk: Models) -> None:
     wide = Reconstructor(EngineSpec(backend="torch", memory_gib=64), desk)
     wide.warm_up(2)
     forget_peak(CPU)
-    wide.rehearse(2)
+    wide.dry_run(2)
     needed = peak_bytes(CPU) / GIB
     with pytest.raises(MemoryBudgetError, match=r"memory_gib is 0.2 and the engine takes \d+\.\d\d GiB"):
         Reconstructor(EngineSpec(backend="torch", memory_gib=0.2), desk).warm_up()
     slim = Reconstructor(EngineSpec(backend="torch", memory_gib=needed + 0.1), desk)
     slim.warm_up(2)
     forget_peak(CPU)
-    slim.rehearse(2)
+    slim.dry_run(2)
     assert peak_bytes(CPU) / GIB <= needed + 0.1
 
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.clip import ShallowClip
 from engine.errors import ModelError
-from engine.folders import hash_folders
-from engine.models import Models, load_models
-from engine.sampling import guided, make_schedule, sample
+from engine.models.clip import ShallowClip
+from engine.models.folders import hash_folders
+from engine.models.loading import Models, load_models
+from engine.models.weights import count_weights
+from engine.sampling.sampling import guided, make_schedule, sample
 from engine.spec import ModelSpec
-from engine.weights import count_weights
 from tests.tinymodels import write_stable_diffusion
 
 Pictures = NDArray[np.uint8]
@@ -242,3 +242,14 @@ def test_missing_models_are_named(spec: ModelSpec, words: str) -> None:
     with pytest.raises(ModelError, match=words) as caught:
         load_models(spec, "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_vae_that_asks_for_upcasting_gets_it(stable_diffusion: Path, tiny: Models) -> None:
+    """In half precision a KL VAE with `force_upcast` is float32, and the UNet and other VAEs are half."""
+    half = Models(ModelSpec(folder=str(stable_diffusion), dtype="float16"), "cpu")
+    assert (half.dtype, half.unet.dtype, half.vae.dtype) == (torch.float16, torch.float16, torch.float32)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = Models(ModelSpec(folder=str(stable_diffusion), dtype="float32"), "cpu")
+    assert torch.equal(half.decode_pixels(latents.half()), whole.decode_pixels(latents.half().float()))
+    small = Models(tiny.spec.model_copy(update={"dtype": "float16"}), "cpu")
+    assert small.vae.dtype == torch.float16

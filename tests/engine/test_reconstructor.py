@@ -4,42 +4,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from decoder.features import Features, LayerTarget
-from engine.errors import FeatureError, ModelError
-from engine.models import Models
+from engine.errors import FeatureError
+from engine.models.loading import Models
 from engine.picture import Picture, fault_of
 from engine.reconstructor import Reconstructor
-from engine.spec import EngineSpec, ModelSpec, ReuseSpec, StructureSpec
-from engine.structure import make_targets, structure_loss
+from engine.spec import EngineSpec, ModelSpec, StructureSpec
+from engine.stage2.losses import structure_loss
+from engine.stage2.targets import make_targets
 
-CAPTIONS = ("a goat", "a hot dog", "a glass of milk", "a fire extinguisher")
+OPTIMISATION_ALONE = {
+    "iterations": 2,
+    "learning_rate": 0.08,
+    "weights": {"latent_prior": 1},
+    "renoise_strength": 0,
+    "refinement_rounds": 1,
+    "candidates": 1,
+    "guidance": None,
+}
 
 
 def spec(**structure: object) -> EngineSpec:
-    """One thread and few iterations, on the desk models."""
-    return EngineSpec(threads=1, structure=StructureSpec(**{"iterations": 2, **structure}))  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def windows(desk: Models, pictures: NDArray[np.uint8]) -> list[Features]:
-    """Features of four pictures as a poor decoder gives them: shrunk, noisy, a quarter of the units."""
-    rng = np.random.default_rng(0)
-    c, z = desk.encode_text(CAPTIONS), desk.encode_latents(pictures)
-    z = (0.6 * z + 0.3 * rng.standard_normal(z.shape)).astype(np.float32)
-    s = desk.structure(pictures, (1, 2, 3))
-    made = []
-    for i in range(4):
-        targets = {}
-        for block, values in s.items():
-            mean = values.mean(axis=0)
-            noise = 0.3 * values.std() * rng.standard_normal(mean.shape)
-            mask = rng.random(mean.shape) < 0.25
-            guess = (mean + 0.6 * (values[i] - mean) + noise).astype(np.float32)
-            targets[block] = LayerTarget(np.where(mask, guess, 0).astype(np.float32), mask)
-        made.append(Features(f"w{i}", c[i], z[i], targets, confidence=i / 4))
-    return made
+    """One thread, two steps and few iterations without re-noising, on the desk models."""
+    settings = StructureSpec(**OPTIMISATION_ALONE | structure)  # type: ignore[arg-type]
+    return EngineSpec(threads=1, steps=2, strength=0.7, structure=settings)
 
 
 @pytest.fixture(scope="module")
@@ -48,43 +37,59 @@ def engine(desk: Models) -> Reconstructor:
     return Reconstructor(spec(), desk)
 
 
-def test_a_small_pull_takes_one_thread_and_gives_the_others_back(
-    desk: Models, windows: list[Features], monkeypatch: pytest.MonkeyPatch
+def with_parts(engine: Reconstructor, **parts: object) -> Reconstructor:
+    """Give an engine other parts to run on: unet, decode or view."""
+    engine.setup = replace(engine.setup, **parts)  # type: ignore[arg-type]
+    return engine
+
+
+def test_a_small_batch_is_optimised_on_one_thread_and_the_others_are_given_back(
+    desk: Models, windows: list[Features]
 ) -> None:
-    """One window is pulled on one thread, eight on all; afterwards, and after an error, torch has as many as before."""
+    """One window takes one thread, eight take all; afterwards, and after an error, torch has as many as before."""
     seen: list[int] = []
-    reconstructor = Reconstructor(spec(iterations=1), desk)
-    view = reconstructor._view
-    monkeypatch.setattr(
-        reconstructor, "_view", lambda x, blocks: (seen.append(torch.get_num_threads()), view(x, blocks))[1]
-    )
+    engine = Reconstructor(spec(iterations=1), desk)
+    view = engine.setup.view
+    with_parts(engine, view=lambda x, blocks: (seen.append(torch.get_num_threads()), view(x, blocks))[1])
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        reconstructor.reconstruct(windows[:1])
+        engine.reconstruct(windows[:1])
         assert set(seen) == {1}
         seen.clear()
-        reconstructor.reconstruct(windows * 2)
+        engine.reconstruct(windows * 2)
         assert set(seen) == {2}
-        monkeypatch.setattr(reconstructor, "_view", lambda *_: 1 / 0)
+        with_parts(engine, view=lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            reconstructor.reconstruct(windows[:1])
+            engine.reconstruct(windows[:1])
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 
 
-def test_preview_comes_before_the_picture(engine: Reconstructor, windows: list[Features]) -> None:
+def test_windows_of_a_stream_may_share_their_noise(desk: Models, windows: list[Features]) -> None:
+    """With noise of the stream, windows with the same features give the same pixels; each with its own, they do not."""
+    twins = [windows[0], replace(windows[0], window_id="later")]
+    of_stream, of_window = (
+        Reconstructor(spec(iterations=1).model_copy(update={"noise": noise}), desk).reconstruct(twins)
+        for noise in ("stream", "window")
+    )
+    np.testing.assert_array_equal(of_stream[0].pixels, of_stream[1].pixels)
+    assert of_stream[0].seed == of_stream[1].seed
+    assert (of_window[0].pixels != of_window[1].pixels).any()
+
+
+def test_preview_comes_before_the_picture(desk: Models, windows: list[Features]) -> None:
     """Stage-1 pictures of all windows go out once, before stage 2 begins; ids, seeds and confidences are carried."""
     previews: list[list[Picture]] = []
     order: list[str] = []
-    stage2 = engine._stage2
-    engine._stage2 = lambda group: (order.append("stage 2"), stage2(group))[1]  # type: ignore[method-assign]
-    try:
-        finals = engine.reconstruct(windows, lambda made: (order.append("preview"), previews.append(made))[1])
-    finally:
-        engine._stage2 = stage2  # type: ignore[method-assign]
-    assert order == ["preview", "stage 2"]
+    engine = Reconstructor(spec(), desk)
+    view = engine.setup.view
+    with_parts(engine, view=lambda *given: (order.append("stage 2"), view(*given))[1])
+    finals = engine.reconstruct(windows, lambda made: (order.append("preview"), previews.append(made))[1])
+    assert order[0] == "preview"
+    assert order.count("preview") == 1
+    assert "stage 2" in order
     assert [p.window_id for p in previews[0]] == [p.window_id for p in finals] == [w.window_id for w in windows]
     assert all(p.stage == 1 and p.pixels.shape == (128, 128, 3) for p in previews[0])
     assert any(p.stage == 2 for p in finals)
@@ -121,14 +126,19 @@ def test_the_seed_makes_the_picture(desk: Models, engine: Reconstructor, windows
 def test_no_iterations_give_stage_1(desk: Models, windows: list[Features]) -> None:
     """With K = 0 the final pictures are the previews, whatever finish says."""
     previews: list[Picture] = []
-    finals = Reconstructor(spec(iterations=0, finish=0.4), desk).reconstruct(windows, previews.extend)
+    finals = Reconstructor(spec(iterations=0, renoise_strength=0.4), desk).reconstruct(windows, previews.extend)
     for preview, final in zip(previews, finals, strict=True):
         assert np.array_equal(preview.pixels, final.pixels)
 
 
 @pytest.mark.parametrize(
     ("structure", "expected"),
-    [({}, 5), ({"finish": 0.4}, 6), ({"finish": 0.4, "rounds": 2, "draws": 3}, 11), ({"rounds": 2, "draws": 3}, 5)],
+    [
+        ({}, 5),
+        ({"renoise_strength": 0.4}, 6),
+        ({"renoise_strength": 0.4, "refinement_rounds": 2, "candidates": 3}, 11),
+        ({"refinement_rounds": 2, "candidates": 3}, 5),
+    ],
 )
 def test_fast_calls_the_unet_as_often_as_it_says(
     desk: Models, windows: list[Features], structure: dict[str, object], expected: int
@@ -144,91 +154,110 @@ def test_fast_calls_the_unet_as_often_as_it_says(
         calls.append(out.requires_grad)
         return out
 
-    engine._unet = counted
+    with_parts(engine, unet=counted)
     engine.reconstruct(windows[:2])
     assert calls == [False] * expected
 
 
-def test_finishing_draws_each_window_s_own_noise(desk: Models, windows: list[Features]) -> None:
-    """A batch that is finished by more UNet calls gives the pictures that its windows give alone."""
-    engine = Reconstructor(spec(finish=0.4, rounds=2, draws=2), desk)
+def test_re_noising_draws_each_window_s_own_noise(desk: Models, windows: list[Features]) -> None:
+    """A batch that is refined by more UNet calls gives the pictures that its windows give alone."""
+    engine = Reconstructor(spec(renoise_strength=0.4, refinement_rounds=2, candidates=2), desk)
     together = engine.reconstruct(windows[:3])
     for f, found in zip(windows[:3], together, strict=True):
         alone = engine.reconstruct([f])[0]
         assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
 
 
-def finished(engine: Reconstructor, windows: list[Features]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the latents that stage 2 ends with, and their structure loss by the view that it went by."""
-    decode, decoded = engine._decode, []
-    engine._decode = lambda x: (decoded.append(x), decode(x))[1]  # type: ignore[func-returns-value]
+def refined(engine: Reconstructor, windows: list[Features]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the latents that stage 2 ends with, and their structure loss by the view that it went by."""
+    decode, decoded, view = engine.setup.decode, [], engine.setup.view
+    with_parts(engine, decode=lambda x: (decoded.append(x), decode(x))[1])
     engine.reconstruct(windows)
-    targets = make_targets(windows, engine._layer_weights, engine._units)
+    targets = make_targets(windows, engine.setup.layer_weights, engine.setup.units)
     with torch.no_grad():
-        return decoded[-1], structure_loss(engine._view(decoded[-1], targets.blocks), targets)
+        return decoded[-1], structure_loss(view(decoded[-1], targets.blocks), targets)
 
 
-def test_the_draw_nearest_to_the_decoded_structure_is_kept(desk: Models, windows: list[Features]) -> None:
-    """Of four noises each window gets the latent of least structure loss; the first is that of a single draw."""
+def test_the_candidate_nearest_to_the_decoded_structure_is_kept(desk: Models, windows: list[Features]) -> None:
+    """Of four noises each window gets the latent of least structure loss; the first is that of a single candidate."""
     (first, one), (kept, four) = (
-        finished(Reconstructor(spec(finish=0.7, draws=draws), desk), windows) for draws in (1, 4)
+        refined(Reconstructor(spec(renoise_strength=0.7, candidates=count), desk), windows) for count in (1, 4)
     )
     same = (first == kept).flatten(1).all(dim=1)
     assert not same.all()
     assert (four < one)[~same].all()
 
 
-def test_another_round_pulls_back_what_the_finish_lost(desk: Models, windows: list[Features]) -> None:
-    """With a strong finish, two rounds end nearer to the decoded structure, summed over windows, than one."""
+def test_another_round_restores_what_the_re_noising_lost(desk: Models, windows: list[Features]) -> None:
+    """With a strong re-noising, two rounds end nearer to the decoded structure, summed over windows, than one."""
     (_, one), (_, two) = (
-        finished(Reconstructor(spec(finish=0.6, rounds=rounds, iterations=8), desk), windows) for rounds in (1, 2)
+        refined(Reconstructor(spec(renoise_strength=0.6, refinement_rounds=rounds, iterations=8), desk), windows)
+        for rounds in (1, 2)
     )
     assert two.sum() < one.sum()
 
 
 @pytest.fixture(scope="module")
-def told(windows: list[Features]) -> list[Features]:
-    """Windows whose structure tells a latent: here another's, so that it is seen where a picture comes from."""
-    return [replace(f, layout=other.z) for f, other in zip(windows, windows[1:] + windows[:1], strict=True)]
+def with_structure_latent(windows: list[Features]) -> list[Features]:
+    """Windows with a latent of their structure: here another's, so that it is seen where a picture comes from."""
+    return [replace(f, structure_latent=other.z) for f, other in zip(windows, windows[1:] + windows[:1], strict=True)]
 
 
-def test_stage_2_begins_at_the_latent_that_structure_tells(desk: Models, told: list[Features]) -> None:
-    """Its first round finishes that latent unpulled, the second pulls; without a finish it is not used."""
-    pulls: list[torch.Tensor] = []
+def test_stage_2_begins_at_the_structure_latent(desk: Models, with_structure_latent: list[Features]) -> None:
+    """Its first round re-noises that latent as it is, the second optimises; without re-noising it is not used."""
     for rounds in (1, 2):
-        engine = Reconstructor(spec(finish=0.3, rounds=rounds), desk)
-        pull = engine._pull
-        engine._pull = lambda x, *rest, pull=pull: (pulls.append(x), pull(x, *rest))[1]  # type: ignore[method-assign]
-        (latents, _) = finished(engine, told)
-        assert len(pulls) == rounds - 1
-    layouts, z = (torch.from_numpy(np.stack([getattr(f, name) for f in told])) for name in ("layout", "z"))
-    assert (latents - layouts).square().mean() < (latents - z).square().mean()
-    plain = [replace(f, layout=None) for f in told]
-    (with_it, _), (without, _) = (finished(Reconstructor(spec(), desk), each) for each in (told, plain))
+        optimised: list[torch.Tensor] = []
+        engine = Reconstructor(spec(renoise_strength=0.3, refinement_rounds=rounds), desk)
+        view = engine.setup.view
+        with_parts(engine, view=lambda x, blocks, view=view, seen=optimised: (seen.append(x), view(x, blocks))[1])
+        (latents, _) = refined(engine, with_structure_latent)
+        assert len(optimised) == (rounds - 1) * 3 + 1  # each of two steps and the last, and the test's own look
+    structure_latents, z = (
+        torch.from_numpy(np.stack([getattr(f, name) for f in with_structure_latent]))
+        for name in ("structure_latent", "z")
+    )
+    assert (latents - structure_latents).square().mean() < (latents - z).square().mean()
+    plain = [replace(f, structure_latent=None) for f in with_structure_latent]
+    (with_it, _), (without, _) = (refined(Reconstructor(spec(), desk), each) for each in (with_structure_latent, plain))
     assert torch.equal(with_it, without)
 
 
-def test_windows_with_and_without_such_a_latent_share_a_call(desk: Models, told: list[Features]) -> None:
+def test_windows_with_and_without_such_a_latent_share_a_call(
+    desk: Models, with_structure_latent: list[Features]
+) -> None:
     """Each becomes what it becomes alone, in its own place; one that is not finite is left out, with a warning."""
-    engine = Reconstructor(spec(finish=0.3), desk)
-    broken = replace(told[2], layout=np.full_like(told[2].z, np.nan))
-    mixed = [told[0], replace(told[1], layout=None), broken, told[3]]
-    alone = [told[0], replace(told[1], layout=None), replace(told[2], layout=None), told[3]]
+    engine = Reconstructor(spec(renoise_strength=0.3), desk)
+    broken = replace(with_structure_latent[2], structure_latent=np.full_like(with_structure_latent[2].z, np.nan))
+    mixed = [
+        with_structure_latent[0],
+        replace(with_structure_latent[1], structure_latent=None),
+        broken,
+        with_structure_latent[3],
+    ]
+    alone = [
+        with_structure_latent[0],
+        replace(with_structure_latent[1], structure_latent=None),
+        replace(with_structure_latent[2], structure_latent=None),
+        with_structure_latent[3],
+    ]
     for f, found in zip(alone, engine.reconstruct(mixed), strict=True):
         expected = engine.reconstruct([f])[0]
         assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
-    with pytest.raises(FeatureError, match="layout has shape"):
-        engine.reconstruct([replace(told[0], layout=np.zeros((1, 2, 2), np.float32))])
+    with pytest.raises(FeatureError, match="structure_latent has shape"):
+        engine.reconstruct([replace(with_structure_latent[0], structure_latent=np.zeros((1, 2, 2), np.float32))])
 
 
-def test_the_finish_has_a_guidance_of_its_own(desk: Models, windows: list[Features]) -> None:
+def test_re_noising_has_a_guidance_of_its_own(desk: Models, windows: list[Features]) -> None:
     """By default it is stage 1's; another one changes the picture, and takes each window twice through the UNet."""
     seen: dict[float | None, tuple[torch.Tensor, list[int]]] = {}
     for guidance in (None, 1.0, 2.0):
-        engine, batches = Reconstructor(spec(finish=0.5, guidance=guidance), desk), []
+        engine, batches = Reconstructor(spec(renoise_strength=0.5, guidance=guidance), desk), []
         predict = engine.backend.unet
-        engine._unet = lambda x, *rest, predict=predict, batches=batches: (batches.append(len(x)), predict(x, *rest))[1]
-        seen[guidance] = finished(engine, windows[:2])[0], batches
+        with_parts(
+            engine,
+            unet=lambda x, *rest, predict=predict, batches=batches: (batches.append(len(x)), predict(x, *rest))[1],
+        )
+        seen[guidance] = refined(engine, windows[:2])[0], batches
     assert torch.equal(seen[None][0], seen[1.0][0])
     assert not torch.equal(seen[1.0][0], seen[2.0][0])
     assert seen[1.0][1] == [2, 2, 2, 2]
@@ -249,7 +278,7 @@ def test_fast_never_differentiates_the_unet(desk: Models, windows: list[Features
 
     engine = Reconstructor(spec().model_copy(update={"steps": 2}), desk)
     predict = engine.backend.unet
-    engine._unet = lambda x, t, c, mask: predict(x, t, c, mask) + 0 * NoGradient.apply(x)
+    with_parts(engine, unet=lambda x, t, c, mask: predict(x, t, c, mask) + 0 * NoGradient.apply(x))
     previews: list[Picture] = []
     finals = engine.reconstruct(windows[:2], previews.extend)
     assert any(not np.array_equal(a.pixels, b.pixels) for a, b in zip(previews, finals, strict=True))
@@ -266,33 +295,10 @@ def test_captions_of_any_length_share_a_batch(desk: Models, windows: list[Featur
             out: torch.Tensor = desk.unet(x, t, c[:, : int(mask.sum())], return_dict=False)[0]
         return out
 
-    engine._unet = unmasked
+    with_parts(engine, unet=unmasked)
     for f, found in zip(short, together, strict=True):
         alone = engine.reconstruct([f])[0]
         assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
-
-
-def test_reuse_shows_the_last_picture_again(desk: Models, windows: list[Features]) -> None:
-    """In one batch and across calls, previews and pictures of skipped windows are those of their source."""
-    engine = Reconstructor(spec().model_copy(update={"reuse": ReuseSpec(longest_run=2)}), desk)
-    first, second = windows[:2]
-    again = [replace(first, window_id=f"again {i}") for i in range(3)]
-    previews: list[Picture] = []
-    made = engine.reconstruct([first, again[0]], previews.extend)
-    made += engine.reconstruct([again[1], second, again[2]], previews.extend)
-    assert [p.window_id for p in made] == [p.window_id for p in previews]
-    assert [p.reused for p in made] == ["", "w0", "w0", "", ""]
-    for pictures in (previews, made):
-        assert all(np.array_equal(pictures[i].pixels, pictures[0].pixels) for i in (1, 2))
-        assert not np.array_equal(pictures[3].pixels, pictures[0].pixels)
-
-
-def test_the_published_noise_index_is_for_exact_ddim_only(desk: Models) -> None:
-    """Elsewhere it is refused rather than left unheeded."""
-    with pytest.raises(ModelError, match="noise_index"):
-        Reconstructor(spec(noise_index="published"), desk)
-    chosen = spec(mode="exact", noise_index="published").model_copy(update={"sampler": "ddim", "steps": 7})
-    Reconstructor(chosen, desk)
 
 
 def test_missing_and_broken_features(engine: Reconstructor, windows: list[Features]) -> None:
@@ -372,25 +378,33 @@ def test_a_picture_whose_numbers_are_not_finite_is_a_fault_of_its_own_window(
     assert np.abs(whole.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
 
 
-def test_a_fault_is_never_shown_again(desk: Models, windows: list[Features]) -> None:
-    """With reuse on, a window like one that gave no picture is reconstructed anew."""
-    flood = replace(windows[0], z=np.full_like(windows[0].z, 3e38))
-    chosen = spec(mode="none").model_copy(update={"reuse": ReuseSpec(similarity=0.5)})
-    reusing = Reconstructor(chosen, desk)
-    assert reusing.reconstruct([flood])[0].fault
-    again = reusing.reconstruct([replace(flood, window_id="again")])[0]
-    assert again.fault
-    assert not again.reused
+def test_what_overflows_in_half_precision_is_tried_again_in_float32(
+    tiny: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs its own window time: the picture is what float32 makes of it, the others are as ever."""
+    half = Models(tiny.spec.model_copy(update={"dtype": "float16"}), "cpu")
+    c, z = tiny.empty_caption, np.ones(tiny.latent_shape, np.float32)
+    calm, flood = Features("calm", c, z), Features("flood", c, 1e6 * z)
+    settings = EngineSpec(threads=1, backend="torch", structure=StructureSpec(mode="none"))
+    previews: list[Picture] = []
+    first, second = Reconstructor(settings, half).reconstruct([calm, flood], previews.extend)
+    assert "not finite" in previews[1].fault
+    assert (first.fault, first.backend) == ("", "torch")
+    assert (second.fault, second.backend) == ("", "torch (float32)")
+    assert np.array_equal(second.pixels, Reconstructor(settings, tiny).reconstruct([flood])[0].pixels)
+    assert "window flood: numbers that are not finite in torch.float16; tried again in float32" in caplog.text
+    (hopeless,) = Reconstructor(settings, half).reconstruct([replace(flood, z=3e38 * z)])
+    assert "not finite" in hopeless.fault
 
 
 def test_what_is_not_finite_in_decoded_features_is_named(windows: list[Features]) -> None:
-    """c, z, layout and confidence must be finite; a block of s need not be, stage 2 leaves it out."""
+    """c, z, structure_latent and confidence must be finite; a block of s need not be, stage 2 leaves it out."""
     w = windows[0]
     assert w.z is not None
     nan = np.full_like(w.z, np.nan)
     assert fault_of(w) == ""
     assert fault_of(replace(w, z=nan)) == "z not finite"
     assert fault_of(replace(w, c=np.full_like(w.c, np.inf), confidence=np.nan)) == "c and confidence not finite"
-    assert fault_of(replace(w, layout=nan)) == "layout not finite"
+    assert fault_of(replace(w, structure_latent=nan)) == "structure_latent not finite"
     assert fault_of(replace(w, z=None)) == ""
     assert fault_of(replace(w, s={1: LayerTarget(np.full(3, np.nan, np.float32), np.ones(3, bool))})) == ""

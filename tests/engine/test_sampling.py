@@ -8,8 +8,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, LCMScheduler
 from torch import Tensor
 
 from engine.errors import ModelError
-from engine.models import Models
-from engine.sampling import (
+from engine.models.loading import Models
+from engine.sampling.sampling import (
     alphas_cumprod,
     begin,
     guided,
@@ -94,17 +94,6 @@ def test_dpm_agrees_with_diffusers(prediction: str, spacing: str, steps: int) ->
     schedule = make_schedule(config, kind="dpm", steps=steps, strength=1.0)
     assert [step.timestep for step in schedule.steps] == theirs.timesteps.tolist()
     torch.testing.assert_close(sample(smooth, schedule, noise, C, [noise] * steps), x, atol=1e-4, rtol=1e-4)
-
-
-def test_published_noise_index_is_three_steps_ahead() -> None:
-    """At the paper's settings z is noised to step 37 of 50 while 35 steps are decoded, from step 34."""
-    config = {"beta_schedule": "scaled_linear", "steps_offset": 1}
-    bars = alphas_cumprod(config)
-    consistent, published = (make_schedule(config, kind="ddim", steps=35, strength=0.7, ahead=n) for n in (0, 3))
-    assert published.steps == consistent.steps
-    assert consistent.steps[0].timestep == 34 * 20 + 1
-    assert consistent.start[0] ** 2 == pytest.approx(bars[34 * 20 + 1])
-    assert published.start[0] ** 2 == pytest.approx(bars[37 * 20 + 1])
 
 
 def test_strength_keeps_the_number_of_calls() -> None:

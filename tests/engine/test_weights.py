@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from engine.errors import ModelError
-from engine.models import load_models
+from engine.models.loading import Models, load_models
+from engine.models.weights import count_weights, weight_files
 from engine.spec import ModelSpec
-from engine.weights import count_weights, weight_files
 
 PARTS = ("unet", "vae", "text_encoder")
 
@@ -98,9 +98,33 @@ def test_a_broken_file_is_one_line(stable_diffusion: Path, tmp_path: Path) -> No
 
 
 def test_a_clip_that_open_clip_cannot_read_is_refused(stable_diffusion: Path, tmp_path: Path) -> None:
-    """A text encoder named as CLIP lacks open_clip's config, and that is said before anything loads."""
-    with pytest.raises(ModelError, match=r"no open_clip_config\.json for the clip"):
+    """A CLIP in transformers' layout is told what to take instead, in one line, before anything loads."""
+    with pytest.raises(ModelError, match=r"no open_clip_config\.json for the clip.*take.*timm/vit_base") as caught:
         load_models(ModelSpec(folder=str(stable_diffusion), clip=str(stable_diffusion / "text_encoder")), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "quick"),
+    [
+        ("vit_base_patch32_clip_224.openai", {}, True),
+        ("models--timm--vit_base_patch32_clip_224.openai", {}, True),
+        ("vit_base_patch32_clip_224.openai", {"quick_gelu": False}, False),
+        ("CLIP-ViT-B-32-laion2B-s34B-b79K", {}, False),
+    ],
+)
+def test_weights_whose_config_lost_quick_gelu_are_recognised(
+    tiny: Models, tmp_path: Path, name: str, config: dict[str, bool], quick: bool
+) -> None:
+    """By the name of their repository they get the activation they were trained with; what a config says stands."""
+    folder = tmp_path / name / "snapshots" / "0"
+    shutil.copytree(tiny.spec.folder, folder)
+    file = folder / "clip" / "open_clip_config.json"
+    settings = json.loads(file.read_text())
+    settings["model_cfg"] |= config
+    file.write_text(json.dumps(settings))
+    block = load_models(ModelSpec(folder=str(folder)), "cpu").clip.visual.transformer.resblocks[0]
+    assert (type(block.mlp.gelu).__name__ == "QuickGELU") is quick
 
 
 @pytest.mark.parametrize(("variant", "shard"), [(None, "1GB"), ("fp16", "1GB"), (None, "20KB"), ("fp16", "20KB")])
@@ -113,7 +137,8 @@ def test_of_a_hub_model_just_the_weights_that_are_loaded_are_fetched(
     if variant is None:
         (hub / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not wanted")
 
-    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
+        assert not local_files_only
         for file in hub.rglob("*"):
             inside = file.relative_to(hub)
             if file.is_file() and any(fnmatch(str(inside), pattern) for pattern in allow_patterns):

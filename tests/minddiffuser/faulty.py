@@ -15,23 +15,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from decoder.bundle import Bundle
 from decoder.errors import BundleError
 from decoder.features import Features
-from decoder.reference import fit_reference
+from decoder.models.bundle import Bundle
+from decoder.preprocessing.session_moments import fit_session_moments
 from engine.errors import FeatureError
-from engine.models import Models
+from engine.models.loading import Models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec, StructureSpec
-from minddiffuser.config import Config, parse_config
-from minddiffuser.session import Session
-from stream.broker import BrokerSpec, EmbeddedBroker
-from stream.events import Event
-from stream.mqtt import Publisher
-from stream.recordings import RecordedStream, Recording, write_npz
-from stream.subscriber import Subscriber
-from stream.windows import Channels, Window
+from minddiffuser.config.spec import Config, parse_config
+from minddiffuser.live.session import Session
+from minddiffuser.remote.engine import Engine
+from stream.files.formats.npz import write_npz
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels, Window
 from tests.brokers import until
 
 SFREQ = 100.0
@@ -123,13 +125,12 @@ class FatefulReconstructor(Reconstructor):
         self,
         features: Sequence[Features],
         on_preview: Callable[[list[Picture]], None] | None = None,
-        stream: str = "",
     ) -> list[Picture]:
         """Reconstruct one window."""
         step, _, error = label(features[0].window_id).partition(":")
         if step == "reconstruct":
             raise ERRORS[error]
-        pictures = super().reconstruct(features, on_preview, stream)
+        pictures = super().reconstruct(features, on_preview)
         if step == "preview":
             raise ERRORS[error]
         if step == "encode":
@@ -161,7 +162,7 @@ def bundle_for(models: Models, config: Config) -> Bundle:
     meta = {"data": "nothing", "config": config.own(), "feature_space": models.feature_space}
     model = FatefulModel(models)
     return Bundle(
-        {"all": model}, CHANNELS, sfreq=SFREQ, n_times=20, tmin=0.0, meta=meta, reference=fit_reference(noise)
+        {"all": model}, CHANNELS, sfreq=SFREQ, n_times=20, tmin=0.0, meta=meta, moments=fit_session_moments(noise)
     )
 
 
@@ -195,14 +196,23 @@ class Run:
 
 @asynccontextmanager
 async def live(
-    models: Models, fates: Sequence[str], folder: Path, broker: BrokerSpec | None = None, **parts: Any
+    models: Models,
+    fates: Sequence[str],
+    folder: Path,
+    broker: BrokerSpec | None = None,
+    options: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
+    **parts: Any,
 ) -> AsyncIterator[Run]:
-    """Run a session on a replay whose markers are `fates`; on leaving, everything has been heard that was said."""
+    """Run a session on a replay whose markers are `fates`; on leaving, everything has been heard that was said.
+
+    `options` are the session's own, `parts` those of its config; `engine` is in place of one here.
+    """
     name = f"fateful-{uuid.uuid4().hex[:8]}"
     file = folder / f"{name}.npz"
     write_npz(recording_of(name, fates), file)
     config = config_for(name, **parts)
-    engine = engine_of(models)
+    engine = engine or engine_of(models)
     command = [sys.executable, "-m", "minddiffuser", "replay", str(file), "--name", name]
     replay = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
@@ -211,7 +221,7 @@ async def live(
             async with Subscriber(spec, "fateful") as subscriber:
                 publisher = await Publisher(spec, "fateful").__aenter__()
                 shown = {"original": np.zeros((0, 0, 3), np.uint8), "fine": np.zeros((8, 8, 3), np.uint8)}
-                session = Session(config, bundle_for(models, config), engine, publisher, shown)
+                session = Session(config, bundle_for(models, config), engine, publisher, shown, **options or {})
                 stop = asyncio.Event()
                 running = asyncio.create_task(session.run(stop))
                 run = Run(session, publisher, running, stop)

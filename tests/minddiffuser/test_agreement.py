@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minddiffuser.agreement import Agreement, agreement
-from minddiffuser.archive import Received
-from minddiffuser.config import PublishSpec
+from minddiffuser.archive.archive import Received
+from minddiffuser.archive.pictures import decode, encode
+from minddiffuser.config.spec import PublishSpec
 from minddiffuser.errors import AppError
-from minddiffuser.pictures import decode, encode
+from minddiffuser.evaluation.agreement import Agreement, agreement
 
 SPEC = PublishSpec()
 

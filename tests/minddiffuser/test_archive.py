@@ -16,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minddiffuser.archive import ABOUT, Archive, entries, file_stem, read_about, read_received, save
-from minddiffuser.config import ArchiveSpec
+from minddiffuser.archive.archive import ABOUT, Archive, entries, read_about, read_received
+from minddiffuser.archive.framefiles import file_stem, save
+from minddiffuser.archive.windowtable import WINDOWS
+from minddiffuser.config.spec import ArchiveSpec
 from minddiffuser.errors import AppError
-from minddiffuser.evaluate import evaluate_session
-from stream.frames import Frame
+from minddiffuser.workflows.evaluate_session import evaluate_session
+from stream.mqtt.frames import Frame
 
 KINDS = ("original", "preview", "picture")
 
@@ -172,7 +174,7 @@ def test_entries_are_the_archive_and_nothing_else(tmp_path: Path) -> None:
     fill(archive, 1)
     (archive.folder / ".secret").write_text("x")
     names = {name for name, _ in entries(archive.folder)}
-    assert names == {ABOUT, *(f"00000-x.{kind}.{suffix}" for kind in KINDS for suffix in ("png", "json"))}
+    assert names == {ABOUT, WINDOWS, *(f"00000-x.{kind}.{suffix}" for kind in KINDS for suffix in ("png", "json"))}
 
 
 IDS = st.one_of(
@@ -284,6 +286,28 @@ def test_a_download_of_a_folder_that_is_gone_is_empty(tmp_path: Path) -> None:
     archive = Archive(ArchiveSpec(folder=tmp_path), "lab", {})
     fill(archive, 1)
     (archive.folder / "00001-x.picture.png").mkdir()
-    assert len(list(entries(archive.folder))) == 7
+    assert len(list(entries(archive.folder))) == 8
     shutil.rmtree(archive.folder)
     assert list(entries(archive.folder)) == []
+
+
+@pytest.mark.parametrize("kept", ["nothing", "window", "note", "problem", "samples"])
+def test_a_session_that_kept_nothing_leaves_no_folder(tmp_path: Path, kept: str) -> None:
+    """A failed start leaves nothing behind; whatever came or was wrong stays, and other sessions' folders do."""
+    root = tmp_path / "archive"
+    archive = Archive(ArchiveSpec(folder=root), "lab", {})
+    if kept == "window":
+        fill(archive, 1)
+    elif kept == "note":
+        archive.note({"time": 1.0, "wall": "2026-01-01T00:00:00Z", "text": "hello"})
+    elif kept == "problem":
+        archive.problems(["the stream is lost"])
+    archive.finish({"ingest": {"samples": 250 if kept == "samples" else 0}})
+    archive.discard_if_empty()
+    assert archive.folder.exists() is root.exists() is (kept != "nothing")
+    other = Archive(ArchiveSpec(folder=root), "other", {})
+    fill(other, 1)
+    Archive(ArchiveSpec(folder=root), "failed", {}).discard_if_empty()
+    assert sorted(path.name for path in root.iterdir()) == sorted(
+        [other.folder.name, *([archive.folder.name] if kept != "nothing" else [])]
+    )

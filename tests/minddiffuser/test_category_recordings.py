@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from decoder.datasets import Dataset
-from engine.models import Models
-from minddiffuser.config import parse_config
-from minddiffuser.crossval import crossval
-from minddiffuser.maps import compute_maps
-from minddiffuser.training import train
-from stream.recordings import Recording
-from stream.windows import Channels
+from engine.models.loading import Models
+from minddiffuser.config.spec import parse_config
+from minddiffuser.maps.maps import compute_maps
+from minddiffuser.training.training import train
+from minddiffuser.workflows.crossval import crossval
+from stream.types.recording import Recording
+from stream.types.windows import Channels
 from tests.minddiffuser.test_crossval import config_with, late_difference
 
 LATE = parse_config({**config_with([]), "window": {"mode": "event", "tmin": 0.5, "tmax": 0.9}}, "test")

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from minddiffuser.cli import main
+from minddiffuser.cli.commands import app
+from minddiffuser.cli.entry import main
 from minddiffuser.stopping import Stopping
-from stream.broker import EmbeddedBroker
+from stream.mqtt.broker import EmbeddedBroker
 from tests.conftest import ROOT, Cli
 from tests.disks import read_only, small_disk
 
@@ -37,7 +40,7 @@ def signals_restored() -> Iterator[None]:
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run a command in this process and return the one line with which it is refused."""
-    monkeypatch.setattr("minddiffuser.cli.stopping", Stopping())
+    monkeypatch.setattr("minddiffuser.cli.entry.stopping", Stopping())
     monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MINDDIFFUSER_DATA", raising=False)
 
@@ -211,9 +214,9 @@ def test_a_wrong_config_is_told_before_anything_heavy_is_loaded() -> None:
     """Neither torch nor numpy, nor our own schema, is imported to say that there is no such file."""
     code = (
         "import sys; sys.argv = ['minddiffuser', 'live', 'none.yaml']\n"
-        "from minddiffuser.cli import main\n"
+        "from minddiffuser.cli.entry import main\n"
         "try:\n    main()\n"
-        "finally:\n    print(sorted({'torch', 'numpy', 'scipy', 'mne', 'minddiffuser.config'} & set(sys.modules)))"
+        "finally:\n    print(sorted({'torch', 'numpy', 'scipy', 'mne', 'minddiffuser.config.spec'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert ran.returncode == 1
@@ -250,7 +253,8 @@ def test_a_name_with_a_line_break_stays_one_line(cli: Cli) -> None:
     ran = cli("live", "no\nsuch.yaml")
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [
-        "minddiffuser: no such.yaml: no such config; the ones that come with the project are in configs/"
+        "minddiffuser: no such.yaml: no such config; the ones that come with the project are in configs/, and "
+        "`minddiffuser new` writes one"
     ]
 
 
@@ -266,3 +270,25 @@ async def test_an_address_with_its_token_is_never_broken(cli: Cli, columns: int)
         process.terminate()
         await asyncio.to_thread(process.communicate, timeout=READY_S)
     assert re.search(r"The page is at http://[^ ]+:\d+/#token=[\w-]{24} \(Ctrl-C ends it\)\n", line), line
+
+
+@pytest.mark.parametrize("arguments", [("-h",), ("live", "-h"), ("engine", "-h"), ("engine", "bench", "-h")])
+def test_help_has_a_short_name_everywhere(arguments: tuple[str, ...]) -> None:
+    """-h is --help for the program, each command and each command of a group."""
+    short, long = (CliRunner().invoke(app, [*arguments[:-1], name]) for name in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.stdout == long.stdout
+    assert "Usage" in short.stdout
+
+
+def test_the_program_says_its_version() -> None:
+    """--version prints the version that is installed and nothing else."""
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.stdout) == (0, f"minddiffuser {version('minddiffuser')}\n")
+
+
+@pytest.mark.parametrize("wait", ["soon", "0", "-3", "nan", ""])
+def test_a_wait_that_is_none_is_named(wait: str) -> None:
+    """Only seconds above 0, or forever, are what `live --wait` takes."""
+    said = CliRunner().invoke(app, ["live", str(DEMO), f"--wait={wait}"])
+    assert str(said.exception) == f"--wait {wait}: wanted seconds, such as 60, or forever"

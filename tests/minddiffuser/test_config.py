@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddiffuser.config import load_config, parse_config
+from minddiffuser.config.spec import load_config, parse_config
 from minddiffuser.errors import ConfigError
-from minddiffuser.evaluate import LIVE_SPEED
-from stream.ingest import WindowSpec
+from minddiffuser.workflows.evaluate import LIVE_SPEED
+from stream.epochs.ingest import WindowSpec
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 DEMO = CONFIGS[0].with_name("demo.yaml")
@@ -64,11 +64,21 @@ def test_a_value_out_of_range_is_named(tmp_path: Path) -> None:
 
 def test_a_prior_of_structure_needs_pictures(tmp_path: Path) -> None:
     """Without a bank of pictures that nobody was shown, the config is refused in one line that says what to set."""
-    data = {"dataset": "recording"}
-    with pytest.raises(ConfigError, match=r"s_prior .* set data\.bank") as caught:
-        load_config(changed(tmp_path, data=data, decoder={"s_prior": {}}))
+    data: dict[str, Any] = {"dataset": "recording", "image_bank": None}
+    with pytest.raises(ConfigError, match=r"structure_prior .* set data\.image_bank") as caught:
+        load_config(changed(tmp_path, data=data, decoder={"structure_prior": {}}))
     assert "\n" not in str(caught.value)
-    assert load_config(changed(tmp_path, data=data | {"bank": 500}, decoder={"s_prior": {}})).data.bank == 500
+    assert (
+        load_config(changed(tmp_path, data=data | {"image_bank": 500}, decoder={"structure_prior": {}})).data.image_bank
+        == 500
+    )
+
+
+def test_an_unknown_family_of_decoders_is_named(tmp_path: Path) -> None:
+    """Also the name of a module that cannot be trained by its name."""
+    for family in ("farthest", "linear", "bundle", "../linear"):
+        with pytest.raises(ConfigError, match=f"decoder.family '{family}' is unknown; known are auto, ridge, conv, b"):
+            load_config(changed(tmp_path, decoder={"family": family}))
 
 
 def test_a_missing_file_says_where_configs_are(tmp_path: Path) -> None:
@@ -127,7 +137,9 @@ def test_hostile_yaml_is_one_line(tmp_path: Path, text: str) -> None:
     assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("key", ["labels", "data.stimuli", "archive.folder", "engine.models.folder", "display.host"])
+@pytest.mark.parametrize(
+    "key", ["labels", "data.stimuli", "archive.folder", "engine.models.loading.folder", "display.host"]
+)
 def test_a_null_character_is_told_with_its_line(tmp_path: Path, key: str) -> None:
     """No path, name or address holds one: what would open it later raises an error of its own."""
     raw = yaml.safe_load(DEMO.read_text("utf-8"))
@@ -247,8 +259,8 @@ def test_aliases_and_merges_are_no_doubled_keys(tmp_path: Path) -> None:
         ("data.seed", True, "data.seed: expected a number, got yes or no"),
         ("data.seed", -1, "data.seed: must be at least 0, is -1"),
         ("data.pictures", 1.5, "data.pictures: expected a whole number, got 1.5"),
-        ("data.bank", -5, "data.bank: must be at least 1, is -5"),
-        ("data.bank", [1], "data.bank: expected a whole number or a path, got a list ([1])"),
+        ("data.image_bank", -5, "data.image_bank: must be at least 1, is -5"),
+        ("data.image_bank", [1], "data.image_bank: expected a whole number or a path, got a list ([1])"),
         ("name", False, "name: expected text, got false (yes or no); put it in quotes"),
         ("name", 12, "name: expected text, got 12; put it in quotes"),
         ("name", "..", "name: '..' does not do: letters, digits"),
@@ -316,3 +328,136 @@ def test_no_number_of_a_config_may_be_without_end(place: tuple[str | int, ...], 
     with pytest.raises(ConfigError) as caught:
         parse_config(raw, "file")
     assert as_text or f"{'.'.join(map(str, place))}: must be a finite number" in str(caught.value)
+
+
+def resolved(name: str) -> dict[str, Any]:
+    """Give a config that comes with the project, with all that is laid under it."""
+    return load_config(DEMO.with_name(f"{name}.yaml")).model_dump(mode="json")
+
+
+def test_a_user_s_template_starts_from_the_demo_s_settings() -> None:
+    """Engine, decoder, window and band are the demo's; only what belongs to the amplifier differs."""
+    own, demo = resolved("own-eeg"), resolved("demo")
+    assert own["engine"] == demo["engine"]
+    assert own["window"] == demo["window"]
+    assert (own["data"]["image_bank"], own["queue"]) == (demo["data"]["image_bank"], demo["queue"])
+    bins = own["decoder"]["preprocess"].pop("decimate"), demo["decoder"]["preprocess"].pop("decimate")
+    assert bins == ("auto", 2)
+    assert own["decoder"] == demo["decoder"]
+    differs = {key for key, value in own["filters"].items() if value != demo["filters"][key]}
+    assert differs == {"channels", "reference", "notch", "decimate"}
+
+
+def test_the_demo_s_settings_are_what_its_figures_are_of() -> None:
+    """What a default changes without a word, the committed figures would no longer be of."""
+    demo, scan = resolved("demo"), resolved("demo-fmri")
+    fast = {
+        "mode": "fast",
+        "iterations": 5,
+        "learning_rate": 0.25,
+        "guidance": 1.5,
+        "refinement_rounds": 2,
+    }
+    for each, own in (
+        (demo, {"candidates": 2, "renoise_strength": 0.55}),
+        (scan, {"candidates": 4, "renoise_strength": 0.6}),
+    ):
+        assert each["engine"]["structure"].items() >= (fast | own).items()
+        assert each["engine"]["structure"]["weights"]["latent_prior"] == 0
+        assert each["decoder"].items() >= {"blocks": [1, 2, 3], "c_gain": 1, "z_gain": 0.5, "s_gain": 2}.items()
+        assert each["decoder"]["structure_prior"]["epochs"] == 8
+        assert each["data"]["image_bank"] == 6000
+    assert (demo["engine"]["steps"], demo["engine"]["strength"], scan["engine"]["strength"]) == (1, 0.6, 0.75)
+    assert demo["filters"].items() >= {"highpass": 0.5, "lowpass": 40, "decimate": 2}.items()
+    assert demo["window"].items() >= {"tmin": 0, "tmax": 0.5, "baseline": [-0.1, 0]}.items()
+    prepared = {"tmin": 0.04, "decimate": 2, "whiten": True, "components": 400}
+    assert demo["decoder"]["preprocess"].items() >= prepared.items()
+    assert resolved("demo-meg") == demo | {
+        key: resolved("demo-meg")[key] for key in ("name", "data", "source", "publish")
+    }
+    assert scan["window"].items() >= {"mode": "mean", "tmin": 4, "tmax": 8}.items()
+    assert scan["decoder"]["preprocess"].items() >= {"components": None, "kernel": "rbf", "whiten": False}.items()
+    for name in ("things-eeg2", "things-meg", "nsd-fmri"):
+        plain = {
+            "learning_rate": 0.08,
+            "renoise_strength": 0,
+            "refinement_rounds": 1,
+            "candidates": 1,
+            "guidance": None,
+        }
+        assert resolved(name)["engine"]["structure"].items() >= plain.items()
+        assert resolved(name)["engine"]["structure"]["weights"]["latent_prior"] == 1
+        assert resolved(name)["decoder"]["s_gain"] == 0
+
+
+BARE = {"name": "own", "data": {"dataset": "recording"}, "source": {"type": "EEG"}}
+
+
+@given(
+    kind=st.sampled_from(["EEG", "eeg", "MEG", "fMRI"]),
+    parts=st.fixed_dictionaries(
+        {},
+        optional={
+            "filters": st.fixed_dictionaries({}, optional={"highpass": st.sampled_from([None, 0.1, 2.0])}),
+            "decoder": st.fixed_dictionaries(
+                {}, optional={"s_gain": st.floats(0, 2), "preprocess": st.just({"components": None})}
+            ),
+            "engine": st.fixed_dictionaries(
+                {}, optional={"steps": st.integers(1, 9), "structure": st.just({"candidates": 7})}
+            ),
+            "window": st.fixed_dictionaries({}, optional={"tmax": st.sampled_from([9.0, 12.0])}),
+        },
+    ),
+)
+def test_what_a_config_says_is_never_overruled(kind: str, parts: dict[str, Any]) -> None:
+    """Every key of the file is in the config as it stands there; what a bundle keeps of it gives the same config."""
+    config = parse_config(BARE | {"source": {"type": kind}} | parts, "own.yaml")
+    read = config.model_dump()
+    for part, values in parts.items():
+        for key, value in values.items():
+            if isinstance(value, dict):
+                assert read[part][key].items() >= value.items()
+            else:
+                assert read[part][key] == value
+    assert parse_config(config.own(), "bundle", whole=True) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "image_bank"),
+    [
+        ({}, 6000),
+        ({"data": {"dataset": "recording", "image_bank": 100}}, 100),
+        ({"data": {"dataset": "recording", "image_bank": None}}, None),
+        ({"decoder": {"structure_prior": None}}, None),
+        ({"decoder": {"features": ["c", "z"]}}, None),
+        ({"decoder": {"features": ["c"], "category": {}}}, None),
+        ({"engine": {"models": {"folder": "stabilityai/sd-turbo"}}}, None),
+    ],
+)
+def test_structure_is_put_right_where_there_are_pictures_to_learn_from(
+    changes: dict[str, Any], image_bank: int | None
+) -> None:
+    """The desk models' own kind of pictures by default; none for other models, or where no structure is decoded."""
+    config = parse_config(BARE | changes, "own.yaml")
+    assert config.data.image_bank == image_bank
+    assert (config.decoder.structure_prior is not None) == (image_bank is not None)
+
+
+def test_published_data_and_other_windows_keep_their_own_settings() -> None:
+    """Nothing is laid under data sets that others prepared; a window of another kind takes no times from here."""
+    data = {"data": {"dataset": "things-eeg2"}, "window": {}}
+    assert parse_config(BARE | data, "x").filters.highpass is None
+    sliding = parse_config(BARE | {"window": {"mode": "sliding"}}, "x")
+    assert (sliding.window.tmax, sliding.window.baseline) == (0.8, None)
+    assert sliding.filters.lowpass == 40
+
+
+def test_windows_that_slide_live_are_trained_at_the_pictures() -> None:
+    """A sliding config is trained and tested on windows at events; smoothing needs windows that follow one another."""
+    sliding = load_config(DEMO.with_name("demo-sliding.yaml"))
+    trained = sliding.of_events()
+    assert (trained.window.mode, trained.smooth) == ("event", None)
+    assert (trained.window.tmax, trained.window.baseline) == (sliding.window.tmax, sliding.window.baseline)
+    assert trained.of_events() is trained
+    with pytest.raises(ConfigError, match=r"set window\.mode to sliding"):
+        parse_config(BARE | {"smooth": 1.0}, "x")

@@ -1,39 +1,36 @@
 """Cross-validation of a config: pictures drawn from held-out latents, units, and what a config may ask for."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from decoder.crossval import HeldOut
+from decoder.data.stimuli import StimulusTable
+from decoder.data.training_set import Origin, TrainingSet
 from decoder.datasets import Dataset
+from decoder.evaluation.metric_registry import PICTURE_METRICS, pixcorr, ssim
 from decoder.features import Features
-from decoder.metrics import pixcorr
-from decoder.samples import Origin, Samples
-from decoder.stimuli import StimulusTable
-from engine.models import Models
-from minddiffuser.config import load_config, parse_config
-from minddiffuser.crossval import crossval, picture_scores
+from decoder.training.crossval import HeldOutPredictions
+from engine.models.loading import Models
+from minddiffuser.config.spec import parse_config
 from minddiffuser.errors import ConfigError
-from minddiffuser.training import origin_of
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording
-from stream.windows import Channels
-from tests.conftest import ROOT
+from minddiffuser.training.training import origin_of
+from minddiffuser.workflows.crossval import crossval, picture_scores
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 
 
-def held_out(images: np.ndarray, decoded: np.ndarray) -> HeldOut:
+def held_out(images: np.ndarray, decoded: np.ndarray) -> HeldOutPredictions:
     """Two windows a picture, one fold a picture, latents that are the pictures of `decoded` rows."""
     n = len(images)
     rows = np.repeat(np.arange(n), 2)
     labels = rows.astype(str)
-    samples = Samples(np.zeros((2 * n, 1, 1), np.float32), np.zeros(1), rows, labels, labels, labels, ("E1",))
+    samples = TrainingSet(np.zeros((2 * n, 1, 1), np.float32), np.zeros(1), rows, labels, labels, labels, ("E1",))
     folds = [(np.flatnonzero(rows != row), np.flatnonzero(rows == row)) for row in range(n)]
     empty = np.zeros((0, 0), np.float32)
     features = [Features(str(k), empty, images[row].transpose(2, 0, 1) / 255) for k, row in enumerate(decoded)]
-    return HeldOut(samples, folds, features, np.zeros(n, np.intp))
+    return HeldOutPredictions(samples, folds, features, np.zeros(n, np.intp))
 
 
 def draw(latents: np.ndarray) -> np.ndarray:
@@ -49,6 +46,9 @@ def test_pictures_of_true_latents_are_perfect_and_the_mean_image_is_of_the_other
     assert (scores["pixcorr"], scores["two_way"], scores["top1"]) == (1.0, 1.0, 1.0)
     others = np.stack([np.delete(images, row, axis=0).mean(axis=0) for row in rows]).round().astype(np.uint8)
     assert scores["pixcorr_mean_image"] == pytest.approx(pixcorr(images[rows], others).mean(), abs=1e-4)
+    assert scores["ssim_mean_image"] == pytest.approx(ssim(images[rows], others).mean(), abs=1e-4)
+    for key in (key for key, metric in PICTURE_METRICS.items() if metric.score):
+        assert {key, f"{key}_interval", f"{key}_mean_image", f"{key}_chance"} <= set(scores)
     wrong = picture_scores(held_out(images, (rows + 1) % 4), images, draw)
     assert wrong["top1"] == 0.0
     assert wrong["pixcorr"] < 0.2
@@ -66,16 +66,6 @@ def test_origins_are_named_by_the_data_set() -> None:
         Origin("r2", "s1", ""),
         Origin("r3", "r3", "p2"),
     ]
-
-
-def test_inputs_that_have_no_names_are_refused_by_the_config(tmp_path: Path) -> None:
-    """Families that pick among inputs refuse principal components, in one line that says what to set."""
-    config = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text("utf-8"))
-    config["decoder"]["regression"] = {"method": "top"}
-    file = tmp_path / "own.yaml"
-    file.write_text(yaml.safe_dump(config), "utf-8")
-    with pytest.raises(ConfigError, match=r"preprocess\.components to null"):
-        load_config(file)
 
 
 def late_difference(n_runs: int) -> Dataset:

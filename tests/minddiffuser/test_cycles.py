@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from decoder.bundle import Bundle
+from decoder.models.bundle import Bundle
 from engine.reconstructor import Reconstructor
-from minddiffuser.config import Config
-from minddiffuser.live import ready_engine
-from minddiffuser.session import Session
-from stream.broker import EmbeddedBroker
-from stream.messages import lsl_clock
-from stream.mqtt import Publisher
+from minddiffuser.config.spec import Config
+from minddiffuser.live.engines import ready_engine
+from minddiffuser.live.session import Session
+from stream.mqtt.broker import EmbeddedBroker
+from stream.mqtt.messages import lsl_clock
+from stream.mqtt.publisher import Publisher
 from tests.soak.chaos import Source
 from tests.soak.live import LiveProgram, plan_of
 

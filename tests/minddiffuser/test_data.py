@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import yaml
 
+from decoder.data.stimuli import StimulusTable, write_stimuli
 from decoder.datasets import Dataset, together
 from decoder.errors import StimulusError
-from decoder.stimuli import StimulusTable, write_stimuli
-from minddiffuser.config import Config, DataSpec, load_config, parse_config
-from minddiffuser.data import Run, own_recording, record_waves
+from minddiffuser.config.spec import Config, DataSpec, load_config, parse_config
 from minddiffuser.errors import ConfigError
-from minddiffuser.training import cut
-from stream.formats import in_unit
-from stream.ingest import windows_of
-from stream.recordings import RecordedStream, Recording, read
-from stream.units import si_unit
-from stream.windows import Channels
+from minddiffuser.training.data import Run, own_recording, record_waves
+from minddiffuser.training.training import cut
+from stream.epochs.ingest import windows_of
+from stream.files.formats.mne_files import in_unit
+from stream.files.registry import read
+from stream.types.recording import RecordedStream, Recording
+from stream.types.units import si_unit
+from stream.types.windows import Channels
 from tests.conftest import ROOT
 
 NAMES = ["Fz", "Cz", "Pz", "Oz", "C3", "C4"]

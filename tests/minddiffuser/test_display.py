@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minddiffuser.archive import Archive
-from minddiffuser.config import ArchiveSpec
+from minddiffuser.archive.archive import Archive
+from minddiffuser.config.spec import ArchiveSpec
 from minddiffuser.display.server import Display
 from minddiffuser.display.viewers import QUEUE, Memory
 from minddiffuser.errors import AppError
-from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
-from stream.frames import Frame
-from stream.mqtt import Publisher
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt.frames import Frame
+from stream.mqtt.publisher import Publisher
 
 
 def picture(number: int, side: int = 8) -> bytes:
@@ -135,6 +135,23 @@ async def test_late_viewer_gets_status_and_the_last_pictures(broker: EmbeddedBro
             await until(lambda: len(late.finals()) == 3)
             assert late.finals() == ["w2", "w3", "w4"]
             assert any(n["type"] == "status" and n["status"]["state"] == "running" for n in late.notes)
+
+
+async def test_a_display_that_ends_says_goodbye_after_its_session(broker: EmbeddedBroker) -> None:
+    """Each page gets the last word of the session that ends with its display, and then a close that is no failure."""
+    async with Publisher(broker.spec, "lab") as publisher:
+        async with Display(broker.spec, own="lab") as display:
+            publisher.status({"state": "running"})
+            pages = [await Page(display).__aenter__() for _ in range(3)]
+            await until(lambda: all(any(n["type"] == "status" for n in page.notes) for page in pages))
+            publisher.picture(picture(1), {"window_id": "w1"})
+            publisher.status({"state": "ended"})
+        for page in pages:
+            await until(lambda: page.closed is not None)  # noqa: B023
+            assert page.closed == aiohttp.WSCloseCode.GOING_AWAY
+            assert page.finals() == ["w1"]
+            assert [n["status"]["state"] for n in page.notes if n["type"] == "status"][-1] == "ended"
+            await page.__aexit__()
 
 
 async def test_frozen_viewer_costs_nobody_anything(broker: EmbeddedBroker) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minddiffuser.display import http
 from minddiffuser.display.server import Display
-from stream.broker import EmbeddedBroker
+from stream.mqtt.broker import EmbeddedBroker
 from tests.minddiffuser.test_display import Page, broker, until
 
 __all__ = ["broker"]
@@ -60,7 +60,7 @@ async def test_a_broken_request_is_at_most_one_line(
         assert all(answer.startswith((b"HTTP/1.0 4", b"HTTP/1.1 4")) or not answer for answer in answers)
         async with Page(display) as page:
             await until(lambda: page.notes)
-    lines = [record for record in caplog.records if record.name != "stream.broker.paho"]
+    lines = [record for record in caplog.records if record.name != "stream.mqtt.broker.paho"]
     assert len(lines) <= 1
     for record in lines:
         assert record.exc_info is None

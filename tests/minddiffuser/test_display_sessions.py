@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minddiffuser.archive import Archive
-from minddiffuser.config import ArchiveSpec
+from minddiffuser.archive.archive import Archive
+from minddiffuser.config.spec import ArchiveSpec
 from minddiffuser.display.server import Display
 from minddiffuser.display.sessions import ENDED, MAX_SESSIONS, OVER, RUNS, SILENT_S, Sessions
-from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
-from stream.frames import Frame
-from stream.messages import Message
-from stream.mqtt import Publisher
-from stream.refusals import Refusals
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt.frames import Frame
+from stream.mqtt.messages import Message
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.refusals import Refusals
 from tests.brokers import PROGRAM, Mosquitto
 from tests.minddiffuser.test_archive import files_end_at
 from tests.minddiffuser.test_display import Page, broker, picture, until

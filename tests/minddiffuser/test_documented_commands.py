@@ -1,4 +1,8 @@
-"""Every command of the documentation runs as it stands there, in a folder whose configs are smaller."""
+"""Every command of the documentation runs as it stands there, in a folder whose configs are smaller.
+
+The pages come in the order of the site's navigation, in which a reader finds them: a bundle that one page trains is
+there for the next.
+"""
 
 import asyncio
 import re
@@ -8,31 +12,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import mne
 import nibabel
 import numpy as np
 import pytest
 import yaml
 
-from decoder.stimuli import write_stimuli
-from engine.desk.compose import load_test_stimuli
-from minddiffuser.data import stimulus_table
-from stream.broker import EmbeddedBroker
+from decoder.data.stimuli import write_stimuli
+from engine.composing.compose import load_test_stimuli
+from minddiffuser.training.data import stimulus_table
+from stream.mqtt.broker import EmbeddedBroker
 from tests.conftest import ROOT, Cli
+
+pytestmark = pytest.mark.slow
 
 BLOCK = re.compile(r"^```console( until-stopped)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOCUMENTED_BROKER = "127.0.0.1:1883"
 WITHOUT_GPU = {"sd-turbo": "tiny", "cuda": "cpu"}
 """Words of commands for a GPU, and what they are tried with here."""
 SHORTER = {
-    "demo": ["--config", "configs/demo.yaml"],
     "evaluate": ["--limit", "6"],
     "engine": ["--repeats", "3"],
+    "pool": ["--port", "0"],
 }
 """What the test adds to a command so that it takes seconds."""
-READY = re.compile(r"Page|The page is at")
+READY = re.compile(r"Page|The page is at|Pool: http")
 
 
 def commands(page: Path) -> list[tuple[str, bool]]:
@@ -44,7 +50,10 @@ def commands(page: Path) -> list[tuple[str, bool]]:
     ]
 
 
-PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if commands(page)]
+NAVIGATION = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:")[1])
+PAGES = [page for name in NAVIGATION if not name.startswith("project/") and commands(page := ROOT / "docs" / name)]
+PRESENTATIONS = 100
+"""Pictures of the calibration that is trained on here."""
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +63,21 @@ def world(cli: Cli, small_config: Path, small_bundle: Path, tmp_path_factory: py
     (folder / "configs").mkdir()
     (folder / "configs" / "demo.yaml").write_text(small_config.read_text("utf-8").replace("name: small", "name: demo"))
     (simulated,) = (Path(cli.environment["MINDDIFFUSER_CACHE"]) / "simulated").glob("eeg-demo-*")
-    (folder / "test_raw.fif").write_bytes((simulated / "test_raw.fif").read_bytes())
+    recording = mne.io.read_raw_fif(simulated / "test_raw.fif")
+    recording.crop(tmax=recording.annotations.onset[PRESENTATIONS]).save(folder / "test_raw.fif")
     write_stimuli(stimulus_table(load_test_stimuli()), folder / "pictures")
     own = yaml.safe_load((ROOT / "configs" / "own-eeg.yaml").read_text("utf-8"))
-    own["data"] |= {"train": "test_raw.fif"}
+    own["data"] |= {"train": "test_raw.fif", "image_bank": 96}
     own["display"] = {"port": 0}
-    own["decoder"]["family"] = "ridge"  # an encoder would take minutes to train
+    own["decoder"] = {"structure_prior": {"epochs": 1, "width": 16}}  # the default's would take minutes to train
+    own["engine"] = {"structure": {"check": False}}
     (folder / "configs" / "own-eeg.yaml").write_text(yaml.safe_dump(own), "utf-8")
+    (folder / "experiment").mkdir()
+    page = re.search(
+        r"^```html\n(.*?)^```", (ROOT / "docs/how-to/browser.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert page
+    (folder / "experiment" / "index.html").write_text(page[1], "utf-8")
     rng = np.random.default_rng(1)
     scan = nibabel.Nifti1Image(rng.normal(100, 1, (4, 4, 4, 12)).astype(np.float32), np.eye(4))
     scan.header.set_zooms((3, 3, 3, 2))
@@ -70,7 +87,7 @@ def world(cli: Cli, small_config: Path, small_bundle: Path, tmp_path_factory: py
     return folder
 
 
-@contextmanager
+@pytest.fixture(scope="module")
 def amplifier(cli: Cli, world: Path) -> Iterator[None]:
     """Stream the simulated recording over LSL, round and round."""
     command = [sys.executable, "-m", "minddiffuser", "replay", "test_raw.fif", "--loop", "--no-wait"]
@@ -84,13 +101,14 @@ def amplifier(cli: Cli, world: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.timeout(900)  # each command has a limit of its own
+@pytest.mark.usefixtures("amplifier")
 async def test_the_documented_commands_run(page: Path, cli: Cli, world: Path) -> None:
     """Each ends with exit code 0; those that run until they are stopped get ready first, and stop on Ctrl-C."""
     async with EmbeddedBroker(0) as broker:
-        with amplifier(cli, world):
-            for command, until_stopped in commands(page):
-                text = command.replace(DOCUMENTED_BROKER, f"127.0.0.1:{broker.spec.port}")
-                await asyncio.to_thread(carry_out, text, cli, world, until_stopped=until_stopped)
+        for command, until_stopped in commands(page):
+            text = command.replace(DOCUMENTED_BROKER, f"127.0.0.1:{broker.spec.port}")
+            await asyncio.to_thread(carry_out, text, cli, world, until_stopped=until_stopped)
 
 
 def carry_out(command: str, cli: Cli, world: Path, *, until_stopped: bool) -> None:

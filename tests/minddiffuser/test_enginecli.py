@@ -1,18 +1,21 @@
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from engine.cache import EngineCache
-from engine.models import Models
-from engine.spec import BackendName
+from engine.backends.cache import EngineCache
+from engine.models.loading import Models
+from engine.registry import BACKENDS, BackendEntry
 from minddiffuser.cli.commands import app
 from tests.conftest import ROOT, Cli
+from tests.engine.backends import wrong_backends
 
-REST = set(get_args(BackendName))
+pytestmark = pytest.mark.slow
+
+REST = set(BACKENDS)
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def config(tiny: Models, cache: EngineCache, tmp_path: Path, monkeypatch: pytest
     """Write the demo's config with tiny models, and use the cache that all tests share."""
     monkeypatch.setenv("MINDDIFFUSER_CACHE", str(cache.folder.parent))
     settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
-    settings["engine"] |= {"models": {"folder": tiny.spec.folder}, "device": "cpu", "threads": 1}
+    settings["engine"] = {"models": {"folder": tiny.spec.folder}, "device": "cpu", "threads": 1}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
@@ -73,12 +76,35 @@ def test_bench_times_every_network_the_preview_and_the_picture(config: Path) -> 
     assert "preview and picture with torch, 3 repeats" in shown
 
 
+def test_verify_proves_and_times_what_runs_here_and_says_why_the_rest_does_not(config: Path) -> None:
+    """One JSON holds device, versions and, for each backend, its proof and its times or the reason it does not run."""
+    answer = run("verify", str(config), "--backend", "onnx", "--repeats", "3", "--json").stdout
+    found: dict[str, Any] = json.loads(answer)
+    assert {"torch", "onnxruntime"} <= set(found["versions"])
+    assert found["gradient_step"]["p50"] > 0
+    onnx = found["backends"]["onnx"]
+    assert (onnx["proof"]["fault"], onnx["proof"]["runs"]) == ("", 20)
+    assert {"unet b1", "unet b8", "decoder b8"} <= set(onnx["networks"])
+    assert onnx["preview"]["p50"] < onnx["picture"]["p50"]
+    shown = run("verify", str(config), "--backend", "tensorrt", "--repeats", "3").stdout
+    assert "tensorrt        it needs an NVIDIA GPU" in shown
+
+
+def test_verify_fails_where_a_backend_is_wrong(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is 1, and the table says how the backend differs, whatever an earlier proof said."""
+    monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "own"))
+    monkeypatch.setitem(BACKENDS, "onnx", BackendEntry("onnx", wrong_backends.__name__, "CPU", "nothing"))
+    result = CliRunner().invoke(app, ["engine", "verify", str(config), "--backend", "onnx", "--repeats", "3"])
+    assert result.exit_code == 1
+    assert "the unet at batch 2 differs from torch by" in result.stdout
+
+
 def test_a_backend_that_cannot_be_had_is_one_line(cli: Cli) -> None:
     """Unknown names, and known ones that cannot run here, end with exit code 1 and no traceback."""
     unknown = cli("engine", "bench", "--backend", "warp")
     assert (unknown.returncode, unknown.stdout) == (1, "")
     assert unknown.stderr.strip().splitlines() == [
-        "minddiffuser: backend 'warp' is unknown; known are auto, " + ", ".join(get_args(BackendName))
+        "minddiffuser: backend 'warp' is unknown; known are auto, " + ", ".join(BACKENDS)
     ]
     missing = cli("engine", "build", "--backend", "tensorrt")
     assert missing.returncode == 1

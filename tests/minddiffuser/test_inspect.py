@@ -13,18 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
-from minddiffuser.inspection import inspect, inspect_recording, readable, show
-from stream.events import Event
-from stream.recordings import BadStretch, RecordedStream, Recording, write_npz
-from stream.windows import Channels
+from minddiffuser.cli.commands import app
+from minddiffuser.setup.inspection import Inspection, inspect, inspect_recording, next_step, show
+from stream.files.formats.npz import write_npz
+from stream.types.events import Event
+from stream.types.recording import BadSegment, RecordedStream, Recording
+from stream.types.windows import Channels
 from tests.stream.edf_files import write_edf
 
 SFREQ = 250.0
 
 
 def recording(**changes: Any) -> Recording:
-    """Make four seconds of five channels, with a hole, a bad stretch, a flat channel and one in the wrong unit."""
+    """Make four seconds of five channels, with a hole, a bad segment, a flat channel and one in the wrong unit."""
     rng = np.random.default_rng(0)
     times = np.arange(1000) / SFREQ
     times[500:] += 1.0
@@ -36,7 +39,7 @@ def recording(**changes: Any) -> Recording:
     channels = Channels(("Cz", "Pz", "Oz", "Fz", "AccX"), ("eeg",) * 4 + ("misc",), ("V",) * 4 + ("count",))
     stream = RecordedStream(
         "amp", "EEG", "amp1", channels, SFREQ, times, data,
-        bad=(BadStretch(1.0, 0.5, "BAD_blink"),), units_given=("uV", "uV", "V", "uV", ""),
+        bad=(BadSegment(1.0, 0.5, "BAD_blink"),), units_given=("uV", "uV", "V", "uV", ""),
     )  # fmt: skip
     events = (Event(0.5, "images/cat-01.png"), Event(1.5, "S  7", 7), Event(3.5, "dog"))
     return Recording("own", "human EEG", (stream,), events)
@@ -54,7 +57,7 @@ def pictures(folder: Path, *names: str) -> Path:
 
 
 def test_a_recording_is_shown_as_it_is_understood(tmp_path: Path) -> None:
-    """Rates, gaps, bad stretches, channels with their units and levels, events: each with its right value."""
+    """Rates, gaps, bad segments, channels with their units and levels, events: each with its right value."""
     write_npz(recording(), tmp_path / "own.npz")
     shown = json.loads(json.dumps(inspect_recording(tmp_path / "own.npz").to_dict(), allow_nan=False))
     (stream,) = shown["streams"]
@@ -177,10 +180,35 @@ def test_running_streams_are_understood_as_files_are(tmp_path: Path) -> None:
     assert shown["labels"]
 
 
-@pytest.mark.parametrize(
-    ("level", "unit", "words"),
-    [(2e-5, "V", "20 uV"), (85e-15, "T", "85 fT"), (3.0, "V", "3 V"), (12.0, "count", "12 count"), (0.0, "V", "0 V")],
-)
-def test_levels_are_readable(level: float, unit: str, words: str) -> None:
-    """Levels bear the prefix that people use."""
-    assert readable(level, unit) == words
+def following(report: Inspection, config: str | None = "own.yaml", **changes: object) -> str:
+    """Return what comes next after a recording whose levels are all plausible, changed."""
+    streams = tuple(
+        replace(stream, channels=tuple(replace(channel, scale_ok=True) for channel in stream.channels))
+        for stream in report.streams
+    )
+    return next_step(replace(report, **{"streams": streams, **changes}), Path(config) if config else None)
+
+
+def test_inspect_ends_with_what_comes_next(tmp_path: Path) -> None:
+    """What is missing is to be mended first; then a config is written, a calibration recorded, a decoder trained."""
+    file = tmp_path / "own.npz"
+    write_npz(recording(), file)
+    report = inspect_recording(file, None, pictures(tmp_path / "pictures", "cat-01", "7", "dog"))
+    live = {"source": "live"}
+    assert following(report) == "train: minddiffuser train own.yaml"
+    assert following(report, None).endswith(f"minddiffuser inspect {file} --config CONFIG")
+    assert following(report, None, **live) == "write a config: minddiffuser new own.yaml"
+    assert following(report, **live) == "record: minddiffuser record calibration.xdf"
+    assert following(report, events=()).startswith("start the program that shows the pictures")
+    unmarked = following(report, events=(), **live)
+    assert unmarked.startswith("have the pictures shown, with markers: minddiffuser calibrate own.yaml")
+    assert unmarked.endswith("minddiffuser inspect --live --config own.yaml")
+    assert "minddiffuser new own.yaml" in following(report, None, events=(), **live)
+    assert following(report, streams=()).startswith("start the amplifier's program")
+    assert following(report, pictures={}).startswith("tell which picture each marker names")
+    assert next_step(report, None).startswith("state the true unit as source.unit in the config (Oz: ")
+    sliding = replace(report, events=(), streams=report.streams)
+    assert not next_step(sliding, Path("own.yaml"), marked=False).startswith("start")
+    shown = CliRunner().invoke(app, ["inspect", str(file)])
+    assert shown.stdout.splitlines()[-1].startswith("Next: state the true unit")
+    assert json.loads(CliRunner().invoke(app, ["inspect", str(file), "--json"]).stdout)["next_step"].startswith("state")

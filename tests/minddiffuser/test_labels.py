@@ -10,19 +10,20 @@ import pytest
 import yaml
 from PIL import Image
 
+from decoder.data.usable import usable
 from decoder.errors import TrainingError
-from decoder.usable import usable
-from minddiffuser.archive import Received
-from minddiffuser.config import Config, load_config
-from minddiffuser.data import matcher_of, own_recording, shown_pictures
+from minddiffuser.archive.archive import Received
+from minddiffuser.config.spec import Config, load_config
 from minddiffuser.errors import AppError, ConfigError
-from minddiffuser.evaluate import category_figures, require_pictures, usable_windows
-from minddiffuser.training import cut
+from minddiffuser.training.data import matcher_of, own_recording, shown_pictures
+from minddiffuser.training.training import cut
+from minddiffuser.workflows.evaluate import category_figures, require_pictures, usable_windows
 from stream.errors import StreamError
-from stream.events import Event
-from stream.labels import as_sent
-from stream.recordings import RecordedStream, Recording, read, write_npz
-from stream.windows import Channels
+from stream.files.formats.npz import write_npz
+from stream.files.registry import read
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording, with_original_labels
+from stream.types.windows import Channels
 from tests.conftest import ROOT
 
 N = 40
@@ -75,7 +76,9 @@ def test_training_finds_the_pictures_of_its_markers(make: Any, label: str, caplo
     assert [window.id for window, _ in used][:2] == ["00000-000", "00001-001"]
     rows = dataset.stimuli.rows(name for _, name in used)
     assert dataset.stimuli.images[rows, 0, 0, 0].tolist() == list(range(N))
-    assert [event.label for event in as_sent(dataset.live).events] == [label.format(place) for place in range(N)]
+    assert [event.label for event in with_original_labels(dataset.live).events] == [
+        label.format(place) for place in range(N)
+    ]
 
 
 def test_windows_are_chosen_by_what_was_sent(make: Any) -> None:
@@ -176,7 +179,7 @@ def test_a_recording_is_read_as_it_was_sent(make: Any, tmp_path: Path) -> None:
     config = make(["S  7", "foo"])
     named = own_recording(config.data).live
     assert named.events[0].label == "007"
-    write_npz(as_sent(named), tmp_path / "again.npz")
+    write_npz(with_original_labels(named), tmp_path / "again.npz")
     assert [event.label for event in read(tmp_path / "again.npz").events] == ["S  7", "foo"]
 
 
@@ -192,6 +195,6 @@ def test_a_column_that_is_chosen_names_pictures(make: Any, tmp_path: Path) -> No
     )
     write_npz(replace(run, events=events), tmp_path / "run.npz")
     windows = cut(own_recording(config.data).train, config, lambda *_: None)
-    assert [window.event and (window.event.label, window.event.sent) for window in windows] == [
+    assert [window.event and (window.event.label, window.event.original_label) for window in windows] == [
         ("007", "pics/pic-7.png")
     ] * N

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minddiffuser.latency import EDGES_MS, Latencies
+from minddiffuser.archive.latency import EDGES_MS, Latencies
 
 
 def test_percentiles_are_of_the_differences_between_the_named_times() -> None:

@@ -1,6 +1,7 @@
 """`minddiffuser live` before a picture comes: another config than in training, no data, no patience."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -16,27 +17,27 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoder.bundle import Bundle
-from engine.models import Models
-from minddiffuser.config import parse_config
+from decoder.models.bundle import Bundle
+from engine.models.loading import Models
+from minddiffuser.config.spec import parse_config
 from minddiffuser.errors import AppError
-from minddiffuser.preprocessing import check_preprocessing
+from minddiffuser.live.live import description_of
+from minddiffuser.training.preprocessing import check_preprocessing
 from tests.conftest import Cli
 from tests.minddiffuser.tinybundle import CHANNELS, SFREQ, config_of, write_tiny_bundle
 
 SOON_S = 30.0
 REFUSED: dict[str, list[Any]] = {
     "window.tmin": [-0.1, 0.05],
-    "window.tmax": [0.1, 0.5],
+    "window.tmax": [0.3, 0.5],
     "window.baseline": [None, [0, 0.2]],
     "window.detrend": [True],
     "window.mode": ["sample", "mean"],
     "filters.highpass": [None, 0.1],
-    "filters.lowpass": [40.0],
+    "filters.lowpass": [30.0],
     "filters.order": [2],
     "filters.notch": [[50.0]],
     "filters.reference": [None, ["A1"]],
-    "filters.zscore": [10.0],
     "filters.drift": [10.0],
     "filters.percent_signal": [60.0],
 }
@@ -112,6 +113,15 @@ def test_what_does_no_harm_is_said_or_not_worth_a_word(
     assert (f"{key} is " in caplog.text) == (key in HARMLESS)
 
 
+@pytest.mark.parametrize(
+    ("calibration", "live"),
+    [("EEG recording", "EEG"), ("simulated EEG", "simulated EEG"), ("human EEG (Muse headband)",) * 2, ("",) * 2],
+)
+def test_a_live_amplifier_is_no_recording(calibration: str, live: str) -> None:
+    """A bundle that was trained on a recording shows live pictures as what they are; all else stays as it is called."""
+    assert description_of(calibration) == live
+
+
 def test_windows_that_slide_need_only_their_length(tiny: Models, tiny_bundle: Path) -> None:
     """A decoder of windows from the event on may slide, and a sliding window lies wherever it likes."""
     bundle = Bundle.load(tiny_bundle)
@@ -152,9 +162,16 @@ def test_live_refuses_other_filters_before_anything_loads(
 
 
 def test_live_without_a_stream_is_no_success(cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path) -> None:
-    """When its time is over and the stream was never there, the exit code is 1 and the line names what was sought."""
-    run = run_live(cli, tiny, tiny_bundle, tmp_path, "--seconds", "1", source__name="no-such-amplifier")
+    """When its time is over and the stream was never there, the exit code is 1, the line names what was sought.
+
+    No archive is left of it, nor its folder.
+    """
+    changes = {"source__name": "no-such-amplifier", "archive__folder": str(tmp_path / "archive")}
+    run = run_live(cli, tiny, tiny_bundle, tmp_path, "--seconds", "1", **changes)
     assert run.returncode == 1
+    assert not (tmp_path / "archive").exists()
+    assert "Looking for a stream with name 'no-such-amplifier' for 30 s" in run.stderr
+    assert "Found" not in run.stderr
     assert "nothing was decoded: the stream was not there before the end" in run.stderr
     assert "no-such-amplifier" in run.stderr
     assert "Traceback" not in run.stderr
@@ -182,6 +199,46 @@ def test_live_on_a_stream_that_sends_nothing_is_no_success(
     del outlet
     assert run.returncode == 1, run.stderr
     assert f"nothing was decoded: stream {name!r} was there and sent no sample" in run.stderr
+
+
+def until(process: subprocess.Popen[str], words: str) -> str:
+    """Read what a process says on stderr up to a line with some words; return that line."""
+    assert process.stderr
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} was never said")
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["which comes late", "which never comes"])
+def test_live_waits_for_the_amplifier(cli: Cli, tiny: Models, tiny_bundle: Path, tmp_path: Path, comes: bool) -> None:
+    """With --wait forever it outlasts source.timeout_s; Ctrl-C ends it with 0 if data came, with 1 if none ever did."""
+    name = f"late-{uuid.uuid4().hex[:8]}"
+    raw = changed(tiny, {"source.name": name, "source.timeout_s": 0.1})
+    raw["window"] |= {"mode": "sliding", "step": 0.2}
+    (tmp_path / "live.yaml").write_text(yaml.safe_dump(raw))
+    config = str(tmp_path / "live.yaml")
+    process = cli.start("live", config, "--bundle", str(tiny_bundle), "--no-display", "--wait", "forever")
+    try:
+        assert f"name {name!r} until it comes" in until(process, "Looking for")
+        time.sleep(1.5)  # more than source.timeout_s and a look-around
+        assert process.poll() is None
+        if comes:
+            amp = volts_outlet(name)
+            assert f"Found {name!r} (type EEG): 2 channels at 100 Hz" in until(process, "Found")
+            for _ in range(20):
+                amp.push_chunk([[1e-5, -1e-5]] * 5)
+                time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=SOON_S)
+    finally:
+        process.kill()
+    assert process.returncode == (0 if comes else 1), errors
+    if comes:
+        assert f"{name}: " in out
+        assert re.search(r"\n\d+ of \d+ windows gave a picture", out), out
+    else:
+        assert "nothing was decoded: the stream was not there before the end" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -225,7 +282,7 @@ def test_live_minds_what_its_archive_lacks(
     process = cli.start("live", str(config), "--bundle", str(tiny_bundle), "--no-display", "--json")
     try:
         rng, until = np.random.default_rng(0), time.monotonic() + 60
-        while len(list(root.glob("*/*.picture.jpg"))) < 2 and time.monotonic() < until:
+        while len(list(root.rglob("*-sliding.*.json"))) < 2 and time.monotonic() < until:
             amp.push_chunk(rng.normal(0, 1e-5, (5, len(CHANNELS))).tolist())
             time.sleep(0.05)
         if fails:

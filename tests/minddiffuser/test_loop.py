@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from decoder.bundle import Bundle
-from minddiffuser import latency
-from minddiffuser.demo import prepare
+from decoder.models.bundle import Bundle
+from minddiffuser.archive import latency
+from minddiffuser.workflows.demo import prepare
 from tests.conftest import Cli
+
+pytestmark = pytest.mark.slow
 
 STEPS = set(latency.STEPS)
 
@@ -99,7 +101,7 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     assert "Live equals offline: yes" in text
     assert "simulated EEG" in text
     assert str(folder) in text
-    assert text.count("<img") == 3 * 3 * 6
+    assert text.count("<img") == 3 * 12  # shown, preview and final picture, of every window once
     assert f"{answer['offline']['stage2']['pixcorr']:.3f}" in text
 
 
@@ -147,7 +149,7 @@ def test_what_was_prepared_before_has_the_engine_of_now(
 ) -> None:
     """A decoder stays trained when only the engine's settings change, and its bundle goes by the new ones."""
     monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "cache"))
-    quick = {"decoder": {"features": ["z"], "s_prior": None}}
+    quick = {"decoder": {"features": ["z"], "structure_prior": None}}
     made = []
     for strength in (0.3, 0.5):
         engine = {"strength": strength, "structure": {"mode": "none"}}
@@ -202,13 +204,15 @@ def test_no_stream_is_one_line(cli: Cli, small_config: Path, small_bundle: Path,
 
 
 def test_a_taken_port_is_one_line(cli: Cli, small_config: Path, small_bundle: Path, tmp_path: Path) -> None:
-    """A page port in use is named."""
+    """A page port in use is named, and no archive is left of a session that never was."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        path = changed(small_config, tmp_path, display={"port": port})
+        archive = tmp_path / "archive"
+        path = changed(small_config, tmp_path, display={"port": port}, archive={"folder": str(archive)})
         assert str(port) in one_line(cli("live", str(path), "--bundle", str(small_bundle)))
+        assert not archive.exists()
 
 
 @pytest.fixture
@@ -216,9 +220,10 @@ def other_montage(cli: Cli, tmp_path: Path) -> Iterator[str]:
     """Replay a recording with other channels than the bundle's."""
     import numpy as np
 
-    from stream.events import Event
-    from stream.recordings import RecordedStream, Recording, write_npz
-    from stream.windows import Channels
+    from stream.files.formats.npz import write_npz
+    from stream.types.events import Event
+    from stream.types.recording import RecordedStream, Recording
+    from stream.types.windows import Channels
 
     times = np.arange(2500) / 250.0
     channels = Channels(("A1", "A2"), ("eeg", "eeg"), ("V", "V"))
@@ -246,7 +251,7 @@ def test_help_is_quick_to_import(cli: Cli) -> None:
     run = cli("--help")
     assert run.returncode == 0
     code = (
-        "import sys, minddiffuser.cli; "
+        "import sys, minddiffuser.cli.entry; "
         "print(sorted({'torch', 'mne', 'scipy', 'diffusers', 'sklearn'} & set(sys.modules)))"
     )
     heavy = subprocess.run(

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from engine.desk.compose import images, load_test_stimuli
-from engine.models import load_models
+from engine.composing.compose import images, load_test_stimuli
+from engine.models.loading import load_models
 from engine.spec import ModelSpec
 from minddiffuser.errors import AppError
-from minddiffuser.perception import NETWORKS, Judges, missing_networks
+from minddiffuser.evaluation.perception import NETWORKS, Judges, missing_networks
 
 STIMULI = load_test_stimuli()[:24]
 OWN = np.arange(len(STIMULI))

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.desk.compose import load_test_stimuli
-from minddiffuser.data import stimulus_table, true_poses
-from minddiffuser.quality import pose_quality
+from engine.composing.compose import load_test_stimuli
+from minddiffuser.evaluation.quality import pose_quality
+from minddiffuser.training.data import stimulus_table, true_poses
 
 SHOWN = stimulus_table(load_test_stimuli()[:12])
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minddiffuser.archive import read_about
-from minddiffuser.config import Config, PublishSpec, parse_config
+from minddiffuser.archive.archive import read_about
+from minddiffuser.archive.pictures import decode, encode
+from minddiffuser.config.spec import Config, PublishSpec, parse_config
 from minddiffuser.errors import AppError
-from minddiffuser.pictures import decode, encode
-from minddiffuser.publishing import archiving, publisher_of
-from stream.broker import EmbeddedBroker
+from minddiffuser.live.publishing import archiving, publisher_of
+from stream.mqtt.broker import EmbeddedBroker
 from tests.brokers import until
 from tests.conftest import ROOT
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from decoder.metrics import resize
-from minddiffuser.archive import Received
-from minddiffuser.evaluate import category_figures
-from minddiffuser.quality import score
+from decoder.evaluation.metrics import resize
+from minddiffuser.archive.archive import Received
+from minddiffuser.evaluation.quality import score
+from minddiffuser.workflows.evaluate import category_figures
 
 
 def test_matched_pictures_are_improbable_by_chance_and_mismatched_ones_are_not() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddiffuser.queue import WindowQueue
-from stream.windows import Channels, Window
+from minddiffuser.live.queue import WindowQueue
+from stream.types.windows import Channels, Window
 
 
 def window(number: int) -> Window:
@@ -65,6 +65,6 @@ async def test_cleared_windows_are_counted() -> None:
     queue = WindowQueue(3)
     for number in range(3):
         queue.put(window(number))
-    queue.clear()
+    assert [one.id for one in queue.clear()] == ["0", "1", "2"]
     assert queue.dropped == 3
     assert len(queue) == 0

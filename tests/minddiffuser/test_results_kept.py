@@ -9,18 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import Result
 from typer.testing import CliRunner
 
-from decoder.bundle import Bundle
-from decoder.stimuli import StimulusTable, write_stimuli
-from engine.models import Models
+from decoder.data.stimuli import StimulusTable, write_stimuli
+from decoder.models.bundle import Bundle
+from engine.models.loading import Models
 from minddiffuser.cli.commands import app
 from minddiffuser.errors import AppError
 from stream.errors import OutputError
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording, read_npz, write_npz
-from stream.windows import Channels
+from stream.files.formats.npz import read_npz, write_npz
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 from tests.disks import small_disk
+from tests.minddiffuser.tinybundle import write_tiny_bundle
 
 PICTURES, REPEATS, SFREQ = 12, 6, 100.0
 
@@ -93,13 +96,20 @@ def test_targets_that_find_no_room_in_the_cache_cost_nothing_but_time(
 
 
 def test_a_report_is_kept_and_the_figures_are_printed(config: Path, tmp_path: Path) -> None:
-    """The figures are on stdout, the page lies in the temporary folder, and the disk has no part of it."""
+    """The figures are on stdout, the page lies in the temporary folder, and the disk has no part of it.
+
+    They are of the recording that the decoder was trained on, and say so.
+    """
     result = CliRunner().invoke(app, ["train", str(config), "--out", str(tmp_path / "bundle")])
     assert result.exit_code == 0, result.exception
+    assert re.search(r"^(Works|Weak|Does not work): \d of 2 measures above chance", result.stdout, re.MULTILINE)
     with small_disk(tmp_path / "disk", 8) as disk:
         where, printed = failed("evaluate", tmp_path / "bundle", "--offline", "--json", "--report", disk / "page.html")
         assert list(disk.iterdir()) == []
-    assert json.loads(printed)["offline"]["n"] == PICTURES * REPEATS
+    answer = json.loads(printed)
+    assert answer["offline"]["n"] == PICTURES * REPEATS
+    assert answer["on_training_data"] is True
+    assert answer["verdict"]["word"] == "Measured on training data: not a test"
     page = Path(where).read_text("utf-8")
     assert "Evaluation of kept" in page
     assert page.rstrip().endswith("</html>")
@@ -115,20 +125,44 @@ def test_maps_are_kept(config: Path, tmp_path: Path) -> None:
     assert len(list(Path(where).glob("*.png"))) >= 2
 
 
-def test_nothing_to_evaluate_is_no_success(config: Path, tmp_path: Path) -> None:
-    """A test recording without events is refused by name; one of unknown pictures with examples of both sides."""
-    for name, label in (("silent", None), ("strange", "nobody")):
-        recording = read_npz(config.with_name("noise.npz"))
-        events = tuple(replace(event, label=label) for event in recording.events) if label else ()
-        write_npz(replace(recording, name=name, events=events), tmp_path / f"{name}.npz")
-        raw = yaml.safe_load(config.read_text("utf-8"))
-        raw["data"]["live"] = str(tmp_path / f"{name}.npz")
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(raw), "utf-8")
-        result = CliRunner().invoke(app, ["train", str(tmp_path / f"{name}.yaml"), "--out", str(tmp_path / name)])
-        assert result.exit_code == 0, result.exception
-    silent = CliRunner().invoke(app, ["evaluate", str(tmp_path / "silent"), "--offline"])
-    assert isinstance(silent.exception, AppError)
-    assert str(silent.exception) == "recording silent: none of its 0 events gives a window to evaluate"
-    strange = CliRunner().invoke(app, ["evaluate", str(tmp_path / "strange"), "--offline", "--json"])
-    assert isinstance(strange.exception, AppError)
-    assert "markers name no picture: 'nobody'; pictures without a marker: 'picture-00'" in str(strange.exception)
+def test_a_bundle_is_tested_on_another_recording(config: Path, tmp_path: Path) -> None:
+    """`--recording` names a test that the config does not; one without events, or of unknown pictures, is refused."""
+    bundle = str(tmp_path / "bundle")
+    trained = CliRunner().invoke(app, ["train", str(config), "--out", bundle, "--json"])
+    assert trained.exit_code == 0, trained.exception
+    assert json.loads(trained.stdout)["tested_by"] is None
+    noise = read_npz(config.with_name("noise.npz"))
+    (stream,) = noise.streams
+    other = np.random.default_rng(1).normal(0, 1e-5, stream.data.shape).astype(np.float32)
+    half = tuple(event for event in noise.events if event.label < "picture-06")
+    for name, label in (("silent", None), ("strange", "nobody"), ("other", "")):
+        events = tuple(replace(event, label=label or event.label) for event in half) if label is not None else ()
+        run = replace(noise, name=name, streams=(replace(stream, data=other),), events=events)
+        write_npz(run, tmp_path / f"{name}.npz")
+
+    def tested(name: str) -> Result:
+        file = str(tmp_path / f"{name}.npz")
+        return CliRunner().invoke(app, ["evaluate", bundle, "--recording", file, "--offline", "--json"])
+
+    answer = json.loads(tested("other").stdout)
+    assert (answer["offline"]["n"], answer["offline"]["pictures"]) == (len(half), 6)
+    assert answer["on_training_data"] is False
+    assert answer["overlap"]["pictures"] == 1.0
+    assert "Measured on training data" not in answer["verdict"]["word"]
+    for name, words in (
+        ("silent", "recording silent: none of its 0 events gives a window to evaluate"),
+        ("strange", "markers name no picture: 'nobody'; pictures without a marker: 'picture-00'"),
+        ("absent", "absent.npz: no such file"),
+    ):
+        refused = tested(name).exception
+        assert isinstance(refused, AppError)
+        assert words in str(refused)
+
+
+def test_a_simulated_participant_has_its_own_test(tiny: Models, tmp_path: Path) -> None:
+    """A bundle that was trained on a data set takes no recording of one's own, and says why."""
+    write_tiny_bundle(tiny, tmp_path / "bundle", data={"dataset": "simulated-eeg"})
+    (tmp_path / "own.xdf").touch()
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "bundle"), "--recording", str(tmp_path / "own.xdf")])
+    assert isinstance(result.exception, AppError)
+    assert "was trained on simulated-eeg; it goes with bundles" in str(result.exception)

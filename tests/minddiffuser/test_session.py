@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 
 from engine.reconstructor import Reconstructor
-from minddiffuser.config import Config, QueueSpec
-from minddiffuser.latency import EDGES_MS
-from minddiffuser.live import ready_engine
-from minddiffuser.session import Account, Session
-from stream.broker import EmbeddedBroker
-from stream.messages import lsl_clock
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from minddiffuser.archive.latency import EDGES_MS
+from minddiffuser.config.spec import Config, QueueSpec
+from minddiffuser.live.engines import ready_engine
+from minddiffuser.live.session import Account, Session, counts
+from stream.epochs.ingest_stats import IngestStats
+from stream.mqtt.broker import EmbeddedBroker
+from stream.mqtt.messages import lsl_clock
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
+from stream.mqtt.wire_models import FORMER_NAMES, Ingest
 from tests.soak.chaos import Source
-from tests.soak.live import LiveProgram, plan_of
+from tests.soak.live import NOISE, LiveProgram, plan_of
 
 PICTURES = 6
 LIMIT_S = 120.0
@@ -36,8 +38,9 @@ def hurried(program: LiveProgram, tmp_path: Path) -> Iterator[Config]:
         source.start_sender()
         source.go(lsl_clock())
         spec = program.config.source.model_copy(update={"name": plan.name, "type": None, "timeout_s": 30.0})
-        filters = program.config.filters.model_copy(update={"channels": program.bundle.channels.names})
-        yield program.config.model_copy(update={"source": spec, "filters": filters})
+        filters = program.config.filters.model_copy(update={**NOISE, "channels": program.bundle.channels.names})
+        publish = program.config.publish.model_copy(update={"abstain_below": 0.0})
+        yield program.config.model_copy(update={"source": spec, "filters": filters, "publish": publish})
     finally:
         source.close()
 
@@ -74,18 +77,21 @@ async def test_every_dropped_window_is_in_the_metadata_and_the_metrics(hurried: 
         assert account.dropped
         last = metrics[-1]
         # A window's id begins with its number: each one before it is a picture, said to be left out, or dropped; the
-        # first ones may have begun before the stream, and are counted as unmade.
+        # first ones may have begun before the stream, and are counted as incomplete.
         pictures = [meta for meta in metas if meta["stage"] == "picture"]
-        left_out = [number(meta) for meta in metas if meta["stage"] == "abstained"]
+        left_out = [number(meta) for meta in metas if meta["stage"] == "abstained" and meta["state"] != "dropped"]
+        dropped = [number(meta) for meta in metas if meta.get("state") == "dropped"]
+        assert len(dropped) == account.dropped
+        assert [meta["index"] for meta in pictures] == [number(meta) + 1 for meta in pictures]
         assert len(pictures) == account.published >= PICTURES
         for before, meta in enumerate(pictures):
-            known = before + sum(n < number(meta) for n in left_out) + last["ingest"]["unmade"]
+            known = before + sum(n < number(meta) for n in left_out) + last["ingest"]["incomplete"]
             assert number(meta) == known + meta["dropped"]
         drops = last["drops"]
         assert (last["windows"], last["published"]) == (account.windows, account.published)
-        assert drops["windows"] == account.dropped
+        assert drops["dropped"] == account.dropped
         assert last["windows"] == last["published"] + sum(
-            drops[kind] for kind in ("windows", "rejected", "abstained", "failed")
+            drops[kind] for kind in ("dropped", "rejected", "abstained", "failed")
         )
         assert max(one["queues"]["windows"] for one in metrics) <= (queue.length if queue.policy == "every" else 1)
         the_way_of_each_picture_is_complete(pictures, last)
@@ -108,3 +114,11 @@ def the_way_of_each_picture_is_complete(pictures: list[dict[str, Any]], metrics:
         counts.keys() - {"broker"}, len(pictures)
     )
     assert sum(counts["broker"]) >= len(pictures) - 1  # the last may still be on its way when the metrics are
+
+
+def test_counts_are_told_under_their_former_names_too() -> None:
+    """Displays of the last release read what a session publishes, and this one's model takes what they wrote."""
+    numbers = counts(IngestStats(incomplete=2, duplicates=3, unmatched=4))
+    assert [numbers[former] for former in FORMER_NAMES.values()] == [numbers[name] for name in FORMER_NAMES]
+    assert {numbers[name] for name in FORMER_NAMES} == {2, 3, 4}
+    assert set(FORMER_NAMES.values()) <= set(Ingest.model_fields)

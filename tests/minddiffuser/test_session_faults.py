@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.models import Models
-from minddiffuser.session import STREAK, Account
+from engine.models.loading import Models
+from minddiffuser.archive.archive import Archive, read_about
+from minddiffuser.config.spec import ArchiveSpec
+from minddiffuser.display.local import Local
+from minddiffuser.live.names import Namer
+from minddiffuser.live.session import STREAK, Account
 from stream.errors import PublishError
-from stream.windows import Channels, Window
+from stream.types.windows import Channels, Window
 from tests.brokers import until
 from tests.minddiffuser.faulty import CHANNELS, ERRORS, FATES, SFREQ, finished, label, live, outcome
 
@@ -41,10 +47,13 @@ async def test_each_window_becomes_what_its_faults_make_of_it(tiny: Models, tmp_
     assert [label(meta["window_id"]) for meta in run.metas("picture")] == [
         fate for fate in fates if outcome(fate) == "published"
     ]
+    assert {meta["of"] for meta in run.metas("picture")} <= {len(fates)}  # a replay says how many markers it has
     previews = [fate for fate in fates if fate in {"fine", "original", "encode"} or fate.startswith("preview")]
     assert [label(meta["window_id"]) for meta in run.metas("preview")] == previews
     left_out = {meta["window_id"]: meta["reason"] for meta in run.metas("abstained")}
     assert sorted(map(label, left_out)) == sorted(fate for fate in fates if outcome(fate) != "published")
+    states = {meta["window_id"]: meta["state"] for meta in run.metas("abstained")}
+    assert states == {window_id: outcome(label(window_id)) for window_id in left_out}
     for window_id, reason in left_out.items():
         step, _, error = label(window_id).partition(":")
         assert reason
@@ -56,6 +65,48 @@ async def test_each_window_becomes_what_its_faults_make_of_it(tiny: Models, tmp_
             assert "not finite" in reason
     pictures = run.publisher.counts["picture"]
     assert pictures.put == account.published == pictures.published + pictures.dropped + pictures.denied
+
+
+async def test_a_session_says_who_and_what_it_is_and_what_it_shows(tiny: Models, tmp_path: Path) -> None:
+    """Participant and versions, n of N, names beside the truth, the signal by channel, traces and an account kept."""
+    archive = Archive(ArchiveSpec(folder=tmp_path / "archive"), "fateful", {})
+    local, namer = Local("fateful", archive), Namer(tiny, ["bell", "pepper"], {"fine": "bell"})
+    fates = ["fine", "unsure", *["fine"] * 10]
+    options = {"local": local, "namer": namer, "total": 5}
+    async with live(tiny, fates, tmp_path, options=options, participant="01") as run:
+        await run.session.first_window()
+        await local.traces()
+        await local.note("halfway")
+        async with asyncio.timeout(20):
+            # The spread of a few samples of noise says nothing of its level.
+            while (frame := await local.traces()) is None or len(frame["data"][0]) < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await finished(run)
+    assert frame["channels"] == ["A1", "A2"]
+    assert 1e-6 < np.std(frame["data"]) < 1e-4
+    pictures = run.metas("picture")
+    assert [(meta["index"], meta["of"]) for meta in pictures] == [(n % 5 + 1, 5) for n in (0, *range(2, 12))]
+    right = [meta["right"] for meta in pictures]
+    assert [meta["told"] for meta in pictures] == [
+        {"right": sum(right[:n]), "of": n, "chance": 0.5} for n in range(1, len(pictures) + 1)
+    ]
+    for meta in pictures:
+        assert (meta["truth"], sorted(meta["names"]), meta["state"]) == ("bell", ["bell", "pepper"], "published")
+        assert meta["right"] == (meta["names"][0] == "bell")
+    (left_out,) = run.metas("abstained")
+    assert (left_out["state"], "names" in left_out) == ("abstained", False)
+    status = next(said for kind, said in run.heard if kind == "status" and said["state"] == "running")
+    assert status["participant"] == "01"
+    assert datetime.fromisoformat(status["started"]).tzinfo is not None
+    assert status["versions"]["models"] == tiny.feature_space
+    assert {"python", "torch", "minddiffuser", "bundle"} <= set(status["versions"])
+    last = [said for kind, said in run.heard if kind == "metrics"][-1]
+    assert (last["notes"]["text"], last["abstain_below"]) == ("halfway", 0.5)
+    assert [channel["name"] for channel in last["signal"]["channels"]] == ["A1", "A2"]
+    assert all(5e-6 < channel["level"] < 2e-5 for channel in last["signal"]["channels"])
+    about = read_about(archive.folder)
+    assert (about["account"]["published"], about["account"]["abstained"]) == (11, 1)
+    assert about["ended"] > about["started"]
 
 
 async def test_every_fault_in_one_session(tiny: Models, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -73,10 +124,26 @@ async def test_every_fault_in_one_session(tiny: Models, tmp_path: Path, caplog: 
     assert "the picture shown, original, is not published" in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
     # On a busy machine the last windows may outlast the replay by more than the silence after which it is lost.
-    assert [state for state in run.states() if state != "source-lost"] == [
-        *("starting", "waiting", "running", "ended", "offline")
-    ]
-    assert run.states()[:3] == ["starting", "waiting", "running"]
+    states = [state for state, _ in groupby(run.states()) if state != "source-lost"]
+    assert states == ["starting", "waiting", "running", "ended", "offline"]
+
+
+async def test_why_a_session_ended_stays(tiny: Models, tmp_path: Path) -> None:
+    """Its reason is in the account, in the status as it ends and in the last one, which brokers keep."""
+    async with live(tiny, ["fine"] * 2, tmp_path) as run:
+        await until(lambda: "source-lost" in run.states(), 60)
+        run.session.ending = "its 5 s are over"
+        run.stop.set()
+        account = await run.running
+    assert account.ended == f"its 5 s are over while stream {account.stream} was lost"
+    last = [(said["state"], said.get("detail")) for kind, said in run.heard if kind == "status"][-2:]
+    assert last == [("ended", account.ended), ("offline", account.ended)]
+    async with live(tiny, [], tmp_path, source={"name": "nobody", "timeout_s": 0.5}) as run:
+        await until(run.running.done, 30)
+        error = str(run.running.exception())
+    assert run.session.account.ended == error
+    assert "no stream with name 'nobody' within 0.5 s" in error
+    assert [said.get("detail") for kind, said in run.heard if kind == "status"][-2:] == [error, error]
 
 
 async def test_when_every_window_fails_it_is_said_and_shown(
@@ -113,7 +180,7 @@ async def test_a_picture_that_is_too_large_costs_its_window(
     tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file beyond what may be sent is a failure with the remedy in its reason, and counted once."""
-    monkeypatch.setattr("stream.mqtt.MAX_PAYLOAD", 100)
+    monkeypatch.setattr("stream.mqtt.publisher.MAX_PICTURE", 100)
     async with live(tiny, ["fine"] * 3, tmp_path) as run:
         await finished(run)
     assert closes(run.session.account)
@@ -176,7 +243,7 @@ async def test_originals_are_encoded_once_and_not_on_the_loop(
     """However often a picture was shown, it is encoded once, in the worker's thread."""
     import threading
 
-    from minddiffuser import pipeline
+    from minddiffuser.live import pipeline
 
     encode, threads = pipeline.encode, []
 

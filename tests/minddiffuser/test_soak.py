@@ -19,7 +19,7 @@ CALM_SEED = 3
 CALM_SECONDS = 60.0
 
 
-@pytest.mark.slow
+@pytest.mark.big
 def test_a_stimulus_script_that_dies_takes_nothing_along(tmp_path: Path) -> None:
     """Killed and started again while the data go on, it costs its own markers, and not one sample or connection."""
     planned = plans(tmp_path, CALM_SECONDS, CALM_SEED)

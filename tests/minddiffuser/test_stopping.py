@@ -13,13 +13,15 @@ import numpy as np
 import psutil
 import pytest
 
-from minddiffuser.session import started
-from stream.broker import EmbeddedBroker
-from stream.filters import FilterSpec
-from stream.lsl import LiveIngest, SourceSpec
-from stream.recordings import RecordedStream, Recording, write_npz
-from stream.window_spec import WindowSpec
-from stream.windows import Channels
+from minddiffuser.live.session import started
+from stream.files.formats.npz import write_npz
+from stream.lsl.live import LiveIngest, SourceSpec
+from stream.mqtt.broker import EmbeddedBroker
+from stream.signal.filters import FilterSpec
+from stream.types.recording import RecordedStream, Recording
+from stream.types.window_spec import WindowSpec
+from stream.types.windows import Channels
+from tests.brokers import until
 from tests.conftest import ROOT, Cli
 
 GONE_S = 60.0
@@ -27,10 +29,10 @@ LONG_S = 600.0
 BUSY_BYTES = 300e6
 PARENT = """
 import asyncio, sys
-from minddiffuser.children import child
+from minddiffuser.subprocesses import subcommand
 
 async def main():
-    async with child(*sys.argv[1:]):
+    async with subcommand(*sys.argv[1:]):
         print("started", flush=True)
         await asyncio.sleep(600)
 
@@ -63,16 +65,19 @@ def test_a_child_never_outlives_its_parent(recording: Path, number: signal.Signa
 
 
 async def test_a_session_that_waits_for_its_source_stops_when_asked() -> None:
-    """A stop ends the search for a stream that nobody sends, long before its time is up, and it is no error."""
+    """A stop ends the search for a stream that nobody sends, which is said to be missing; it is no error."""
     source = SourceSpec(name="no-such-amplifier", timeout_s=LONG_S)
     ingest = LiveIngest(source, WindowSpec(mode="sliding", tmin=0, tmax=1), FilterSpec(), lambda _: None)
-    stop = asyncio.Event()
-    starting = asyncio.create_task(started(ingest, stop))
-    await asyncio.sleep(0)
-    assert not starting.done()
-    stop.set()
+    stop, missing = asyncio.Event(), list[str]()
+    starting = asyncio.create_task(started(ingest, stop, missing.append))
+    try:
+        await until(lambda: bool(missing), GONE_S)
+        assert not starting.done()
+    finally:
+        stop.set()
     async with asyncio.timeout(GONE_S):
         assert await starting is None
+    assert "no stream with name 'no-such-amplifier' yet" in missing[0]
 
 
 async def test_the_page_is_taken_down_when_asked(cli: Cli) -> None:

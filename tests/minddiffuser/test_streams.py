@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoder.bundle import Bundle
-from decoder.classifiers import CategorySpec
+from decoder.data.stimuli import StimulusTable
+from decoder.data.targets import Targets
 from decoder.errors import BundleError
-from decoder.preprocess import PreprocessSpec
+from decoder.estimators.classifiers import CategorySpec
+from decoder.models.bundle import Bundle
+from decoder.preprocessing.preprocess import PreprocessSpec
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.targets import Targets
-from decoder.train import fit_targets
-from minddiffuser.config import Config, parse_config
-from minddiffuser.training import cut
-from stream.events import Event
-from stream.lsl import LiveIngest
-from stream.recordings import RecordedStream, Recording, write_npz
-from stream.windows import Channels, Window
+from decoder.training.train import fit_targets
+from minddiffuser.config.spec import Config, parse_config
+from minddiffuser.training.training import cut
+from stream.files.formats.npz import write_npz
+from stream.lsl.live import LiveIngest
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels, Window
 
 EEG = Channels(("Oz", "Cz"), ("eeg", "eeg"), ("V", "V"))
 MEG = Channels(("MEG001", "MEG002"), ("mag", "mag"), ("T", "T"))
@@ -32,8 +33,8 @@ NAMES = ("00", "01", "10", "11")  # first digit: a bump in the EEG; second: one 
 PLAY = """
 import sys
 from pathlib import Path
-from stream.recordings import read
-from stream.replay import replay
+from stream.files.registry import read
+from stream.recording.replay import replay
 replay(read(Path(sys.argv[1])), speed=4.0)
 """
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minddiffuser.errors import AppError
-from minddiffuser.subscribe import Numbers, percentiles, saver, subscribe
-from stream.broker import BrokerSpec, EmbeddedBroker
+from minddiffuser.viewing.subscribe import Numbers, percentiles, saver, subscribe
 from stream.errors import PublishError
-from stream.frames import Frame
-from stream.mqtt import Publisher
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt.frames import Frame
+from stream.mqtt.publisher import Publisher
 from tests.conftest import Cli
 from tests.minddiffuser.test_archive import files_end_at
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from minddiffuser.terminal import TerminalView, caption, half_blocks, letters
-from stream.frames import Frame
+from minddiffuser.viewing.terminal import TerminalView, caption, half_blocks, letters
+from stream.mqtt.frames import Frame
 
 RED_OVER_BLUE = np.zeros((4, 4, 3), np.uint8)
 RED_OVER_BLUE[:2, :, 0] = RED_OVER_BLUE[2:, :, 2] = 255
@@ -66,15 +66,15 @@ def test_true_colour_where_the_terminal_has_it() -> None:
 def test_pictures_fit_the_width(width: int, side_by_side: int) -> None:
     """As many pictures as fit stand side by side, the final one always, and no line is wider than the terminal."""
     text = shown(width, {"TERM": "xterm", "NO_COLOR": "1"}, frame())
-    names = [name for name in ("shown", "stage 1", "stage 2") if name in text.split("confidence")[0].split("lab")[0]]
-    assert names == ["shown", "stage 1", "stage 2"][-side_by_side:]
+    names = [name for name in ("shown", "preview", "final") if name in text.split("confidence")[0].split("lab")[0]]
+    assert names == ["shown", "preview", "final"][-side_by_side:]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_pipe_and_a_dumb_terminal_get_lines(terminal: bool) -> None:
     """Where nothing can be drawn, a frame is one line of text without control characters."""
     text = shown(100, {"TERM": "dumb"}, frame(), terminal=terminal)
-    assert text == "lab  cat  w  stage 2  confidence 0.50  simulated EEG\n"
+    assert text == "lab  cat  w  final  confidence 0.50  simulated EEG\n"
 
 
 def test_an_abstained_window_says_why() -> None:

@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from minddiffuser.archive import Archive
-from minddiffuser.config import Config, parse_config
+from minddiffuser.archive.archive import Archive
+from minddiffuser.config.spec import Config, parse_config
 from minddiffuser.display.server import Display
-from minddiffuser.publishing import archiving
-from minddiffuser.subscribe import Summary, saver, subscribe
-from minddiffuser.terminal import TerminalView
-from stream.broker import EmbeddedBroker
-from stream.messages import PICTURES
-from stream.mqtt import Publisher
+from minddiffuser.live.publishing import archiving
+from minddiffuser.viewing.subscribe import Summary, saver, subscribe
+from minddiffuser.viewing.terminal import TerminalView
+from stream.mqtt.broker import EmbeddedBroker
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.topics import PICTURES
 from tests.conftest import ROOT
 from tests.minddiffuser.test_display import Page
 
@@ -72,18 +72,29 @@ def meta(number: int, digest: str = "0" * 64) -> dict[str, Any]:
         "times": {"acquired": 1.0, "published": 2.0}, "event": {"label": "cat", "code": 3, "time": 1.0},
         "confidence": 0.5, "categories": {"a": 0.5}, "data": "hostile", "config": "demo", "seed": "7", "backend": "cpu",
         "models": {"unet": "x"}, "reason": "none", "samples_lost": 0, "steps_ms": {"decode": 1.0}, "caption": "a cat",
+        "state": "published", "names": ["cat", "dog"], "truth": "cat", "right": True, "index": 3, "of": 60,
+        "repeats": 1, "told": {"right": 1, "of": 2, "chance": 0.01}, "interpolated": ["Oz"], "abstain_below": 0.1,
     }  # fmt: skip
 
 
-STATUS: dict[str, Any] = {"state": "running", "detail": "x", "data": "hostile", "config": "demo", "time": 1.0}
+STATUS: dict[str, Any] = {
+    "state": "running", "detail": "x", "data": "hostile", "config": "demo", "time": 1.0, "participant": "01",
+    "started": "2026-01-01T00:00:00+01:00", "versions": {"python": "3.11"},
+}  # fmt: skip
 METRICS: dict[str, Any] = {
     "time": 1.0,
     "ingest": {
         "state": "streaming", "samples": 5, "lost": 1, "gap_count": 1, "windows": 2, "rejected": 0, "events": 3,
         "gaps": [{"start": 1.0, "length": 0.1, "lost": 4}], "channel_rms": {"Fz": 1e-5}, "problems": ["none"],
+        "bad_channels": ["Fz"], "flat_channels": ["Oz"],
         "streams": {"EEG": {"state": "lost", "lost": 3, "measured_hz": 250.0, "drift_ppm": 3.0}},
     },
-    "rates": {"pictures": 1.0}, "queues": {"windows": 0}, "drops": {"windows": 0},
+    "rates": {"pictures": 1.0}, "queues": {"windows": 0}, "drops": {"dropped": 0},
+    "signal": {"channels": [{"name": "Fz", "level": 1e-5, "reference_level": 1e-5, "unit": "V", "status": "bad",
+                             "reason": "flat", "x": 0.0, "y": 0.5}]},
+    "notes": {"count": 1, "time": 3.0, "text": "moved"},
+    "rejection": {"text": "2 markers", "markers": 2, "used": 1, "unmatched": 0, "interpolated": 0,
+                  "rejected": {"limit": 1}, "channels": {"Oz": 1}},
     "latency_ms": {"total": {"p50": 200.0, "p99": 300.0}},
 }  # fmt: skip
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from decoder.data.stimuli import StimulusTable
 from decoder.spec import DecoderSpec
-from decoder.stimuli import StimulusTable
-from decoder.train import fit
-from engine.models import Models
-from minddiffuser.config import Config, parse_config
-from stream.events import Event
-from stream.windows import Channels, Window
+from decoder.training.train import fit
+from engine.models.loading import Models
+from minddiffuser.config.spec import Config, parse_config
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
 
 CHANNELS = Channels(("A1", "A2"), ("eeg", "eeg"), ("V", "V"))
 SFREQ, N_TIMES, PICTURES = 100.0, 20, 40
@@ -36,8 +36,8 @@ def config_of(models: Models, **parts: Any) -> dict[str, Any]:
     return raw | parts
 
 
-def write_tiny_bundle(models: Models, folder: Path) -> Config:
-    """Train on noise, and write the bundle and its config beside it (`folder`.yaml)."""
+def write_tiny_bundle(models: Models, folder: Path, **parts: Any) -> Config:
+    """Train on noise, and write the bundle and its config beside it (`folder`.yaml); `parts` are the config's."""
     rng = np.random.default_rng(0)
     names = tuple(f"p{number}" for number in range(PICTURES))
     images = rng.integers(0, 256, (PICTURES, 32, 32, 3), dtype=np.uint8)
@@ -47,8 +47,8 @@ def write_tiny_bundle(models: Models, folder: Path) -> Config:
         Window(name, data[row], CHANNELS, SFREQ, float(row), 0.0, Event(float(row), name), row + 1.0, row + 1.0)
         for row, name in enumerate(names)
     ]
-    config = parse_config(config_of(models), "test")
+    config = parse_config(config_of(models, **parts), "test")
     meta = {"data": "noise", "config": config.own()}
     fit(windows, stimuli, models, DecoderSpec(features=("c", "z")), meta=meta).save(folder)
-    folder.with_suffix(".yaml").write_text(yaml.safe_dump(config_of(models)), "utf-8")
+    folder.with_suffix(".yaml").write_text(yaml.safe_dump(config_of(models, **parts)), "utf-8")
     return config

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import RecordedStream, Recording, read
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
+from stream.files.registry import read
+from stream.types.recording import RecordedStream, Recording
 from tests.datafolder import data_set
 
 pytestmark = pytest.mark.real
@@ -71,9 +72,9 @@ def test_events_and_labels(name: str) -> None:
 def test_what_edf_adds_to_fill_its_last_record_is_bad(name: str) -> None:
     """EDF holds whole records: what fills the last one is marked, said, and in no window."""
     recording = of(name)
-    (stretch,) = recording.streams[0].bad
-    assert stretch.start == pytest.approx(N / 512, abs=1.1 / 512)
-    assert stretch.start + stretch.length == pytest.approx(10.0)
+    (segment,) = recording.streams[0].bad
+    assert segment.start == pytest.approx(N / 512, abs=1.1 / 512)
+    assert segment.start + segment.length == pytest.approx(10.0)
     assert any("fill" in line for line in recording.warnings)
 
 
@@ -83,8 +84,8 @@ def test_segments_are_joined_by_joints() -> None:
     (stream,) = recording.streams
     assert stream.channels == reference().channels
     assert tuple(event.label for event in recording.events) == LABELS
-    assert [stretch.start for stretch in stream.bad] == [0.5 * i for i in range(1, 12)]
-    assert {stretch.length for stretch in stream.bad} == {0.0}
+    assert [segment.start for segment in stream.bad] == [0.5 * i for i in range(1, 12)]
+    assert {segment.length for segment in stream.bad} == {0.0}
     first = reference().data
     for i, onset in enumerate(ONSETS):
         np.testing.assert_allclose(stream.data[256 * i : 256 * (i + 1)], first[onset : onset + 256], atol=1e-9)

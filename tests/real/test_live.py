@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import Cli
 from tests.datafolder import DATA, data_set
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def test_human_eeg_gives_the_same_pictures_live_as_offline(cli: Cli, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.soak.plan import Plan
 
-REPORTED = ("samples", "lost", "gap_count", "disconnections", "windows", "unmade")
+REPORTED = ("samples", "lost", "gap_count", "disconnections", "windows", "incomplete")
 MARKER_SLACK_S = 1.0  # markers travel beside the samples: one at the edge of an outage may fall with it
 MARKER_BACK_S = 15.0  # in which a stimulus script that was started again is found again
 
@@ -58,13 +58,15 @@ def _samples(plan: Plan, stats: dict[str, Any], wrong: list[str]) -> dict[str, i
     _equal(wrong, "samples doubled, or handed over but never sent", int((handed > sent).sum()), 0)
     # After an outage longer than the buffer, windows that had begun before it cannot be made any more: the ingest
     # counts them, and what it had received of them is lost. Without one, everything received is handed over.
-    unmade = stats["samples"] - figures["used"] - figures["flagged"]
-    if not 0 <= unmade <= stats["unmade"] * plan.window:
-        wrong.append(f"{unmade} samples received and not handed over, {stats['unmade']} windows reported as unmade")
+    incomplete = stats["samples"] - figures["used"] - figures["flagged"]
+    if not 0 <= incomplete <= stats["incomplete"] * plan.window:
+        wrong.append(
+            f"{incomplete} samples received and not handed over, {stats['incomplete']} windows reported as incomplete"
+        )
     # The ingest cannot tell what was lost from what the source left out: it reports the sum.
-    missing = figures["lost"] + figures["never sent"] - unmade
+    missing = figures["lost"] + figures["never sent"] - incomplete
     _equal(wrong, "samples the ingest reports as lost", stats["lost"], missing)
-    _equal(wrong, "windows, and those unmade", stats["windows"] + stats["unmade"], plan.places // plan.window)
+    _equal(wrong, "windows, and those incomplete", stats["windows"] + stats["incomplete"], plan.places // plan.window)
     return figures
 
 
@@ -83,7 +85,7 @@ def _markers(plan: Plan, stats: dict[str, Any], begin: float, wrong: list[str]) 
     _equal(wrong, "markers sent", figures["sent"], figures["used"] + figures["flagged"] + figures["lost"])
     _equal(wrong, "markers handed over twice", int((handed > 1).sum()), 0)
     _equal(wrong, "markers handed over but never sent", int(((handed > 0) & (sent == 0)).sum()), 0)
-    _equal(wrong, "markers received", stats["events"], stats["windows"] + stats["unmade"] + stats["doubled"])
+    _equal(wrong, "markers received", stats["events"], stats["windows"] + stats["incomplete"] + stats["duplicates"])
     _equal(wrong, "windows at markers", stats["windows"], figures["used"] + figures["flagged"])
     # Nobody but a stimulus script that was killed leaves markers out.
     missed = [k for k in np.flatnonzero(sent == 0).tolist() if not _in_an_outage(plan, begin, k)]
@@ -99,7 +101,7 @@ def _markers(plan: Plan, stats: dict[str, Any], begin: float, wrong: list[str]) 
 
 
 def _in_a_gap(plan: Plan, stats: dict[str, Any], begin: float, marker: int) -> bool:
-    """Whether a marker's window touches a gap that the ingest reported."""
+    """Check if a marker's window touches a gap that the ingest reported."""
     period = 1 / (plan.rate * plan.drift)
     at = begin + plan.marker_place(marker) * period
     ends = at + plan.marker_window * period
@@ -109,7 +111,7 @@ def _in_a_gap(plan: Plan, stats: dict[str, Any], begin: float, marker: int) -> b
 
 
 def _in_an_outage(plan: Plan, begin: float, marker: int) -> bool:
-    """Whether a marker was due while its sender was dead, or had not been found again."""
+    """Check if a marker was due while its sender was dead, or had not been found again."""
     at = begin + plan.marker_place(marker) / (plan.rate * plan.drift)
     return any(killed - MARKER_SLACK_S <= at <= started + MARKER_BACK_S for killed, started in plan.marker_outages)
 

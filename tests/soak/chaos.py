@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minddiffuser.stopping import TIED
-from stream.messages import lsl_clock
+from stream.mqtt.messages import lsl_clock
 from tests.soak.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from stream.messages import lsl_clock
-from stream.sources import load_lsl
+from stream.lsl.discovery import load_lsl
+from stream.mqtt.messages import lsl_clock
 from tests.soak.chaos import Source
 from tests.soak.live import LiveProgram, plan_of
 

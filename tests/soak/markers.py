@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minddiffuser.stopping import end_with_parent
-from stream.sources import load_lsl
+from stream.lsl.discovery import load_lsl
 from tests.soak.plan import Plan
 
 TICK_S = 0.004

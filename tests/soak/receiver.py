@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from minddiffuser.stopping import end_with_parent
-from stream.ingest import FilterSpec, WindowSpec
-from stream.lsl import LiveIngest, SourceSpec
-from stream.windows import Window
+from stream.epochs.ingest import FilterSpec, WindowSpec
+from stream.lsl.live import LiveIngest, SourceSpec
+from stream.types.windows import Window
 from tests.soak.plan import Plan
 
 LOOK_EVERY_S = 0.5

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stream.sources import load_lsl
+from stream.lsl.discovery import load_lsl
 from tests.soak.account import account
 from tests.soak.chaos import KINDS, PAUSE_S, Source, torment
 from tests.soak.live import LiveProgram, live_account

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stream.sources import load_lsl
+from stream.lsl.discovery import load_lsl
 
 
 def outlet(

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from stream.recordings import Recording, write_npz
+from stream.files.formats.npz import write_npz
+from stream.types.recording import Recording
 
 PLAY = """
 import sys
 from pathlib import Path
-from stream.recordings import read
-from stream.replay import replay
+from stream.files.registry import read
+from stream.recording.replay import replay
 replay(read(Path(sys.argv[1])), speed=float(sys.argv[2]), loop=sys.argv[3] == "loop")
 """
 

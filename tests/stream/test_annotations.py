@@ -1,4 +1,4 @@
-"""Annotations of files: what is an event, what a bad stretch or a joint, and what windows are made of it."""
+"""Annotations of files: what is an event, what a bad segment or a joint, and what windows are made of it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,14 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.alignment import shift
-from stream.annotations import is_mark, sort_marks, with_triggers
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
 from stream.errors import RecordingError
-from stream.events import Event
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import BadStretch, Recording, read, write_npz
+from stream.files.annotations import is_mark, sort_marks, with_triggers
+from stream.files.formats.npz import write_npz
+from stream.files.registry import read
+from stream.recording.alignment import shift
+from stream.types.events import Event
+from stream.types.recording import BadSegment, Recording
 
 SFREQ = 100.0
 BAD = ("BAD", "bad", "BAD_blink", "bad_acq_skip", "BAD_ACQ_SKIP", "Bad Interval/Bad", "bad motion")
@@ -60,31 +62,31 @@ def saved(raw: mne.io.BaseRaw, folder: Path, ending: str = "_raw.fif") -> Record
     )
 )
 def test_every_annotation_is_one_thing(annotations: list[tuple[float, float, str]]) -> None:
-    """Marks become stretches or joints and pictures events; none is both, none is lost but a joint at the start."""
+    """Marks become segments or joints and pictures events; none is both, none is lost but a joint at the start."""
     marks = sort_marks(annotations)
     pictures = sorted(time for time, _, text in annotations if text in PICTURES)
     assert sorted(event.time for event in marks.events) == pictures
-    stretches = {(time, text) for time, length, text in annotations if text in BAD and length}
-    assert sorted(stretch.start for stretch in marks.bad if stretch.length) == sorted(time for time, _ in stretches)
+    segments = {(time, text) for time, length, text in annotations if text in BAD and length}
+    assert sorted(segment.start for segment in marks.bad if segment.length) == sorted(time for time, _ in segments)
     joints = {(time, text) for time, length, text in annotations if text in JOINTS or (text in BAD and not length)}
-    assert sorted(stretch.start for stretch in marks.bad if not stretch.length) == sorted(
+    assert sorted(segment.start for segment in marks.bad if not segment.length) == sorted(
         time for time, _ in joints if time > 0
     )
 
 
 @pytest.mark.parametrize("ending", ["_raw.fif", ".edf", ".set", ".vhdr"])
 def test_marks_in_every_form(tmp_path: Path, ending: str) -> None:
-    """In each form windows over a bad stretch or a joint are rejected, others not, and no mark is an event."""
+    """In each form windows over a bad segment or a joint are rejected, others not, and no mark is an event."""
     marks = [(2.0, 0.5, "bad_blink"), (5.0, 0.0, "boundary"), (7.0, 0.0, "EDGE boundary"), (8.0, 0.0, "new segment")]
     times = [0.5, 1.8, 3.0, 4.8, 6.0, 6.9, 7.8, 9.0]
     recording = saved(of([*marks, *((time, 0.0, "face") for time in times)]), tmp_path, ending)
     assert [(event.label, event.time) for event in recording.events] == [("face", pytest.approx(t)) for t in times]
     found = recording.streams[0].bad
-    assert [stretch.start for stretch in found] == [pytest.approx(each[0]) for each in marks]
-    assert [stretch.length for stretch in found] == [pytest.approx(each[1]) for each in marks]
+    assert [segment.start for segment in found] == [pytest.approx(each[0]) for each in marks]
+    assert [segment.length for segment in found] == [pytest.approx(each[1]) for each in marks]
     windows = list(windows_of(recording, WindowSpec(tmin=0, tmax=0.4), FilterSpec()))
     assert [bool(window.quality.rejected) for window in windows] == [False, True, False, True, False, True, True, False]
-    assert any("4 bad stretches or joints" in line for line in recording.warnings)
+    assert any("4 bad segments or joints" in line for line in recording.warnings)
 
 
 def test_numeric_types_of_eeglab(tmp_path: Path) -> None:
@@ -116,23 +118,23 @@ def test_joint_of_mne(tmp_path: Path) -> None:
     raw = mne.concatenate_raws([of([(1.0, 0, "a")], 3.0), of([(1.0, 0, "b")], 3.0)], verbose="error")
     recording = saved(raw, tmp_path)
     assert [(event.label, event.time) for event in recording.events] == [("a", 1.0), ("b", 4.0)]
-    assert {(stretch.start, stretch.length) for stretch in recording.streams[0].bad} == {(3.0, 0.0)}
-    (row,) = np.flatnonzero(np.isnan(recording.streams[0].sent).all(axis=1))
+    assert {(segment.start, segment.length) for segment in recording.streams[0].bad} == {(3.0, 0.0)}
+    (row,) = np.flatnonzero(np.isnan(recording.streams[0].masked_data).all(axis=1))
     assert row == 300
 
 
 def test_what_was_skipped_in_recording(tmp_path: Path) -> None:
-    """The pause of a FIF file is a bad stretch."""
+    """The pause of a FIF file is a bad segment."""
     raw = of([(1.0, 0, "a"), (4.0, 2.0, "BAD_ACQ_SKIP"), (8.0, 0, "b")])
     stream = saved(raw, tmp_path).streams[0]
-    assert [(stretch.start, stretch.length) for stretch in stream.bad] == [(4.0, 2.0)]
-    assert np.isnan(stream.sent[400:600]).all()
-    assert np.isfinite(stream.sent[:400]).all()
-    assert np.isfinite(stream.sent[600:]).all()
+    assert [(segment.start, segment.length) for segment in stream.bad] == [(4.0, 2.0)]
+    assert np.isnan(stream.masked_data[400:600]).all()
+    assert np.isfinite(stream.masked_data[:400]).all()
+    assert np.isfinite(stream.masked_data[600:]).all()
 
 
-def test_bad_stretches_are_stored_and_shifted(tmp_path: Path) -> None:
-    """NPZ and shifting keep bad stretches, warnings, units as given and where events came from."""
+def test_bad_segments_are_stored_and_shifted(tmp_path: Path) -> None:
+    """NPZ and shifting keep bad segments, warnings, units as given and where events came from."""
     recording = saved(of([(1.0, 0, "a"), (2.0, 0.5, "BAD_x")]), tmp_path)
     named = replace(
         recording,
@@ -142,7 +144,7 @@ def test_bad_stretches_are_stored_and_shifted(tmp_path: Path) -> None:
     )
     write_npz(named, tmp_path / "x.npz")
     back = read(tmp_path / "x.npz")
-    assert back.streams[0].bad == (BadStretch(2.0, 0.5, "BAD_x"),)
+    assert back.streams[0].bad == (BadSegment(2.0, 0.5, "BAD_x"),)
     assert back.streams[0].units_given == ("V", "V")
     assert (back.events, back.other_events, back.warnings) == (named.events, named.other_events, named.warnings)
     assert (back.events[0].stream, back.events[0].columns) == ("STI101", (("a", "b"),))
@@ -150,7 +152,7 @@ def test_bad_stretches_are_stored_and_shifted(tmp_path: Path) -> None:
     later = shift(back, 10.0)
     assert later.streams[0].bad[0].start == 12.0
     assert later.other_events[0].time == 13.0
-    np.testing.assert_array_equal(np.isnan(later.streams[0].sent), np.isnan(back.streams[0].sent))
+    np.testing.assert_array_equal(np.isnan(later.streams[0].masked_data), np.isnan(back.streams[0].masked_data))
 
 
 @settings(deadline=None)
@@ -178,7 +180,7 @@ def test_label_and_code(text: str, label: str, code: int | None) -> None:
 
 
 def test_marks_by_name() -> None:
-    """What marks a stretch is told from pictures whose names begin alike."""
+    """What marks a segment is told from pictures whose names begin alike."""
     assert all(is_mark(text) for text in (*BAD, *JOINTS))
     assert not any(is_mark(text) for text in PICTURES)
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.atomic import check_file, check_folder, kept, whole_file, whole_folder, write_whole
+from stream.atomic import check_file, check_folder, whole_file, whole_folder, write_whole, write_with_fallback
 from stream.errors import OutputError, RecordingError
-from stream.xdf_writer import XdfWriter
+from stream.files.xdf_writer import XdfWriter
 from tests.disks import read_only, small_disk
 
 
@@ -141,11 +141,11 @@ def test_what_was_made_is_kept_elsewhere_and_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     page = "x" * 100_000
-    assert kept(tmp_path / "good", lambda path: write_whole(path, page)) is None
+    assert write_with_fallback(tmp_path / "good", lambda path: write_whole(path, page)) is None
     assert left(tmp_path / "temporary") == []
     with small_disk(tmp_path / "disk", 32) as folder:
         with pytest.raises(OutputError, match=r"report\.html: cannot be written \(No space left on device\)") as caught:
-            kept(folder / "report.html", lambda path: write_whole(path, page))
+            write_with_fallback(folder / "report.html", lambda path: write_whole(path, page))
         assert left(folder) == []
     (where,) = re.findall(r"kept in (\S+)", str(caught.value))
     assert Path(where).read_text() == page
@@ -156,7 +156,7 @@ def test_where_nothing_can_be_kept_both_reasons_are_told(tmp_path: Path, monkeyp
     with small_disk(tmp_path / "disk", 32) as folder:
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
         with pytest.raises(OutputError, match="nothing is kept"):
-            kept(folder / "report.html", lambda path: write_whole(path, bytes(100_000)))
+            write_with_fallback(folder / "report.html", lambda path: write_whole(path, bytes(100_000)))
         assert left(folder) == []
 
 

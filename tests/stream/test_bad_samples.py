@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.bad_samples import BAD, BadSamples
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.ingest import Ingest, WindowSpec, windows_of
-from stream.interpolate import InterpolateSpec
-from stream.recordings import BadStretch, RecordedStream, Recording
-from stream.windows import Channels, Window
+from stream.epochs.ingest import Ingest, WindowSpec, windows_of
+from stream.signal.bad_samples import BAD, BadSamples
+from stream.signal.filters import FilterSpec
+from stream.signal.interpolate import InterpolateSpec
+from stream.types.events import Event
+from stream.types.recording import BadSegment, RecordedStream, Recording
+from stream.types.windows import Channels, Window
 
 RATE, SECONDS = 250, 16
 NAMES = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2")
@@ -114,7 +114,7 @@ def test_a_channel_that_stays_nan_is_bad_by_name() -> None:
     got, ingest = cut(data[: RATE * 8])
     reasons = {w.quality.rejected for w in got if w.onset > 5}
     assert reasons == {"C3: not finite, or beyond what the unit allows"}
-    assert ingest.intakes[0].account().bad_channels == ("C3",)
+    assert ingest.buffers[0].account().bad_channels == ("C3",)
     assert any("channels C3: no usable number" in line for line in ingest.account().problems)
     got, ingest = cut(data)
     assert {w.quality.rejected for w in got if w.onset > 9.5} == {None}
@@ -161,7 +161,7 @@ def test_a_flat_channel_is_said_and_left_out_of_the_average() -> None:
     data[:, 7] = 1.25e-4
     spec = FilterSpec(channels=("eeg",), reference="average")
     got, ingest = cut(data, spec)
-    assert ingest.intakes[0].account().flat_channels == ("P4",)
+    assert ingest.buffers[0].account().flat_channels == ("P4",)
     assert any("channels P4: flat" in line for line in ingest.account().problems)
     others = [i for i in range(10) if i != 7]
     at = round((got[-1].onset - 0.1) * RATE)
@@ -187,7 +187,7 @@ def test_marked_bad_channels_are_not_averaged() -> None:
     """Channels that the montage marks as bad are no part of the average reference, as in MNE."""
     from dataclasses import replace
 
-    from stream.filters import FilterChain
+    from stream.signal.filters import FilterChain
 
     cap = replace(CAP, montage=replace(CAP.montage, bads=("P4",)))
     row = np.arange(11.0)[None]
@@ -197,10 +197,10 @@ def test_marked_bad_channels_are_not_averaged() -> None:
 
 @pytest.mark.parametrize("more", [{}, {"decimate": 2}, {"resample": 100.0}])
 def test_rows_without_any_number_are_lost_samples(more: dict) -> None:
-    """A stretch marked as bad is lost: windows over it are flagged, and filters begin anew after it."""
+    """A segment marked as bad is lost: windows over it are flagged, and filters begin anew after it."""
     data = eeg().astype(np.float32)
     stream = RecordedStream(
-        "amp", "EEG", "amp", CAP, RATE, np.arange(len(data)) / RATE, data, (BadStretch(5.0, 1.0, "BAD_blink"),)
+        "amp", "EEG", "amp", CAP, RATE, np.arange(len(data)) / RATE, data, (BadSegment(5.0, 1.0, "BAD_blink"),)
     )
     step = data.copy()
     step[RATE * 6 :, :10] += 0.2  # without a new start filters would ring

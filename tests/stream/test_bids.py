@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stream.bids import BidsRun, find_run
 from stream.errors import RecordingError
-from stream.events import Event
-from stream.recordings import read
-from stream.tables import read_events
+from stream.files.bids import BidsRun, find_run
+from stream.files.registry import read
+from stream.tables.rows import read_events
+from stream.types.events import Event
 
 
 def made(seconds: float = 4.0, kinds: tuple[str, ...] = ("eeg", "eeg", "eog")) -> mne.io.RawArray:
@@ -70,7 +70,7 @@ def test_eeg_run(tmp_path: Path, fmt: str) -> None:
 
 @pytest.mark.parametrize("fmt", ["BrainVision", "EDF"])
 def test_marks_of_a_run_are_no_events(tmp_path: Path, fmt: str) -> None:
-    """Bad stretches and joints in events.tsv are marked in the data, as long as the table says, and are no events."""
+    """Bad segments and joints in events.tsv are marked in the data, as long as the table says, and are no events."""
     write(tmp_path, "01", "01", made(), fmt=fmt)
     table = next(tmp_path.rglob("*_events.tsv"))
     table.write_text(
@@ -84,7 +84,7 @@ def test_marks_of_a_run_are_no_events(tmp_path: Path, fmt: str) -> None:
 
 
 def test_marks_of_an_fmri_run_are_no_events(tmp_path: Path) -> None:
-    """Volumes in a stretch that the table marks as bad count as lost, and the mark is no event."""
+    """Volumes in a segment that the table marks as bad count as lost, and the mark is no event."""
     func = tmp_path / "sub-01" / "func"
     func.mkdir(parents=True)
     (tmp_path / "dataset_description.json").write_text('{"Name": "d", "BIDSVersion": "1.10.0"}')
@@ -97,7 +97,7 @@ def test_marks_of_an_fmri_run_are_no_events(tmp_path: Path) -> None:
     )
     recording = read(BidsRun(bids=tmp_path))
     assert [event.label for event in recording.events] == ["face"]
-    lost = np.isnan(recording.streams[0].sent).all(axis=1)
+    lost = np.isnan(recording.streams[0].masked_data).all(axis=1)
     assert np.flatnonzero(lost).tolist() == [4, 5, 7]
 
 

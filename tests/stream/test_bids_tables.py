@@ -8,7 +8,8 @@ import mne_bids
 import numpy as np
 import pytest
 
-from stream.recordings import Recording, read
+from stream.files.registry import read
+from stream.types.recording import Recording
 from tests.stream.test_bids import made, write
 
 DIALECTS: dict[str, Callable[[str], bytes]] = {
@@ -33,7 +34,7 @@ DIALECTS: dict[str, Callable[[str], bytes]] = {
 
 
 def alike(one: Recording, other: Recording) -> bool:
-    """Return whether two recordings hold the same channels, samples, bad stretches and events."""
+    """Return whether two recordings hold the same channels, samples, bad segments and events."""
     (a,), (b,) = one.streams, other.streams
     bads = a.channels.montage.bads == b.channels.montage.bads
     same = (a.channels, a.bad, one.events, one.begun) == (b.channels, b.bad, other.events, other.begun)
@@ -43,7 +44,7 @@ def alike(one: Recording, other: Recording) -> bool:
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 @pytest.mark.parametrize("fmt", ["BrainVision", "EDF"])
 def test_tables_in_any_dialect_describe_the_same_run(tmp_path: Path, dialect: str, fmt: str) -> None:
-    """Events, bad stretches, kinds, units and bad channels are those of the tables as the standard has them."""
+    """Events, bad segments, kinds, units and bad channels are those of the tables as the standard has them."""
     raw = made()
     raw.annotations.append(1.0, 0.25, "BAD_blink")
     write(tmp_path, "01", "01", raw, fmt=fmt)

@@ -6,7 +6,7 @@ import mne
 import numpy as np
 import pytest
 
-from stream.recordings import read
+from stream.files.registry import read
 
 DATA = np.random.default_rng(0).normal(0, 100, (400, 3)).round().astype("<i2")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.channel_names import kind_of, named
+from stream.types.channel_names import kind_of, name_channels
 
 ELECTRODES = ("Fp1", "AFz", "T7", "C3", "Cz", "M1", "A2", "O2", "POz", "FCC1h", "E17", "LA1")
 
@@ -18,7 +18,7 @@ ELECTRODES = ("Fp1", "AFz", "T7", "C3", "Cz", "M1", "A2", "O2", "POz", "FCC1h", 
 )
 def test_an_electrode_in_any_spelling(name: str, prefix: str, suffix: str, stated: str) -> None:
     """Prefix and reference are no part of an electrode's name."""
-    found = named([f" {prefix}{name}{suffix} "], [stated])
+    found = name_channels([f" {prefix}{name}{suffix} "], [stated])
     assert (found.names, found.kinds, found.warnings) == ((name,), ("eeg",), ())
 
 
@@ -41,27 +41,31 @@ def test_an_electrode_in_any_spelling(name: str, prefix: str, suffix: str, state
 def test_labels_that_tell_a_kind(label: str, name: str, kind: str) -> None:
     """A label tells the kind, whether none is stated or 'eeg' is."""
     for stated in ("", "eeg"):
-        found = named([label], [stated])
+        found = name_channels([label], [stated])
         assert (found.names, found.kinds) == ((name,), (kind,))
 
 
 def test_what_is_stated_rules_where_it_says_something() -> None:
     """A stated kind other than eeg and misc stays, and a label that overrules eeg is said."""
-    found = named(["HEOG", "ECG", "Cz", "Oz"], ["eeg", "bio", "misc", "seeg"])
+    found = name_channels(["HEOG", "ECG", "Cz", "Oz"], ["eeg", "bio", "misc", "seeg"])
     assert found.kinds == ("eog", "bio", "misc", "seeg")
     assert found.warnings == ("called eeg, and taken for what their names say: HEOG (eog)",)
 
 
 def test_channels_that_differ_by_their_reference_alone() -> None:
     """Where leaving out the reference would make two names one, the whole labels stay."""
-    assert named(["EEG Fp1-REF", "EEG Fp1-LE", "EEG Cz-REF"], [""] * 3).names == ("EEG Fp1-REF", "EEG Fp1-LE", "Cz")
+    assert name_channels(["EEG Fp1-REF", "EEG Fp1-LE", "EEG Cz-REF"], [""] * 3).names == (
+        "EEG Fp1-REF",
+        "EEG Fp1-LE",
+        "Cz",
+    )
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["Cz", "Cz.", "EEG Cz-REF", "Pz", "Cz-0", "Cz-1", "", "EEG"]), max_size=12))
 def test_no_two_channels_bear_one_name(labels: list[str]) -> None:
     """Names are distinct, whatever a file calls its channels, and doubled ones are said."""
-    found = named(labels, [""] * len(labels))
+    found = name_channels(labels, [""] * len(labels))
     assert len(set(found.names)) == len(labels)
     assert bool(found.warnings) == (len(set(labels)) < len(labels))
 
@@ -71,4 +75,4 @@ def test_no_two_channels_bear_one_name(labels: list[str]) -> None:
 def test_any_label(label: str) -> None:
     """No label is too strange."""
     assert isinstance(kind_of(label), str)
-    assert len(named([label, label], ["", ""]).names) == 2
+    assert len(name_channels([label, label], ["", ""]).names) == 2

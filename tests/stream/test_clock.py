@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.clock import SampleClock, Stamped
-from stream.settling import first_holes
+from stream.signal.clock import SampleClock, StampedChunk
+from stream.signal.startup_gaps import first_holes
 
 
 def cut(n: int, cuts: list[int]) -> list[slice]:
@@ -18,8 +18,8 @@ def cut(n: int, cuts: list[int]) -> list[slice]:
 
 
 def feed(clock: SampleClock, raw: np.ndarray, cuts: list[int]) -> tuple[np.ndarray, np.ndarray, list]:
-    """Give times, places and gaps of timestamps fed in the chunks that the cuts make."""
-    parts: list[Stamped] = [clock.feed(raw[part]) for part in cut(len(raw), cuts)]
+    """Return times, places and gaps of timestamps fed in the chunks that the cuts make."""
+    parts: list[StampedChunk] = [clock.feed(raw[part]) for part in cut(len(raw), cuts)]
     times = np.concatenate([part.times for part in parts])
     index = np.concatenate([part.index for part in parts])
     return times, index, [gap for part in parts for _, gap in part.gaps]
@@ -37,7 +37,7 @@ def test_exact_stamps_stay() -> None:
 @given(st.integers(1000, 3000), st.integers(1, 500), st.lists(st.integers(0, 4000), max_size=8))
 @settings(max_examples=40, deadline=None)
 def test_hole_is_counted_to_the_sample(at: int, lost: int, cuts: list[int]) -> None:
-    """After settling, a hole of any length is found where it is and counted exactly, in any chunking."""
+    """After startup, a hole of any length is found where it is and counted exactly, in any chunking."""
     grid = np.delete(np.arange(4000), np.s_[at : at + lost])
     _, index, gaps = feed(SampleClock(500), 7.0 + grid / 500, cuts)
     assert [gap.lost for gap in gaps] == [lost]

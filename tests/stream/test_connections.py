@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.epochs.ingest import WindowSpec, windows_of
 from stream.errors import SourceError
-from stream.filters import FilterSpec
-from stream.ingest import WindowSpec, windows_of
-from stream.lsl import LiveIngest, SourceSpec, StreamSelector
-from stream.markers import MarkerColumns
-from stream.sources import load_lsl
-from stream.windows import Window
+from stream.lsl.discovery import load_lsl
+from stream.lsl.live import LiveIngest, SourceSpec, StreamSelector
+from stream.markers.markers import MarkerColumns
+from stream.signal.filters import FilterSpec
+from stream.types.windows import Window
 from tests.stream.amp import Amp, markers, outlet
 from tests.stream.conftest import wait_for
 from tests.stream.test_lsl import made
@@ -119,7 +119,7 @@ def test_a_marker_program_that_starts_with_another_source_id(name: str, caplog: 
             mark(second, f"other {turn}", got)
         stats = ingest.stats()
         assert (stats.problems, stats.lost, stats.gap_count, stats.disconnections) == ([], 0, 0, 0)
-        assert (stats.marker_disconnections, stats.doubled) == (3, 0)
+        assert (stats.marker_disconnections, stats.duplicates) == (3, 0)
     assert all(window.quality.rejected is None for window in got)
 
 
@@ -226,9 +226,9 @@ def test_what_keeps_a_lost_stream_away_is_said(name: str, caplog: pytest.LogCapt
 STALLED = """
 import logging, sys, time
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-from stream.filters import FilterSpec
-from stream.ingest import WindowSpec, windows_of
-from stream.lsl import LiveIngest, SourceSpec
+from stream.signal.filters import FilterSpec
+from stream.epochs.ingest import WindowSpec, windows_of
+from stream.lsl.live import LiveIngest, SourceSpec
 spec = WindowSpec(mode="sliding", tmin=0, tmax=0.1, step=0.1)
 ingest = LiveIngest(SourceSpec(name=sys.argv[1]), spec, FilterSpec(), lambda window: None)
 ingest.start()

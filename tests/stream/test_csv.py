@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import RecordingError
-from stream.formats import in_unit
-from stream.recordings import Recording, read
+from stream.files.formats.mne_files import in_unit
+from stream.files.registry import read
+from stream.types.recording import Recording
 
 N = 200
 

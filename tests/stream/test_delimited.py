@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.delimited import is_missing, number, read_table
 from stream.errors import RecordingError
-from stream.label_table import LabelSpec, read_labels
-from stream.tables import read_events, read_rows
+from stream.tables.delimited import is_missing, number, read_table
+from stream.tables.label_table import LabelSpec, read_labels
+from stream.tables.rows import read_events, read_rows
 
 LETTERS = st.characters(codec="latin-1", exclude_categories=["Cc", "Cs", "Nd", "Zs"], exclude_characters='"\\;,')
 TEXTS = st.text(LETTERS, min_size=1, max_size=6).filter(lambda text: not is_missing(text))

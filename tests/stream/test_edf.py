@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
 from stream.errors import RecordingError
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import read
+from stream.files.registry import read
 from tests.stream.edf_files import write_edf
 
 SFREQ = 100
@@ -138,8 +138,8 @@ def test_fill_of_the_last_record_is_bad(tmp_path: Path) -> None:
     data = noise(2, 3)
     data[:, 250:] = data[:, 249:250]
     recording = read(write_edf(tmp_path / "x.edf", ["Cz", "Pz"], ["uV", "uV"], data, SFREQ))
-    (stretch,) = recording.streams[0].bad
-    assert (stretch.start, stretch.length) == (2.5, pytest.approx(0.5))
+    (segment,) = recording.streams[0].bad
+    assert (segment.start, segment.length) == (2.5, pytest.approx(0.5))
     assert any("fill" in line for line in recording.warnings)
     assert any("no events" in line for line in recording.warnings)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.events import Event, event_of
-from stream.triggers import Triggers
+from stream.markers.triggers import Triggers
+from stream.types.events import Event, event_of
 
 
 @pytest.mark.parametrize(

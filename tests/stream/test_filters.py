@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from scipy import signal
 
 from stream.errors import StreamError
-from stream.filters import FilterChain, FilterSpec, unfit
-from stream.windows import Channels
+from stream.signal.filters import FilterChain, FilterSpec
+from stream.types.windows import Channels
 
 EEG = Channels(("a", "b", "c", "aux"), ("eeg", "eeg", "eeg", "misc"), ("V", "V", "V", "count"))
 
@@ -103,22 +103,8 @@ def test_edges_must_be_in_order() -> None:
         FilterSpec(highpass=30, lowpass=1)
 
 
-def test_unfit_windows_name_channel_and_limit() -> None:
-    """Too large and too flat channels are told by name; kinds without a limit are not looked at."""
-    data = np.zeros((4, 10), np.float32)
-    data[:, 5] = 1e-4
-    data[3, 5] = 1e6
-    assert unfit(data, EEG, FilterSpec(reject_peak_to_peak={"eeg": 2e-4}, flat={"eeg": 1e-7})) is None
-    data[1, 5] = 3e-4
-    assert "b: peak-to-peak" in str(unfit(data, EEG, FilterSpec(reject_peak_to_peak={"eeg": 2e-4})))
-    data[2] = 1.0
-    assert "c: flat" in str(unfit(data, EEG, FilterSpec(flat={"eeg": 1e-7})))
-
-
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize(
-    "field", ["highpass", "lowpass", "notch_quality", "resample", "percent_signal", "drift", "zscore"]
-)
+@pytest.mark.parametrize("field", ["highpass", "lowpass", "notch_quality", "resample", "percent_signal", "drift"])
 def test_numbers_that_are_not_finite_are_refused(field: str, value: float) -> None:
     """No frequency or time constant may be infinite or not a number; nor may a limit or a notch."""
     for fields in (

@@ -8,11 +8,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from stream.events import Event
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import RecordedStream, Recording, read, write_npz
-from stream.windows import Channels
-from stream.xdf_writer import XdfWriter
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
+from stream.files.formats.npz import write_npz
+from stream.files.registry import read
+from stream.files.xdf_writer import XdfWriter
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 
 SFREQ = 200.0
 PLACES = (137, 138, 400, 641)  # two on neighbouring samples, the rest at odd places
@@ -27,7 +29,7 @@ def impulses() -> np.ndarray:
 
 
 def raw() -> mne.io.RawArray:
-    """Give the same as mne has it, with noise in a second channel."""
+    """Return the same as mne has it, with noise in a second channel."""
     data = np.stack([impulses(), np.random.default_rng(0).normal(0, 1e-5, 800)])
     made = mne.io.RawArray(data, mne.create_info(["Cz", "Pz"], SFREQ, "eeg"), verbose="error")
     made.set_annotations(mne.Annotations(np.array(PLACES) / SFREQ, np.zeros(4), list(LABELS)))

@@ -6,10 +6,10 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream.homeassistant import announcement
-from stream.messages import is_session
+from stream.mqtt.homeassistant import announcement
+from stream.mqtt.topics import is_session_name
 
-NAMES = st.text("ab._-1", min_size=1, max_size=12).filter(is_session)
+NAMES = st.text("ab._-1", min_size=1, max_size=12).filter(is_session_name)
 
 
 def ids(session: str) -> set[str]:

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stream.epochs.ingest import FilterSpec, Ingest, WindowSpec, windows_of
 from stream.errors import RecordingError, StreamError
-from stream.events import Event
-from stream.ingest import FilterSpec, Ingest, WindowSpec, windows_of
-from stream.recordings import RecordedStream, Recording, chosen
-from stream.sources import StreamSelector
-from stream.windows import Channels, Window
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording, choose_streams
+from stream.types.source_spec import StreamSelector
+from stream.types.windows import Channels, Window
 
 TWO = Channels(("a", "b"), ("eeg", "eeg"), ("V", "V"))
 RAW = FilterSpec()
@@ -81,7 +81,7 @@ def test_any_arrival_order_and_chunking(pairs: list[tuple[int, int]], cuts: list
         assert window.event is not None
         np.testing.assert_allclose(window.data, want[window.event.label].data, atol=1e-6)
     stats = ingest.account()
-    assert stats.events == len(events) == stats.windows + stats.unmade + stats.doubled + len(ingest._pending)
+    assert stats.events == len(events) == stats.windows + stats.incomplete + stats.duplicates + len(ingest._pending)
 
 
 def test_ids_count_in_time_order_windows_that_cannot_be_made_included() -> None:
@@ -89,7 +89,7 @@ def test_ids_count_in_time_order_windows_that_cannot_be_made_included() -> None:
     events = [Event(3.0, "c"), Event(0.01, "a"), Event(2.0, "b"), Event(99.0, "never")]
     ingest = Ingest(TWO, 100, WindowSpec(tmin=-0.1, tmax=0.2), RAW)
     assert [window.id for window in run(ingest, 500, 100, events)] == ["00001-b", "00002-c"]
-    assert ingest.account().unmade == 1
+    assert ingest.account().incomplete == 1
 
 
 def test_doubled_and_foreign_markers_are_counted() -> None:
@@ -98,7 +98,7 @@ def test_doubled_and_foreign_markers_are_counted() -> None:
     ingest = Ingest(TWO, 100, WindowSpec(tmin=0, tmax=0.2, events="face|house"), RAW)
     assert [window.id for window in run(ingest, 500, 100, events)] == ["00000-face", "00001-house"]
     stats = ingest.account()
-    assert (stats.events, stats.doubled, stats.ignored) == (3, 1, 1)
+    assert (stats.events, stats.duplicates, stats.ignored) == (3, 1, 1)
 
 
 def test_baseline_may_lie_before_the_window() -> None:
@@ -137,7 +137,7 @@ def test_sample_mode_on_an_irregular_stream() -> None:
     assert [window.id for window in windows] == ["00000-p1", "00001-p2", "00002-p3.4", "00004-p7"]
     assert windows[2].data.tolist() == [[4.0], [5.0]]
     assert windows[2].tmin == pytest.approx(0.1)
-    assert ingest.account().unmade == 1
+    assert ingest.account().incomplete == 1
 
 
 def test_sample_mode_with_a_lag_on_a_slow_stream() -> None:
@@ -211,7 +211,7 @@ def test_a_chunk_longer_than_the_ring(mode: str) -> None:
     (whole, stats), (pieces, _) = runs
     assert [w.id for w in whole] == [w.id for w in pieces]
     assert all(np.array_equal(a.data, b.data) for a, b in zip(whole, pieces, strict=True))
-    assert stats.overruns == stats.unmade == 0
+    assert stats.overruns == stats.incomplete == 0
     assert any(w.quality.rejected for w in whole)
 
 
@@ -222,7 +222,7 @@ def test_late_marker_beyond_the_ring_is_counted() -> None:
     ingest.samples(data, times)
     ingest.event(Event(1.0, "late"))
     assert ingest.samples(data[:0], times[:0]) == []
-    assert ingest.account().unmade == 1
+    assert ingest.account().incomplete == 1
 
 
 def test_recording_of_less_than_a_second() -> None:
@@ -269,10 +269,10 @@ def test_chosen_streams() -> None:
     eeg = RecordedStream("cap", "EEG", "s", TWO, 100, times, data.astype(np.float32))
     meg = replace(eeg, name="helmet", type="MEG")
     alone, both = Recording("r", "test", (eeg,), ()), Recording("r", "test", (eeg, meg), ())
-    assert chosen(alone, StreamSelector(name="amp")) == [eeg]
-    assert chosen(both, StreamSelector(type="MEG"), [StreamSelector(name="cap")]) == [meg, eeg]
+    assert choose_streams(alone, StreamSelector(name="amp")) == [eeg]
+    assert choose_streams(both, StreamSelector(type="MEG"), [StreamSelector(name="cap")]) == [meg, eeg]
     for source, extra in ((None, []), (StreamSelector(type="EEG"), [StreamSelector(name="cap")])):
         with pytest.raises(RecordingError, match=r"cap \(EEG\), helmet \(MEG\)"):
-            chosen(both, source, extra)
+            choose_streams(both, source, extra)
     with pytest.raises(RecordingError, match="no streams with type 'fMRI'"):
-        chosen(both, StreamSelector(type="fMRI"))
+        choose_streams(both, StreamSelector(type="fMRI"))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import Ingest, WindowSpec
 from stream.errors import StreamError
-from stream.events import Event
-from stream.filters import FilterChain, FilterSpec
-from stream.ingest import Ingest, WindowSpec
-from stream.interpolate import InterpolateSpec, odd
-from stream.windows import Channels
+from stream.signal.filters import FilterChain, FilterSpec
+from stream.signal.interpolate import InterpolateSpec, odd
+from stream.types.events import Event
+from stream.types.windows import Channels
 
 NAMES = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2", "F7", "F8", "T7", "T8", "Cz", "HEOG")
 CAP = Channels(NAMES, ("eeg",) * 15 + ("eog",), ("V",) * 16)

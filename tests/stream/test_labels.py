@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import Ingest
 from stream.errors import StreamError
-from stream.events import Event, event_of
-from stream.filters import FilterSpec
-from stream.ingest import Ingest
-from stream.labels import ALIKE, LabelMatcher, Spellings, as_sent, mismatch
-from stream.recordings import Recording
-from stream.window_spec import WindowSpec
-from stream.windows import Channels
+from stream.signal.filters import FilterSpec
+from stream.types.events import Event, event_of
+from stream.types.labels import ALIKE, LabelMatcher, Spellings, mismatch
+from stream.types.recording import Recording, with_original_labels
+from stream.types.window_spec import WindowSpec
+from stream.types.windows import Channels
 
 CAT = LabelMatcher(("cat-01", "7", "r\u00e4v"))
 
@@ -110,15 +110,15 @@ def test_an_event_keeps_what_was_sent() -> None:
     """A named event bears the picture's id, and still what its marker said, which goes out again in a replay."""
     events = (Event(1.0, "Stimulus/S  7"), Event(2.0, "other"), Event(3.0, "7", 7))
     recording = Recording("r", "d", (), events)
-    named = CAT.named_all(recording)
-    assert [(event.label, event.sent, event.code) for event in named.events] == [
+    named = recording.name_events(CAT)
+    assert [(event.label, event.original_label, event.code) for event in named.events] == [
         ("7", "Stimulus/S  7", None), ("other", "", None), ("7", "", 7),
     ]  # fmt: skip
-    assert as_sent(named).events == recording.events
+    assert with_original_labels(named).events == recording.events
     row = Event(1.0, "12/cat-01.png", columns=(("trial", "12"), ("image", "cat-01.png")))
-    assert CAT.named(row).label == "cat-01"
+    assert CAT.name_event(row).label == "cat-01"
     both = Event(1.0, "7/cat-01.png", columns=(("block", "7"), ("image", "cat-01.png")))
-    assert CAT.named(both) is both
+    assert CAT.name_event(both) is both
 
 
 def test_a_mismatch_shows_both_sides() -> None:
@@ -151,7 +151,7 @@ def test_the_ingest_names_its_markers(caplog: pytest.LogCaptureFixture) -> None:
     assert windows[0].id == "00000-cat-01"
     assert all(window.id.isprintable() and len(window.id) < 120 for window in windows)
     stats = ingest.account()
-    assert (stats.events, stats.unnamed, stats.ignored) == (6, 4, 1)
+    assert (stats.events, stats.unmatched, stats.ignored) == (6, 4, 1)
     (problem,) = [line for line in stats.problems if "picture" in line]
     assert problem.startswith("4 of 6 markers name no picture, such as 'foo.png', 'two\\nlines'; pictures are called")
     assert "'cat-01', '7': say in `labels`" in problem

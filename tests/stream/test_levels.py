@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.levels import PLAUSIBLE, implausible, levels, unlikely
-from stream.windows import Channels
+from stream.types.levels import PLAUSIBLE, implausible, levels, unlikely
+from stream.types.windows import Channels
 
 RNG = np.random.default_rng(0)
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from stream.filters import FilterSpec
-from stream.ingest import WindowSpec
-from stream.lsl import LiveIngest, SourceSpec
-from stream.sources import load_lsl
-from stream.windows import Window
+from stream.epochs.ingest import WindowSpec
+from stream.lsl.discovery import load_lsl
+from stream.lsl.live import LiveIngest, SourceSpec
+from stream.signal.filters import FilterSpec
+from stream.types.windows import Window
 from tests.stream.conftest import wait_for
 
 Chunk = Callable[[int, int], np.ndarray]
@@ -67,7 +67,7 @@ class Device:
 
 
 def numbers(start: int, stop: int) -> np.ndarray:
-    """Give each sample its own number, in nanovolts."""
+    """Return each sample its own number, in nanovolts."""
     return np.repeat(np.arange(start, stop, dtype=float)[:, None] * 1e-9, 2, axis=1)
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
 from stream.errors import RecordingError, SourceError
-from stream.events import Event
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.lsl import LiveIngest, SourceSpec, StreamSelector
-from stream.recordings import RecordedStream, Recording
-from stream.replay import replay
-from stream.sources import describe, find, load_lsl
-from stream.windows import Channels, Window
+from stream.lsl.discovery import describe, find, load_lsl
+from stream.lsl.live import LiveIngest, SourceSpec, StreamSelector
+from stream.recording.replay import replay
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels, Window
 from tests.stream.conftest import wait_for
 
 
@@ -265,8 +265,8 @@ def test_replay_refuses_what_it_cannot_play() -> None:
 
 def test_configuration_comes_before_the_first_call(tmp_path: Path) -> None:
     """In a fresh process the known peers are set, and a user's own configuration file is left to rule."""
-    code = "import json, sys; from stream.sources import load_lsl; load_lsl(('127.0.0.1', '10.0.0.7')); "
-    code += "import stream.sources as s; print(json.dumps(s._peers))"
+    code = "import json, sys; from stream.lsl.discovery import load_lsl; load_lsl(('127.0.0.1', '10.0.0.7')); "
+    code += "import stream.lsl.discovery as s; print(json.dumps(s._peers))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(out.stdout) == ["127.0.0.1", "10.0.0.7"]
 

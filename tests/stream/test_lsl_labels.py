@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.ingest import windows_of
-from stream.labels import LabelMatcher
-from stream.lsl import LiveIngest, SourceSpec
-from stream.recordings import RecordedStream, Recording
-from stream.window_spec import WindowSpec
-from stream.windows import Channels, Window
+from stream.epochs.ingest import windows_of
+from stream.lsl.live import LiveIngest, SourceSpec
+from stream.signal.filters import FilterSpec
+from stream.types.events import Event
+from stream.types.labels import LabelMatcher
+from stream.types.recording import RecordedStream, Recording
+from stream.types.window_spec import WindowSpec
+from stream.types.windows import Channels, Window
 from tests.stream.conftest import wait_for
 
 SENT = (
@@ -41,7 +41,7 @@ def test_live_markers_name_the_same_pictures(play: Callable[..., Any]) -> None:
     recording = Recording(name, "simulated EEG", (stream,), events)
     matcher = LabelMatcher(("cat-01", "7", "r\u00e4v"), table={"200": "r\u00e4v"})
     window = WindowSpec(tmin=0.0, tmax=0.2, baseline=None, repeats=3)
-    want = list(windows_of(matcher.named_all(recording), window, FilterSpec()))
+    want = list(windows_of(recording.name_events(matcher), window, FilterSpec()))
     assert tuple(each.event.label for each in want if each.event) == NAMED
     got: list[Window] = []
     ingest = LiveIngest(SourceSpec(name=name, timeout_s=30), window, FilterSpec(), got.append, labels=matcher)
@@ -58,7 +58,7 @@ def test_live_markers_name_the_same_pictures(play: Callable[..., Any]) -> None:
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one.data, other.data, rtol=1e-5, atol=1e-10)
     stats = ingest.stats()
-    assert (stats.events, stats.unnamed) == (9, 3)
+    assert (stats.events, stats.unmatched) == (9, 3)
     problems = [line for line in stats.problems if "picture" in line]
     assert len(problems) == 1
     assert "'foo.png', 'bar'; pictures are called 'cat-01', '7'" in problems[0]

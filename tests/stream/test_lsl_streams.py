@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.epochs.follower import FollowerSpec
+from stream.epochs.ingest import WindowSpec, windows_of
 from stream.errors import SourceError
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.follow import FollowerSpec
-from stream.ingest import WindowSpec, windows_of
-from stream.lsl import LiveIngest, SourceSpec, StreamSelector
-from stream.recordings import RecordedStream, Recording
-from stream.sources import load_lsl
-from stream.windows import Channels, Window
+from stream.lsl.discovery import load_lsl
+from stream.lsl.live import LiveIngest, SourceSpec, StreamSelector
+from stream.signal.filters import FilterSpec
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels, Window
 from tests.stream.conftest import wait_for
 
 AHEAD_S = 500  # of ours is the clock of the other machine
@@ -30,7 +30,7 @@ ELSEWHERE += ["--kill-child", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh
 SEND = """
 import json, sys, time
 import numpy as np
-from stream.sources import load_lsl
+from stream.lsl.discovery import load_lsl
 name, sfreq, values = sys.argv[1], float(sys.argv[2]), json.load(open(sys.argv[3]))
 lsl = load_lsl()
 info = lsl.StreamInfo(name, "MEG", 1, sfreq, "double64", name)
@@ -169,7 +169,7 @@ def test_other_clocks_and_two_marker_sources(elsewhere: Callable[..., subprocess
     want = list(windows_of(Recording("r", "", (here, other), tuple(events)), window, FilterSpec(), source, extra))
     assert [each.event.label for each in want if each.event] == ["face", "70000", "7", "house", "3"]
     check_same(got, want, 5e-3)  # the other machine's clock is known to a fraction of a millisecond
-    assert ingest.stats().doubled == 1
+    assert ingest.stats().duplicates == 1
     assert [each.event.code for each in got if each.event] == [None, 70000, 7, None, 3]
 
 

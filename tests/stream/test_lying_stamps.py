@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.clock import SampleClock
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.ingest import Ingest, WindowSpec
-from stream.ring import Ring
-from stream.windows import Channels, Window
+from stream.epochs.ingest import Ingest, WindowSpec
+from stream.signal.clock import SampleClock
+from stream.signal.filters import FilterSpec
+from stream.signal.ring import Ring
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
 
 COUNTS = Channels(("n", "m"), ("misc", "misc"), ("count", "count"))
 BEGIN, RATE = 5e4, 250
@@ -70,10 +70,10 @@ def test_stamps_that_stand_still_are_said(value: float, rate: float) -> None:
     windows, ingest = run(np.full(8000, value), [BEGIN, 100.0], rate)
     assert [w for w in windows if w.quality.rejected is None] == []
     assert any("timestamps stand still or are no numbers" in line for line in ingest.account().problems)
-    intake = ingest.intakes[0]
-    assert len(intake._held) <= 4 * RATE
-    assert len(intake._clock._waiting) <= 4 * RATE
-    assert len(intake.marks._marks) < 100
+    buffer = ingest.buffers[0]
+    assert len(buffer._held) <= 4 * RATE
+    assert len(buffer._clock._waiting) <= 4 * RATE
+    assert len(buffer.marks._marks) < 100
 
 
 @given(st.sampled_from([1.0, 600.0, 7200.0, 1e6, 1.7e9]), st.booleans(), st.integers(1, 900))
@@ -157,4 +157,4 @@ def test_a_stream_without_times_at_first(wrong: float, blind: int) -> None:
         assert abs(window.tmin) < 1 / RATE
     trusted = {round(float(w.data[0, 0])) for w in windows if not w.quality.rejected}
     assert trusted >= {at for at in due if at > blind}
-    assert len(windows) + stats.unmade + stats.pending == len(due)
+    assert len(windows) + stats.incomplete + stats.pending == len(due)

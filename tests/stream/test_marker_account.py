@@ -1,18 +1,20 @@
 """Markers that lead to no window are heard, with the reason."""
 
 import logging
+import time
 
 import numpy as np
 import pytest
 
-from stream import ingest as ingest_module
-from stream import marker_account
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.ingest import Ingest, WindowSpec, windows_of
-from stream.problems import Problems
-from stream.recordings import RecordedStream, Recording
-from stream.windows import Channels
+from stream.epochs import ingest as ingest_module
+from stream.epochs import repeats as repeats_module
+from stream.epochs.ingest import Ingest, WindowSpec, windows_of
+from stream.markers import account as marker_account
+from stream.quality.problems import Problems
+from stream.signal.filters import FilterSpec
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 from tests.stream.conftest import wait_for
 
 COUNTS = Channels(("n", "m"), ("misc", "misc"), ("count", "count"))
@@ -43,7 +45,7 @@ def test_markers_that_do_not_match(caplog: pytest.LogCaptureFixture) -> None:
     assert [(record.levelno, record.message) for record in caplog.records] == [(logging.WARNING, line)]
     ingest.event(Event(BEGIN + 30, "face1"))
     go_on(ingest)
-    with caplog.at_level(logging.INFO, logger="stream.problems"):
+    with caplog.at_level(logging.INFO, logger="stream.quality.problems"):
         assert ingest.account().problems == []
     assert caplog.records[-1].message == f"no longer so: {line}"
 
@@ -70,7 +72,7 @@ def test_markers_on_another_clock_or_too_late(shift: float, words: list[str], mo
     for word in words:
         assert word in line
     stats = ingest.account()
-    assert (stats.pending, stats.unmade) == ((3, 0) if shift > 0 else (0, 3))
+    assert (stats.pending, stats.incomplete) == ((3, 0) if shift > 0 else (0, 3))
 
 
 def test_markers_that_wait_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +87,21 @@ def test_markers_that_wait_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     (window,) = ingest.samples(np.repeat(n[:, None].astype(float), 2, axis=1), BEGIN + n / 100)
     assert window.data[0, 0] == 4050
     assert ingest.account().problems == []
+
+
+def test_markers_that_come_as_fast_as_windows_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where at every look some marker's window is not complete yet, but never the same one's, nothing is wrong."""
+    monkeypatch.setattr(marker_account, "PATIENCE_S", 0.1)
+    ingest = fed()
+    begin = time.monotonic()
+    for step in range(40):
+        n = 4000 + 10 * step + np.arange(10)
+        ingest.event(Event(BEGIN + n[-1] / 100, f"s{step}"))
+        assert list(ingest.samples(np.repeat(n[:, None].astype(float), 2, axis=1), BEGIN + n / 100)) or step < 10
+        stats = ingest.account()
+        assert (stats.pending > 0, stats.problems) == (True, [])
+        time.sleep(0.03)
+    assert time.monotonic() - begin > 0.1 + 1.0
 
 
 def test_doubled_markers_are_said() -> None:
@@ -103,21 +120,21 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(200):
         ingest.event(Event(BEGIN + k, f"s{k}"))
     stats = ingest.account()
-    assert (stats.events, stats.pending, stats.unmade) == (200, 50, 150)
+    assert (stats.events, stats.pending, stats.incomplete) == (200, 50, 150)
 
 
 def test_sums_of_repeats_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels seen once do not pile up; those that come again soon are averaged as ever."""
-    monkeypatch.setattr(ingest_module, "SUMS_BYTES", 10 * 2 * 20 * 8)
+    monkeypatch.setattr(repeats_module, "SUMS_BYTES", 10 * 2 * 20 * 8)
     ingest = Ingest(COUNTS, 100, WindowSpec(tmin=0, tmax=0.2, repeats=4), FilterSpec())
     for k in range(100):
         ingest.event(Event(BEGIN + 1 + k * 0.2, f"once{k}" if k % 5 else "often"))
     n = 2500
     windows = ingest.samples(np.repeat(np.arange(n, dtype=float)[:, None], 2, axis=1), BEGIN + np.arange(n) / 100)
-    assert len(ingest._sums) <= 10
+    assert len(ingest._repeats._sums) <= 10
     assert [w.repeats for w in windows if w.event and w.event.label == "often"] == [1, 2, 3, 4] * 5
     stats = ingest.account()
-    assert stats.forgotten == 80 - sum(label != "often" for label in ingest._sums)
+    assert stats.forgotten == 80 - sum(label != "often" for label in ingest._repeats._sums)
     assert any("window.repeats" in line for line in stats.problems)
 
 
@@ -155,7 +172,7 @@ def test_a_recording_of_many_markers_loses_none(monkeypatch: pytest.MonkeyPatch)
 def test_problems_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A line is logged when it appears and when it is gone, not when its figures change."""
     problems = Problems()
-    with caplog.at_level(logging.INFO, logger="stream.problems"):
+    with caplog.at_level(logging.INFO, logger="stream.quality.problems"):
         assert problems.update({"a": "1 lost"}) == ["1 lost"]
         assert problems.update({"a": "2 lost", "b": "flat"}) == ["2 lost", "flat"]
         assert problems.update({"b": "flat"}) == ["flat"]

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from stream.epochs.ingest import WindowSpec, windows_of
 from stream.errors import StreamError
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.ingest import WindowSpec, windows_of
-from stream.marker_choice import selected
-from stream.recordings import RecordedStream, Recording
-from stream.sources import MarkerSelector, SourceSpec
-from stream.windows import Channels
+from stream.markers.choice import select_events
+from stream.signal.filters import FilterSpec
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.source_spec import MarkerSelector, SourceSpec
+from stream.types.windows import Channels
 
 EVENTS = (
     Event(0.2, "a", stream="psychopy"),
@@ -64,10 +64,10 @@ def test_trigger_channels_beside_each_other() -> None:
     channels = Channels(("Cz", "STI001", "STI101"), ("eeg", "stim", "stim"), ("V", "count", "count"))
     stream = RecordedStream("amp", "EEG", "amp", channels, 250.0, np.arange(n) / 250, np.zeros((n, 3), np.float32))
     triggers = [Event(0.2, "1", 1, "STI001"), Event(0.4, "5", 5, "STI101")]
-    assert selected(triggers, (), stream) == triggers[1:]
-    assert selected(triggers, [MarkerSelector(channel="STI001")], stream) == triggers[:1]
+    assert select_events(triggers, (), stream) == triggers[1:]
+    assert select_events(triggers, [MarkerSelector(channel="STI001")], stream) == triggers[:1]
     marks = Event(0.6, "cat", stream="psychopy")
-    assert selected([*triggers, marks], (), stream) == [marks]
+    assert select_events([*triggers, marks], (), stream) == [marks]
 
 
 def test_columns_of_a_recordings_markers() -> None:

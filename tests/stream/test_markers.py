@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import StreamError
-from stream.events import Event, event_of
-from stream.marker_choice import own_markers
-from stream.markers import MarkerColumns, in_column, triggers_of
-from stream.sources import is_marker_type
+from stream.markers.choice import default_marker_stream
+from stream.markers.markers import MarkerColumns, in_column, triggers_of
+from stream.types.events import Event, event_of
+from stream.types.source_spec import is_marker_type
 
 WORDS = [
     "Markers", "Marker", "Events", "Event", "StringMarker", "StringMarkers", "Trigger", "Triggers", "Stim",
@@ -91,11 +91,11 @@ def test_a_regular_stream_of_numbers_tells_by_its_steps(values: list[int], chunk
 
 def test_the_markers_of_a_source() -> None:
     """The source's own in any case, else the only one, else an error that lists them."""
-    assert own_markers(["psychopy", "Amp-Markers"], "amp") == "Amp-Markers"
-    assert own_markers(["psychopy"], "amp") == "psychopy"
-    assert own_markers([], "amp") is None
+    assert default_marker_stream(["psychopy", "Amp-Markers"], "amp") == "Amp-Markers"
+    assert default_marker_stream(["psychopy"], "amp") == "psychopy"
+    assert default_marker_stream([], "amp") is None
     with pytest.raises(StreamError, match=r"2 marker streams \(keys, psychopy\).*source\.markers"):
-        own_markers(["psychopy", "keys"], "amp")
+        default_marker_stream(["psychopy", "keys"], "amp")
 
 
 VALUES = st.one_of(st.text(), st.binary(), st.floats(), st.integers(-(2**63), 2**63 - 1))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from stream.epochs.follower import FollowerSpec
 from stream.errors import SourceError
-from stream.follow import FollowerSpec
-from stream.sources import MarkerSelector, SourceSpec, StreamSelector, describe, load_lsl
+from stream.lsl.discovery import describe, load_lsl
+from stream.types.source_spec import MarkerSelector, SourceSpec, StreamSelector
 from tests.stream.amp import outlet
 
 HEADSET = ("Timestamp", "Counter", "Interpolated", "AF3", "O1", "RawCq", "Battery", "Accelerometer X", "MarkerHardware")

@@ -13,14 +13,15 @@ import mne
 import numpy as np
 import pytest
 
-from stream.ingest import FilterSpec, WindowSpec
-from stream.lsl import LiveIngest, SourceSpec
-from stream.recordings import RecordedStream, Recording, write_npz
-from stream.windows import Channels, Window
+from stream.epochs.ingest import FilterSpec, WindowSpec
+from stream.files.formats.npz import write_npz
+from stream.lsl.live import LiveIngest, SourceSpec
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels, Window
 
 # mne-lsl would download a liblsl of its own; the one in pylsl's wheel serves both, and knows the peers by then.
 LIBRARY = "import os, pylsl.lib; os.environ['MNE_LSL_LIB'] = str(pylsl.lib.libpath)\n"
-PEERS = "from stream.sources import load_lsl; load_lsl()\n"
+PEERS = "from stream.lsl.discovery import load_lsl; load_lsl()\n"
 PLAYER = (
     LIBRARY
     + PEERS

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
-from stream.frames import Assembler, Frame
-from stream.messages import Message, content_type, to_json, topic
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt.frames import Assembler, Frame
+from stream.mqtt.messages import Message, content_type, to_json
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
+from stream.mqtt.topics import topic_of
 
 CONNACK, SUBACK_DENIED = b"\x20\x02\x00\x00", 0x80
 
@@ -145,7 +147,7 @@ async def test_broker_restarts_twice_and_only_the_newest_is_sent() -> None:
 async def test_killed_publisher_is_declared_offline(broker: EmbeddedBroker) -> None:
     """The last will of a publisher killed with SIGKILL says offline; a clean end says so too."""
     code = (
-        "import asyncio, sys\nfrom stream.broker import BrokerSpec\nfrom stream.mqtt import Publisher\n"
+        "import asyncio, sys\nfrom stream.mqtt.broker import BrokerSpec\nfrom stream.mqtt.publisher import Publisher\n"
         "async def main():\n"
         f"    async with Publisher(BrokerSpec(host='127.0.0.1', port={broker.port}, protocol='3.1.1'), 'lab'):\n"
         "        print('up', flush=True)\n        await asyncio.sleep(60)\nasyncio.run(main())\n"
@@ -284,7 +286,7 @@ async def test_embedded_broker_leaves_nothing_behind() -> None:
 def test_session_names_cannot_break_topics(name: str) -> None:
     """A session's name that MQTT would read otherwise is refused."""
     if name == "+":
-        assert topic(name, "meta") == "minddiffuser/+/meta"
+        assert topic_of(name, "meta") == "minddiffuser/+/meta"
     else:
         with pytest.raises(PublishError, match="session name"):
             Publisher(BrokerSpec(host="h"), name)
@@ -331,3 +333,17 @@ async def test_foreign_messages_do_no_harm(broker: EmbeddedBroker) -> None:
             publisher.picture(picture(5), {"window_id": "good"})
             await until(lambda: reader.finals() == ["good"])
         assert reader.assembler.bad == 3
+
+
+async def test_the_embedded_broker_takes_the_usual_port_if_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no port is asked for it is the usual one; where that is taken, another; and the usual one again after."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        usual = free.getsockname()[1]
+    monkeypatch.setattr("stream.mqtt.broker.USUAL_PORT", usual)
+    for _ in range(2):
+        async with EmbeddedBroker(None) as first, EmbeddedBroker(None) as second:
+            assert first.port == usual
+            assert second.port not in {0, usual}
+            async with Publisher(second.spec, "lab"):
+                pass

@@ -11,13 +11,14 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from stream.broker import BrokerSpec, EmbeddedBroker, connect
 from stream.errors import PublishError
-from stream.frames import Assembler, Frame
-from stream.homeassistant import announcement
-from stream.messages import MAX_JSON, MAX_PAYLOAD, Message
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker, connect
+from stream.mqtt.frames import Assembler, Frame
+from stream.mqtt.homeassistant import announcement
+from stream.mqtt.messages import Message
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
+from stream.mqtt.topics import MAX_JSON, MAX_PICTURE
 from tests.brokers import PROGRAM, Mosquitto, until
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -151,7 +152,7 @@ async def test_what_is_too_large_is_refused_at_both_ends(broker: BrokerSpec) -> 
         aiomqtt.Client("127.0.0.1", broker.resolved_port, protocol=aiomqtt.ProtocolVersion.V311) as stranger,
     ):
         with pytest.raises(PublishError, match=r"bytes: .* are the most"):
-            publisher.picture(JPEG + bytes(MAX_PAYLOAD), {"window_id": "w"})
+            publisher.picture(JPEG + bytes(MAX_PICTURE), {"window_id": "w"})
         await stranger.publish("minddiffuser/lab/meta", b" " * (MAX_JSON + 1), qos=1)
         seen: list[Frame] = []
         reading = asyncio.create_task(finals(subscriber, seen))

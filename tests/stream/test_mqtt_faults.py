@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.broker import BrokerSpec, EmbeddedBroker
 from stream.errors import PublishError
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import BrokerSpec, EmbeddedBroker
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
 from tests.brokers import PROGRAM, Mosquitto, until
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -45,9 +45,9 @@ def open_accounts(publisher: Publisher) -> list[str]:
 async def test_a_callback_that_fails_costs_nothing_else(
     broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever `on_taken` raises, every picture goes out, and the error is in the log."""
+    """Whatever `on_published` raises, every picture goes out, and the error is in the log."""
     async with Publisher(broker.spec, "lab") as publisher:
-        publisher.on_taken = lambda *_: 1 // 0  # type: ignore[assignment,return-value]
+        publisher.on_published = lambda *_: 1 // 0  # type: ignore[assignment,return-value]
         for number in range(5):
             publisher.picture(picture(number), {"window_id": str(number)})
         await publisher.flush()
@@ -145,7 +145,7 @@ async def test_pictures_larger_than_the_broker_takes_are_named_and_let_go(
     mosquitto = Mosquitto(tmp_path, "allow_anonymous true", limit)
     mosquitto.start()
     spec = BrokerSpec.model_validate({"host": "127.0.0.1", "port": mosquitto.port, "protocol": protocol})
-    caplog.set_level(logging.INFO, "stream.mqtt")
+    caplog.set_level(logging.INFO, "stream.mqtt.publisher")
     try:
         async with Publisher(spec, "lab", seed=1) as publisher:
             for number in range(20):
@@ -160,7 +160,7 @@ async def test_pictures_larger_than_the_broker_takes_are_named_and_let_go(
         (told,) = [
             record.getMessage()
             for record in caplog.records
-            if record.name == "stream.mqtt" and record.levelno == logging.ERROR
+            if record.name == "stream.mqtt.publisher" and record.levelno == logging.ERROR
         ]
         assert "picture of window w" in told
         assert "lower publish.size or publish.quality" in told

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import WireError
-from stream.frames import MAX_SESSIONS, Assembler, Assemblers
-from stream.messages import Message
+from stream.mqtt.frames import MAX_SESSIONS, Assembler, Assemblers
+from stream.mqtt.messages import Message
 
 WINDOWS = 5
 JPEG = b"\xff\xd8\xff\xe0"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from stream.broker import BrokerSpec, connect
 from stream.errors import PublishError
-from stream.frames import Assembler
-from stream.messages import topic
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import BrokerSpec, connect
+from stream.mqtt.frames import Assembler
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
+from stream.mqtt.topics import topic_of
 from tests.brokers import PROGRAM, Mosquitto, until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed (Debian: mosquitto)")
@@ -56,7 +56,7 @@ async def test_mqtt5_carries_content_type_and_expiry(open_broker: Mosquitto) -> 
     spec = BrokerSpec(host="127.0.0.1", port=open_broker.port)
     async with connect(spec) as listener:
         assert listener.version == "5"
-        await listener.subscribe(topic("lab", "preview"), qos=1)
+        await listener.subscribe(topic_of("lab", "preview"), qos=1)
         async with Publisher(spec, "lab") as publisher:
             publisher.preview(JPEG, {"window_id": "w"})
             message = await anext(aiter(listener.messages))

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from stream.errors import RecordingError
-from stream.nifti import read_volumes
-from stream.recordings import Recording, read
+from stream.files.formats.nifti import read_volumes
+from stream.files.registry import read
+from stream.types.recording import Recording
 
 SHAPE = (3, 4, 2)
 PLACED = np.diag([3.0, 3, 3, 1])

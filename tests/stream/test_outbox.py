@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.mqtt import COUNTED
-from stream.outbox import Outbox, Parcel
-from stream.size_limit import AGAIN_S, SizeLimit
+from stream.mqtt.outbox import Outbox, Parcel
+from stream.mqtt.publisher import COUNTED
+from stream.mqtt.size_limit import AGAIN_S, SizeLimit
 
 STEPS = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(COUNTED)),

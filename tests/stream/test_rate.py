@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import Ingest, WindowSpec, windows_of
 from stream.errors import StreamError
-from stream.events import Event
-from stream.filters import FilterSpec
-from stream.ingest import Ingest, WindowSpec, windows_of
-from stream.recordings import RecordedStream, Recording
-from stream.sources import SourceSpec
-from stream.windows import Channels, Window
+from stream.signal.filters import FilterSpec
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.source_spec import SourceSpec
+from stream.types.windows import Channels, Window
 
 COUNTS = Channels(("n", "m"), ("misc", "misc"), ("count", "count"))
 BEGIN = 5e4
@@ -110,6 +110,7 @@ def test_a_rate_that_is_nearly_right_keeps_its_onsets(
     assert (stats.lost, stats.problems) == (0, [])
     assert stats.drift_ppm == pytest.approx(off * 1e6, abs=20 + 2e5 * jitter)
     assert stats.measured_hz == pytest.approx(rate, rel=2e-5 + 0.2 * jitter)
+    assert stats.declared_hz == declared
 
 
 @pytest.mark.parametrize("rate", [249.3, 250.0, 250.004])

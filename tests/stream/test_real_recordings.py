@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.bids import BidsRun
+from stream.epochs.ingest import FilterSpec, Ingest, WindowSpec, windows_of
 from stream.errors import StreamError
-from stream.ingest import FilterSpec, Ingest, WindowSpec, windows_of
-from stream.recordings import Recording, read
+from stream.files.bids import BidsRun
+from stream.files.registry import read
+from stream.types.recording import Recording
 from tests.datafolder import data_set
 
 CATEGORIES = {"bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"}
@@ -36,7 +37,7 @@ def test_muse(task: str) -> None:
     ingest, windows = ingest_of(recording)
     stats = ingest.account()
     assert stats.gap_count == 0
-    assert windows + stats.unmade + stats.doubled == len(recording.events)
+    assert windows + stats.incomplete + stats.duplicates == len(recording.events)
     assert windows > 0.97 * len(recording.events)
 
 

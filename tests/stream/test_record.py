@@ -19,11 +19,13 @@ import pyxdf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minddiffuser.cli.common import selector
 from stream.errors import RecordingError, SourceError
-from stream.record import RecordAccount, record
-from stream.recordings import read
-from stream.sources import StreamSelector, load_lsl, selector
-from stream.xdf_writer import XdfWriter
+from stream.files.registry import read
+from stream.files.xdf_writer import XdfWriter
+from stream.lsl.discovery import load_lsl
+from stream.recording.record import RecordAccount, record
+from stream.types.source_spec import StreamSelector
 from tests.stream.amp import Amp
 from tests.stream.amp import outlet as amp_outlet
 
@@ -131,7 +133,8 @@ def test_a_killed_recorder_leaves_a_readable_file(tmp_path: Path) -> None:
     """After SIGKILL in the middle, everything that was reported as written is read by pyxdf."""
     source, path = Source(), tmp_path / "killed.xdf"
     code = (
-        "import sys; from pathlib import Path; from stream.record import record; from stream.sources import selector\n"
+        "import sys; from pathlib import Path; from stream.recording.record import record\n"
+        "from minddiffuser.cli.common import selector\n"
         "record(Path(sys.argv[1]), [selector(sys.argv[2])], progress=lambda a: print(a.streams[0].samples, flush=True))"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(path), source.name], stdout=subprocess.PIPE, text=True)
@@ -164,7 +167,7 @@ def test_a_full_disk_is_one_line_with_what_was_saved(tmp_path: Path, cli: Any) -
     source, path = Source(), tmp_path / "full.xdf"
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
-        "from minddiffuser.cli import main; main()"
+        "from minddiffuser.cli.entry import main; main()"
     )
     command = [sys.executable, "-c", code, "record", str(path), "--stream", source.name]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=cli.environment)
@@ -346,7 +349,7 @@ def test_streams_that_come_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was asked for is recorded whole from when it comes; nothing else is, and no twin under a known id."""
-    monkeypatch.setattr("stream.scout.TWIN_AFTER_S", 0.5)
+    monkeypatch.setattr("stream.recording.stream_watcher.TWIN_AFTER_S", 0.5)
     tag, begin = uuid.uuid4().hex, load_lsl().local_clock()
     first = outlet(f"first-{tag}", tag, f"1-{tag}")
     with recording_of(tmp_path / "x.xdf", [StreamSelector(type=tag)]) as seen:

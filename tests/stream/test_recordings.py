@@ -11,15 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream.errors import RecordingError
-from stream.events import Event
-from stream.recordings import RecordedStream, Recording, read, write_npz
-from stream.windows import Channels
-from stream.xdf_writer import XdfWriter
+from stream.files.formats.npz import write_npz
+from stream.files.registry import read
+from stream.files.xdf_writer import XdfWriter
+from stream.types.events import Event
+from stream.types.recording import RecordedStream, Recording
+from stream.types.windows import Channels
 
 
 @pytest.fixture
 def raw() -> mne.io.RawArray:
-    """Four seconds of 3 channels at 250 Hz in volts, with two annotations and one bad stretch."""
+    """Four seconds of 3 channels at 250 Hz in volts, with two annotations and one bad segment."""
     data = np.random.default_rng(0).normal(0, 20e-6, (3, 1000))
     made = mne.io.RawArray(data, mne.create_info(["Cz", "Pz", "EOG"], 250, ["eeg", "eeg", "eog"]), verbose="error")
     made.set_annotations(mne.Annotations([0.4, 2.0, 3.0], [0, 0, 0.5], ["stim_001", "7", "BAD_blink"]))
@@ -27,7 +29,7 @@ def raw() -> mne.io.RawArray:
 
 
 def test_fif(raw: mne.io.RawArray, tmp_path: Path) -> None:
-    """FIF comes back in volts with its annotations on the right samples and mne's bad stretches left out."""
+    """FIF comes back in volts with its annotations on the right samples and mne's bad segments left out."""
     raw.save(tmp_path / "x_raw.fif", verbose="error")
     recording = read(tmp_path / "x_raw.fif")
     (stream,) = recording.streams
@@ -178,7 +180,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
         ("x.xdf", b"PK\x03\x04" + bytes(40), "is named .xdf, and holds a ZIP archive"),
         ("x.vhdr", b"XDF:" + bytes(40), "is named .vhdr, and holds an XDF recording"),
         ("x.set", b"\x00\x01" * 20, "is named .set, and holds something else"),
-        ("x.nii.gz", b"plain text of a page" * 4, "is named .gz, and holds text"),
+        ("x.nii.gz", b"plain text of a page" * 4, "is named .nii.gz, and holds text"),
         ("x.bdf", b"version https://git-lfs.github.com/spec/v1", "holds a Git LFS pointer: fetch the file itself"),
     ],
 )

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from stream.errors import PublishError, WireError
-from stream.refusals import Refusals
+from stream.mqtt.refusals import Refusals
 
 
 def test_all_are_counted_and_few_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,16 +17,19 @@ import pyxdf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.alignment import aligned, distinct, length
 from stream.errors import RecordingError
-from stream.events import Event
-from stream.montage import Montage
-from stream.record import record
-from stream.recordings import BadStretch, RecordedStream, Recording, read, write_npz
-from stream.replay import replay
-from stream.sources import StreamSelector, describe, load_lsl
-from stream.windows import Channels
-from stream.xdf_writer import XdfWriter
+from stream.files.formats.npz import write_npz
+from stream.files.registry import read
+from stream.files.xdf_writer import XdfWriter
+from stream.lsl.discovery import describe, load_lsl
+from stream.recording.alignment import align, length, with_unique_names
+from stream.recording.record import record
+from stream.recording.replay import replay
+from stream.types.events import Event
+from stream.types.montage import Montage
+from stream.types.recording import BadSegment, RecordedStream, Recording
+from stream.types.source_spec import StreamSelector
+from stream.types.windows import Channels
 
 
 def made(
@@ -58,7 +61,7 @@ def made(
 def test_begins_as_recorded(first: dict[str, float], second: dict[str, float], begins: list[float]) -> None:
     """The LSL clock tells where both have it and the dates agree, else the dates; events move with their samples."""
     pair = (made("a", events=(Event(0.5, "x"),), **first), made("b", events=(Event(0.5, "y"),), **second))
-    for one, begin in zip(aligned(pair), begins, strict=True):
+    for one, begin in zip(align(pair), begins, strict=True):
         assert one.streams[0].times[0] == pytest.approx(begin)
         assert one.events[0].time == pytest.approx(begin + 0.5)
 
@@ -71,7 +74,7 @@ def test_unknown_begins_are_said(
     first: dict[str, float], second: dict[str, float], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where a date is missing, or the files do not overlap, all begin together and a warning says so."""
-    for one in aligned((made("a", **first), made("b", **second))):
+    for one in align((made("a", **first), made("b", **second))):
         assert one.streams[0].times[0] == 0
     assert "all recordings begin together" in caplog.text
     assert said in caplog.text
@@ -81,7 +84,7 @@ def test_unknown_begins_are_said(
 @settings(deadline=None)
 def test_no_two_streams_bear_one_name(names: list[str]) -> None:
     """Whatever the files are called, every stream has its own name and source id; the first keeps what it had."""
-    out = [one.streams[0] for one in distinct([made(name) for name in names])]
+    out = [one.streams[0] for one in with_unique_names([made(name) for name in names])]
     assert len({stream.name for stream in out}) == len({stream.source_id for stream in out}) == len(names)
     assert out[0].name == names[0]
 
@@ -151,11 +154,11 @@ def test_recordings_without_data_are_refused() -> None:
         replay(Recording("m", "markers", (), (Event(0.0, "x"),)))
 
 
-def test_bad_stretches_are_sent_as_lost(tmp_path: Path) -> None:
+def test_bad_segments_are_sent_as_lost(tmp_path: Path) -> None:
     """What is marked bad, and the sample behind a joint, come without a number in any channel; the rest as it was."""
     tag = uuid.uuid4().hex
     whole = made(tag)
-    bad = (BadStretch(0.5, 0.2, "BAD_x"), BadStretch(1.0, 0.0, "boundary"))
+    bad = (BadSegment(0.5, 0.2, "BAD_x"), BadSegment(1.0, 0.0, "boundary"))
     marked = replace(whole, streams=(replace(whole.streams[0], bad=bad),))
     path = received(tmp_path, {tag: 200}, lambda stop: replay(marked, stop=stop))
     (stream,) = read(path).streams

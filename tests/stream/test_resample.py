@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import signal
 
-from stream.bad_samples import BAD
+from stream.epochs.ingest import Ingest, WindowSpec
 from stream.errors import StreamError
-from stream.events import Event
-from stream.filters import FilterChain, FilterSpec
-from stream.ingest import Ingest, WindowSpec
-from stream.resample import Resampler, ratio
-from stream.windows import Channels
+from stream.signal.bad_samples import BAD
+from stream.signal.filters import FilterChain, FilterSpec
+from stream.signal.resample import Resampler, ratio
+from stream.types.events import Event
+from stream.types.windows import Channels
 
 TWO = Channels(("a", "b"), ("eeg", "eeg"), ("V", "V"))
 

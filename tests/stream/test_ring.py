@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.ring import Ring
+from stream.signal.ring import Ring
 
 
 @given(st.integers(1, 40), st.lists(st.integers(0, 60), max_size=12), st.integers(0, 300), st.integers(1, 40))
 def test_reads_what_was_written_or_says_no(capacity: int, chunks: list[int], start: int, n: int) -> None:
-    """Any stretch that is still there comes back exactly; any other is None, and an overrun if it was once there."""
+    """Any segment that is still there comes back exactly; any other is None, and an overrun if it was once there."""
     ring, total = Ring(capacity, 2), 0
     for size in chunks:
         values = np.arange(total, total + size)
@@ -85,8 +85,8 @@ def test_position() -> None:
     assert Ring(8, 1).position(0.0) == np.inf
 
 
-def test_readers_beside_the_writer_never_see_a_torn_stretch() -> None:
-    """While another thread writes, stretches of three readers are whole and true, or None and counted, exactly."""
+def test_readers_beside_the_writer_never_see_a_torn_segment() -> None:
+    """While another thread writes, segments of three readers are whole and true, or None and counted, exactly."""
     ring, done = Ring(500, 4), threading.Event()
     counts: list[tuple[int, int]] = []
     wrong: list[int] = []

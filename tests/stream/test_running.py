@@ -7,33 +7,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import Ingest, WindowSpec
 from stream.errors import StreamError
-from stream.events import Event
-from stream.filters import FilterChain, FilterSpec
-from stream.ingest import Ingest, WindowSpec
-from stream.running import Drift, PercentSignal, RunningMoments, RunningZScore
-from stream.window_spec import trend
-from stream.windows import Channels
+from stream.signal.filters import FilterChain, FilterSpec
+from stream.signal.running import Drift, PercentSignal, RunningMean
+from stream.types.events import Event
+from stream.types.window_spec import trend
+from stream.types.windows import Channels
 
 VOXELS = Channels(("v1", "v2"), ("voxel", "voxel"), ("count", "count"))
 
 
 def weights(n: int, memory: float) -> np.ndarray:
-    """Give the weights of n samples, the newest last."""
+    """Return the weights of n samples, the newest last."""
     return np.exp(-np.arange(n)[::-1] / memory)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1.5, 200), st.floats(-1e4, 1e4))
 @settings(max_examples=30, deadline=None)
-def test_moments_are_weighted_means(seed: int, memory: float, offset: float) -> None:
-    """At every sample mean and deviation are those of the past with exponential weights, offset or not."""
+def test_the_mean_is_weighted(seed: int, memory: float, offset: float) -> None:
+    """At every sample the mean is that of the past with exponential weights, offset or not."""
     x = np.random.default_rng(seed).normal(offset, 1, (60, 2))
-    mean, spread = RunningMoments(memory).feed(x)
+    mean = RunningMean(memory).feed(x)
     for i in (0, 1, 7, 59):
         w, past = weights(i + 1, memory), x[: i + 1]
         want = np.average(past, axis=0, weights=w)
         np.testing.assert_allclose(mean[i], want, atol=1e-9, rtol=1e-9)
-        np.testing.assert_allclose(spread[i], np.sqrt(np.average((past - want) ** 2, axis=0, weights=w)), atol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(3, 100))
@@ -62,22 +61,11 @@ def test_percent_signal_of_a_step() -> None:
     assert not out[:, 1].any()
 
 
-def test_zscore_is_scale_free_and_silent_on_constants() -> None:
-    """Units and offsets fall out of a z-score; a constant channel gives 0, not noise."""
-    x = np.random.default_rng(0).normal(0, 1, (500, 2))
-    a, b = RunningZScore(100).feed(x), RunningZScore(100).feed(x * 1e-6 + 0.2)
-    np.testing.assert_allclose(a, b, atol=1e-4)
-    assert a[200:].std() == pytest.approx(1, abs=0.1)
-    assert not RunningZScore(50).feed(np.full((300, 1), 0.1)).any()
-
-
-@given(st.lists(st.integers(1, 200), max_size=10), st.booleans(), st.booleans(), st.booleans())
+@given(st.lists(st.integers(1, 200), max_size=10), st.booleans(), st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_chunking_changes_nothing(cuts: list[int], percent: bool, drift: bool, zscore: bool) -> None:
-    """Percent signal, drift removal and z-score, in any combination and chunking, give the same bits."""
-    spec = FilterSpec(
-        percent_signal=60 if percent else None, drift=80 if drift else None, zscore=30 if zscore else None
-    )
+def test_chunking_changes_nothing(cuts: list[int], percent: bool, drift: bool) -> None:
+    """Percent signal and drift removal, in any combination and chunking, give the same bits."""
+    spec = FilterSpec(percent_signal=60 if percent else None, drift=80 if drift else None)
     x = np.random.default_rng(2).normal(100, 2, (200, 2))
     whole = FilterChain(spec, VOXELS, 0.5).feed(x, 0).data
     chain = FilterChain(spec, VOXELS, 0.5)
@@ -88,11 +76,10 @@ def test_chunking_changes_nothing(cuts: list[int], percent: bool, drift: bool, z
 
 
 def test_units_say_what_was_done() -> None:
-    """Channels come out in percent or as z, so that a bundle trained otherwise refuses them."""
+    """Channels come out in percent, so that a bundle trained otherwise refuses them."""
     assert FilterChain(FilterSpec(percent_signal=60), VOXELS, 0.5).channels.units == ("percent", "percent")
-    assert FilterChain(FilterSpec(percent_signal=60, zscore=60), VOXELS, 0.5).channels.units == ("z", "z")
     with pytest.raises(StreamError, match="irregular"):
-        FilterChain(FilterSpec(zscore=60), VOXELS, 0)
+        FilterChain(FilterSpec(drift=60), VOXELS, 0)
 
 
 def test_lagged_mean_of_volumes() -> None:

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from minddiffuser.archive import Archive
-from minddiffuser.config import ArchiveSpec, PublishSpec
-from stream.broker import BrokerSpec
+from minddiffuser.archive.archive import Archive
+from minddiffuser.config.spec import ArchiveSpec, PublishSpec
 from stream.errors import PublishError
-from stream.messages import is_session, topic
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import BrokerSpec
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
+from stream.mqtt.topics import is_session_name, topic_of
 
 BAD = (
     "", ".", "..", "...", ".hidden", "-rf", "s.", "s..", "a/b", "a\\b", "../x", "a b", "ä", "x" * 65, "a\n", "\u202ea",
@@ -26,9 +26,9 @@ BROKER = BrokerSpec(host="h")
 @pytest.mark.parametrize("name", BAD)
 def test_names_that_are_no_plain_file_name_are_refused_everywhere(name: str, tmp_path: Path) -> None:
     """Topic, publisher, subscriber, archive and config refuse the name in one line each; nothing is written."""
-    assert not is_session(name)
+    assert not is_session_name(name)
     for refusing in (
-        lambda: topic(name, "meta"),
+        lambda: topic_of(name, "meta"),
         lambda: Publisher(BROKER, name),
         lambda: Subscriber(BROKER, name),
         lambda: Archive(ArchiveSpec(folder=tmp_path / "archive"), name, {}),
@@ -44,15 +44,15 @@ def test_names_that_are_no_plain_file_name_are_refused_everywhere(name: str, tmp
 @pytest.mark.parametrize("name", ["demo", "lab.1", "s_1", "2026-01-02", "_x", "A" * 64, "CONSOLE", "com10", "a..b"])
 def test_plain_names_are_taken(name: str) -> None:
     """Names that are in use pass."""
-    assert is_session(name)
-    assert topic(name, "meta") == f"minddiffuser/{name}/meta"
+    assert is_session_name(name)
+    assert topic_of(name, "meta") == f"minddiffuser/{name}/meta"
     assert PublishSpec.model_validate({"session": name}).session == name
 
 
 @given(st.text(st.sampled_from("aZ09._-/\\ :~\0\n"), max_size=70))
 def test_a_session_is_one_component_of_a_path(name: str) -> None:
     """Whatever is taken is one plain component, neither hidden nor an option nor changed by any file system."""
-    if is_session(name):
+    if is_session_name(name):
         assert Path(name).parts == (name,)
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
         assert not name.endswith(".")

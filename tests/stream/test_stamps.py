@@ -7,12 +7,12 @@ import uuid
 import numpy as np
 import pytest
 
-from stream.filters import FilterSpec
-from stream.ingest import WindowSpec
-from stream.lsl import SourceSpec
-from stream.sources import load_lsl
-from stream.stamps import StampWatch, stamp_problems
-from stream.windows import Window
+from stream.epochs.ingest import WindowSpec
+from stream.lsl.discovery import load_lsl
+from stream.lsl.live import SourceSpec
+from stream.lsl.stamps import StampWatch, stamp_problems
+from stream.signal.filters import FilterSpec
+from stream.types.windows import Window
 from tests.stream.amp import Amp, markers, outlet
 from tests.stream.conftest import wait_for
 from tests.stream.test_connections import SLIDING, WINDOW, label, logged, reading

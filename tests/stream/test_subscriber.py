@@ -5,9 +5,9 @@ import asyncio
 import aiomqtt
 import pytest
 
-from stream.broker import EmbeddedBroker
-from stream.mqtt import Publisher
-from stream.subscriber import Subscriber
+from stream.mqtt.broker import EmbeddedBroker
+from stream.mqtt.publisher import Publisher
+from stream.mqtt.subscriber import Subscriber
 from tests.brokers import until
 
 JPEG = b"\xff\xd8\xff\xe0"

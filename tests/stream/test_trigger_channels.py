@@ -6,10 +6,11 @@ import mne
 import numpy as np
 import pytest
 
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.marker_choice import MarkerSelector
-from stream.recordings import Recording, read
-from stream.sources import SourceSpec
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
+from stream.files.registry import read
+from stream.markers.choice import MarkerSelector
+from stream.types.recording import Recording
+from stream.types.source_spec import SourceSpec
 
 STEPS = {"STI001": [100, 400], "STI002": [300], "STI101": [100, 300, 400], "STI 014": [100, 300, 400]}
 

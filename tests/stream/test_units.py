@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import StreamError
-from stream.units import channel_kind, distinct_names, is_no_voltage, si_unit, si_units
+from stream.types.units import channel_kind, distinct_names, for_people, is_no_voltage, si_unit, si_units, times
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,38 @@ def test_other_quantities() -> None:
 def test_numbered_names() -> None:
     """A number that is another channel's name is passed over."""
     assert distinct_names(["Cz", "Pz", "Cz", "Cz-0"]) == ("Cz-1", "Pz", "Cz-2", "Cz-0")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (1.8e-4, "V", "180 uV"), (2e-5, "V", "20 uV"), (5.79, "V", "5.79 V"), (5.8e-2, "V", "58 mV"),
+        (0.9999, "V", "1 V"), (5.79e-12, "V", "5.79 pV"), (0.0, "V", "0 uV"), (-5.79, "V", "-5.79 V"),
+        (85e-15, "T", "85 fT"), (3.2e-12, "T", "3200 fT"), (3.2e-6, "T", "3.2 uT"), (2.5e-12, "T/m", "25 fT/cm"),
+        (2.5e-6, "T/m", "25 nT/cm"), (12.0, "count", "12 count"), (3e7, "count", "3e+07 count"),
+    ],
+)  # fmt: skip
+def test_sizes_are_written_as_people_know_them(value: float, unit: str, words: str) -> None:
+    """The field's own unit where numbers are of its size, another prefix where they are a thousand times off."""
+    assert for_people(value, unit) == words
+
+
+@given(st.floats(1e-15, 1e4), st.sampled_from(["V", "T"]))
+def test_no_size_that_a_device_can_send_is_written_with_an_exponent(value: float, unit: str) -> None:
+    """Whatever its unit was taken for, a level is a short number with a prefix, and the same number."""
+    number, name = for_people(value, unit).split(" ")
+    assert "e" not in number
+    assert float(number) * si_unit(name)[1] == pytest.approx(value, rel=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (6.0, "6 times"), (0.05, "0.05 times"), (1e3, "a thousand times"), (1e6, "a million times"),
+        (5.8e7, "58 million times"), (1e9, "a billion times"), (240.0, "240 times"), (1e-3, "a thousandth of"),
+        (1e-6, "a millionth of"), (1 / 1200, "1/1,200 of"), (0.0, "0 times"), (0.9994e6, "a million times"),
+    ],
+)  # fmt: skip
+def test_ratios_are_written_in_words(ratio: float, words: str) -> None:
+    """Powers of a thousand are the words that people have for them."""
+    assert times(ratio) == words

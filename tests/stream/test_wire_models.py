@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import IngestStats
+from stream.epochs.stream_buffer import Gap, StreamStats
 from stream.errors import PublishError, WireError
-from stream.ingest import IngestStats
-from stream.intake import Gap, StreamStats
-from stream.messages import MAX_NESTING, to_json
-from stream.wire_models import MAX_DEPTH, MAX_TEXT, MAX_VALUES, printable, read, read_json
+from stream.mqtt.messages import MAX_NESTING, to_json
+from stream.mqtt.topics import read
+from stream.mqtt.wire_models import MAX_DEPTH, MAX_TEXT, MAX_VALUES, printable, read_json
 
 META: dict[str, Any] = {"window_id": "w", "stage": "abstained", "sha256": {}}
 
@@ -43,6 +44,15 @@ def refused(payload: bytes, kind: str = "meta") -> WireError:
         ("data", [1, ["simulated EEG"]]),
         ("reason", [1, {"why": "x"}]),
         ("samples_lost", ["3", [3]]),
+        ("state", ["lost", 1, ["published"]]),
+        ("names", ["bell", [3], ["x" * 201], ["x"] * 11]),
+        ("truth", [3, ["bell"]]),
+        ("right", ["yes", 1]),
+        ("told", [3, {"right": 1}, {"right": -1, "of": 2}, {"right": 1, "of": 2, "chance": 2}]),
+        ("index", ["1", -1, 1.5]),
+        ("of", ["60", -1]),
+        ("interpolated", ["Oz", [3], ["Oz"] * 5001]),
+        ("abstain_below", ["0.1", 1.1]),
     ],
 )
 def test_a_field_of_the_wrong_kind_refuses_the_meta_and_is_named(field: str, values: list[object]) -> None:
@@ -58,6 +68,18 @@ def test_a_field_of_the_wrong_kind_refuses_the_meta_and_is_named(field: str, val
     [
         ("status", {"state": 3}),
         ("status", {"detail": ["x"]}),
+        ("status", {"participant": 3}),
+        ("status", {"participant": "x" * 201}),
+        ("status", {"started": 3}),
+        ("status", {"versions": {"python": [3]}}),
+        ("metrics", {"signal": {"channels": {"Fz": 1}}}),
+        ("metrics", {"signal": {"channels": [{"level": 1.0}]}}),
+        ("metrics", {"signal": {"channels": [{"name": "Fz", "status": "fine"}]}}),
+        ("metrics", {"signal": {"channels": [{"name": "Fz", "x": 3.0}]}}),
+        ("metrics", {"signal": {"channels": [{"name": "Fz"}] * 1025}}),
+        ("metrics", {"notes": {"count": "1"}}),
+        ("metrics", {"abstain_below": 2}),
+        ("metrics", {"rejection": {"rejected": {"limit": -1}}}),
         ("metrics", {"ingest": []}),
         ("metrics", {"ingest": {"problems": "flat"}}),
         ("metrics", {"ingest": {"problems": [3]}}),

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
 from stream.errors import RecordingError
-from stream.events import event_of
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import Recording, measured_rate, read
-from stream.xdf_writer import XdfWriter
+from stream.files.registry import read
+from stream.files.xdf_writer import XdfWriter
+from stream.types.events import event_of
+from stream.types.recording import Recording, measured_rate
 
 FOLDERS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -26,7 +26,33 @@ export async function fetchSession(name) {
   return answer.blob();
 }
 
-/** Keep a connection to the server; `on.note(object)`, `on.frame(header, pictures)`, `on.link(connected, denied)`. */
+/**
+ * Ask for the raw traces of a session that have come since the last answer (`after`: its `next`): [status, frame]. The
+ * status is 200, 204 where there are none yet, another where there are none for this page.
+ */
+export async function fetchTraces(session, after) {
+  const query = after === undefined ? "" : `?after=${after}`;
+  const answer = await fetch(`/sessions/${encodeURIComponent(session)}/traces${query}`, { headers: { Authorization: `Bearer ${token()}` } });
+  return [answer.status, answer.status === 200 ? await answer.json() : null];
+}
+
+/** Ask how far a presentation on the display's own machine is; null where there is none, or not for this page. */
+export async function fetchExperiment() {
+  const answer = await fetch("/experiment", { headers: { Authorization: `Bearer ${token()}` } });
+  return answer.status === 200 ? answer.json() : null;
+}
+
+/** Note something of a session, `ago` seconds ago: a marker on LSL, a line in the archive; raises with the server's words. */
+export async function postNote(session, words, ago) {
+  const headers = { Authorization: `Bearer ${token()}`, "Content-Type": "application/json" };
+  const answer = await fetch("/note", { method: "POST", headers, body: JSON.stringify({ session, text: words, ago }) });
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+}
+
+/**
+ * Keep a connection to the server: `on.note(object)`, `on.frame(header, pictures)`, and `on.link(change)` with what
+ * changed of `connected`, `denied` (the token is wrong) and `ended` (the server has said goodbye).
+ */
 export function connect(on) {
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`;
   let wait = 250;
@@ -36,14 +62,14 @@ export function connect(on) {
     socket.onopen = () => {
       socket.send(JSON.stringify({ token: token() }));
       wait = 250;
-      on.link(true, false);
+      on.link({ connected: true, denied: false, ended: false });
     };
     socket.onmessage = ({ data }) => {
       if (typeof data === "string") on.note(JSON.parse(data));
       else on.frame(...unpack(data));
     };
     socket.onclose = ({ code }) => {
-      on.link(false, code === 4401);
+      on.link({ connected: false, denied: code === 4401, ...(code === 1001 ? { ended: true } : {}) });
       if (code === 4401) return;
       setTimeout(open, wait * (0.5 + Math.random() / 2));
       wait = Math.min(2 * wait, 5000);

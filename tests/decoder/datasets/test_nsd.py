@@ -10,8 +10,8 @@ import pytest
 
 from decoder.datasets import Selection, load
 from decoder.errors import DatasetError
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import Recording
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
+from stream.types.recording import Recording
 from tests.decoder.datasets.published import write_nsd
 
 FIRST = Selection(sessions=1)

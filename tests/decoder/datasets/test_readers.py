@@ -9,16 +9,18 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from decoder.data.stimuli import StimulusTable
 from decoder.datasets import Selection, load
 from decoder.datasets.captions import describe
 from decoder.errors import DatasetError
-from decoder.stimuli import StimulusTable
-from stream.ingest import FilterSpec, WindowSpec, windows_of
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
 
 
-def write_muse(root: Path, *, codes: tuple[int, ...] = (1, 2), runs: int = 6) -> None:
+def write_muse(
+    root: Path, *, codes: tuple[int, ...] = (1, 2), runs: int = 6, where: str = "N170/subject1/session1"
+) -> None:
     """Write runs of muse-lsl's CSV, two seconds each, with one marker of each code."""
-    folder = root / "muse_eeg_visual" / "N170" / "subject1" / "session1"
+    folder = root / "muse_eeg_visual" / where
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for run in range(runs):
@@ -32,7 +34,7 @@ def write_muse(root: Path, *, codes: tuple[int, ...] = (1, 2), runs: int = 6) ->
             np.savetxt(file, table, delimiter=",", fmt="%.3f")
     for name, level in (("faces", 200), ("houses", 50)):
         pictures = root / "muse_eeg_visual" / "stimuli" / "face_house" / name
-        pictures.mkdir(parents=True)
+        pictures.mkdir(parents=True, exist_ok=True)
         for offset in (-10, 10):
             Image.new("L", (30, 30), level + offset).save(pictures / f"{name}{offset}.jpg")
 
@@ -58,27 +60,84 @@ def test_muse_pictures_are_the_means_of_their_categories(tmp_path: Path) -> None
     assert levels["house"] == pytest.approx(50, abs=2)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"codes": (1, 7)}, "'7'"), ({"runs": 4}, "4 runs, not 6")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"codes": (1, 7)}, "'7'"), ({"runs": 0}, r"subject1 holds no recordings; fetch it")]
+)
 def test_muse_files_of_another_task_are_refused(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
-    """Unknown markers, or runs that are missing, are named."""
+    """Unknown markers, or a person without runs, are named."""
     write_muse(tmp_path, **arguments)  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match=message):
         load("muse-faces", tmp_path)
 
 
-def write_exo(root: Path, codes: tuple[int, ...] = (1, 2, 4)) -> None:
-    """Write two sessions of eight channels with one event of each code, two seconds apart."""
+def test_muse_reads_whoever_is_there_with_as_many_runs_as_there_are(tmp_path: Path) -> None:
+    """Any person of any task: all sessions, the first so many, or one by its folder's name."""
+    for where, runs in (("subject2/session1", 2), ("subject2/session10", 1), ("subject2/session2", 3)):
+        write_muse(tmp_path, runs=runs, where=f"left-right/{where}")
+    write_muse(tmp_path, runs=1, where="left-right/subject2/test")
+    every = load("muse-sides", tmp_path, Selection(subject=2))
+    runs = [every.sessions[run.name] for run in (*every.train, every.live)]
+    assert runs == ["session1"] * 2 + ["session2"] * 3 + ["session10"]
+    first = load("muse-sides", tmp_path, Selection(subject=2, sessions=2))
+    assert (len(first.train), first.sessions[first.live.name]) == (4, "session2")
+    only = load("muse-sides", tmp_path, Selection(subject=2, session="test"))
+    assert only.train == (only.live,)
+    assert not only.reported
+    with pytest.raises(DatasetError, match=r"no session 'session3'; it holds test, session1, session2, session10"):
+        load("muse-sides", tmp_path, Selection(subject=2, session="session3"))
+    with pytest.raises(DatasetError, match="holds 3 sessions, not 4"):
+        load("muse-sides", tmp_path, Selection(subject=2, sessions=4))
+    with pytest.raises(DatasetError, match="subject5 is missing"):
+        load("muse-sides", tmp_path, Selection(subject=5))
+
+
+def test_muse_gratings_are_told_apart_by_their_stripes_and_other_markers_are_left_out(tmp_path: Path) -> None:
+    """Ends of gratings announce nothing; a run that lies there packed and not is read once."""
+    write_muse(tmp_path, codes=(1, 3, 2, 4), runs=2, where="spatial_freq/subject1/session1")
+    folder = tmp_path / "muse_eeg_visual" / "spatial_freq" / "subject1" / "session1"
+    packed = min(folder.iterdir())
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    dataset = load("muse-gratings", tmp_path)
+    assert len(dataset.train) == 1
+    assert [event.label for event in dataset.live.events] == ["coarse", "fine"]
+    changes = [np.abs(np.diff(image[64, :, 0].astype(int))).sum() for image in dataset.stimuli.images]
+    assert changes[1] > 4 * changes[0]
+
+
+def write_exo(
+    root: Path,
+    codes: tuple[int, ...] = (1, 2, 4),
+    subject: int = 3,
+    dates: tuple[str, ...] = ("2012.07.11-15.25.23", "2012.07.11-15.33.08"),
+) -> None:
+    """Write sessions of eight channels with one event of each code, two seconds apart."""
     import mne
 
-    folder = root / "ssvep_exo_kalunga2016" / "subject03"
+    folder = root / "ssvep_exo_kalunga2016" / f"subject{subject:02d}"
     folder.mkdir(parents=True)
     info = mne.create_info(["Oz", "O1", "O2", "PO3", "POz", "PO7", "PO8", "PO4"], 256.0, "eeg")
-    for session in ("15.25.23", "15.33.08"):
+    for date in dates:
         data = np.random.default_rng(0).normal(size=(8, 256 * 8))
         raw = mne.io.RawArray(data, info, verbose="error")
-        raw.save(folder / f"record-[2012.07.11-{session}]_raw.fif", verbose="error")
+        raw.save(folder / f"record-[{date}]_raw.fif", verbose="error")
         events = np.array([[512 * (place + 1), 0, code] for place, code in enumerate(codes)])
-        mne.write_events(folder / f"record-[2012.07.11-{session}]-eve.fif", events, verbose="error")
+        mne.write_events(folder / f"record-[{date}]-eve.fif", events, verbose="error")
+
+
+def test_exo_reads_whoever_is_there_with_as_many_sessions_as_there_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sessions that the authors left out are named, and read only where they are chosen."""
+    dates = ("2014.02.26-15.10.48", "2014.02.26-15.32.36", "2014.02.26-15.40.22")
+    write_exo(tmp_path, subject=10, dates=dates)
+    dataset = load("ssvep-exo", tmp_path, Selection(subject=10))
+    assert (len(dataset.train), dataset.live.name) == (1, "ssvep-exo session 2")
+    assert not dataset.reported
+    assert "subject 10: session 2014.02.26-15.10.48 was left out by the authors" in caplog.text
+    only = load("ssvep-exo", tmp_path, Selection(subject=10, session=dates[0]))
+    assert only.train == (only.live,)
+    write_exo(tmp_path)
+    assert load("ssvep-exo", tmp_path).reported
 
 
 def test_exo_events_name_the_light_and_rest_is_no_stimulus(tmp_path: Path) -> None:
@@ -136,24 +195,21 @@ def test_haxby_labels_of_another_experiment_are_refused(tmp_path: Path) -> None:
 
 def test_muse_sides_are_drawn_where_they_were_shown(tmp_path: Path) -> None:
     """Marker 1 is the left grating, and its picture varies on the left half only."""
-    write_muse(tmp_path, runs=5)
-    folder = tmp_path / "muse_eeg_visual"
-    (folder / "left-right").mkdir()
-    (folder / "N170" / "subject1").rename(folder / "left-right" / "subject1")
+    write_muse(tmp_path, runs=5, where="left-right/subject1/session1")
     dataset = load("muse-sides", tmp_path)
     assert [(event.code, event.label) for event in dataset.live.events] == [(1, "left"), (2, "right")]
     left = dataset.stimuli.images[dataset.stimuli.rows(["left"])[0]]
     assert left[:, :64].std() > 10 * left[:, 64:].std()
 
 
-def write_v4(root: Path, n: int = 40, n_pictures: int | None = None) -> np.ndarray:
+def write_v4(root: Path, n: int = 40, n_pictures: int | None = None, session: str = "201025") -> np.ndarray:
     """Write a session whose photographs have their number's grey level."""
     folder = root / "v4_natural_images_cowley2023"
-    (folder / "images").mkdir(parents=True)
-    (folder / "responses_repeat_averaged").mkdir()
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "responses_repeat_averaged").mkdir(exist_ok=True)
     responses = np.random.default_rng(0).uniform(0, 3, (5, n))
-    np.save(folder / "responses_repeat_averaged" / "responses_201025.npy", responses)
-    with zipfile.ZipFile(folder / "images" / "images_201025.zip", "w") as archive:
+    np.save(folder / "responses_repeat_averaged" / f"responses_{session}.npy", responses)
+    with zipfile.ZipFile(folder / "images" / f"images_{session}.zip", "w") as archive:
         for number in range(n_pictures or n, 0, -1):
             picture = root / "one.jpg"
             Image.new("RGB", (16, 16), (5 * number,) * 3).save(picture)
@@ -193,6 +249,18 @@ def test_v4_pictures_that_do_not_match_the_responses_are_refused(tmp_path: Path)
     write_v4(tmp_path, n_pictures=39)
     with pytest.raises(DatasetError, match="39 photographs and responses to 40"):
         load("v4-photos", tmp_path)
+
+
+def test_v4_session_is_chosen_by_its_name(tmp_path: Path) -> None:
+    """Any session is read by its name, with as many photographs as it has; figures are of the one they came with."""
+    write_v4(tmp_path)
+    write_v4(tmp_path, n=20, session="210224")
+    own, other = load("v4-photos", tmp_path), load("v4-photos", tmp_path, Selection(session="210224"))
+    assert (len(own.stimuli), len(other.stimuli)) == (40, 20)
+    assert own.reported
+    assert not other.reported
+    with pytest.raises(DatasetError, match=r"responses_999999\.npy is missing"):
+        load("v4-photos", tmp_path, Selection(session="999999"))
 
 
 def write_miyawaki(root: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,9 @@ from decoder.datasets.photographs import squared
 from decoder.datasets.sessions import normaliser
 from decoder.datasets.things import caption_of, concept_of
 from decoder.errors import DatasetError
-from stream.ingest import FilterSpec, WindowSpec, windows_of
-from stream.recordings import Recording
-from stream.windows import Window
+from stream.epochs.ingest import FilterSpec, WindowSpec, windows_of
+from stream.types.recording import Recording
+from stream.types.windows import Window
 from tests.decoder.datasets.published import (
     EEG2_CHANNELS,
     MEG_CHANNELS,

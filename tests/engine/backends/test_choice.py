@@ -3,23 +3,28 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
-from engine.backends.choice import Backend, check, exportable, make_backend, missing
+from engine.backends.base import Backend
+from engine.backends.cache import EngineCache
+from engine.backends.choice import make_backend
+from engine.backends.export import FILE, INPUTS, OPSETS, example, exported, onnx_key, write_onnx
+from engine.backends.exported import check, exportable
 from engine.backends.onnx import OnnxRunner, tensorrt_settings
+from engine.backends.reference import reference_of
 from engine.backends.torch import TorchBackend
-from engine.cache import EngineCache
 from engine.errors import BackendError
-from engine.export import FILE, INPUTS, OPSETS, example, exported, onnx_key, write_onnx
-from engine.models import Models, load_models
-from engine.spec import BackendName, ModelSpec
+from engine.models.loading import Models, load_models
+from engine.registry import BACKENDS
+from engine.spec import ModelSpec
 
 CPU = torch.device("cpu")
 PRESENT = [
-    name for name in get_args(BackendName) if name not in {"torch", "torch-compile"} and missing(name, CPU) is None
+    name
+    for name, entry in BACKENDS.items()
+    if name not in {"torch", "torch-compile"} and entry.unavailable_because(CPU) is None
 ]
 
 
@@ -31,7 +36,7 @@ def outputs(backend: Backend, models: Models, batch: int, tokens: int) -> tuple[
 
 
 @pytest.mark.parametrize("name", PRESENT)
-def test_backends_agree_with_eager(name: BackendName, desk: Models, cache: EngineCache) -> None:
+def test_backends_agree_with_eager(name: str, desk: Models, cache: EngineCache) -> None:
     """UNet and decoder differ by 1e-4 at most, at any batch size, also where captions are filled up."""
     backend = make_backend(name, desk, cache).backend
     eager = TorchBackend(desk)
@@ -53,7 +58,7 @@ def test_weights_are_read_before_anything_is_compiled(tiny: Models) -> None:
 @pytest.mark.timeout(1200)
 def test_a_compiled_engine_agrees_with_eager(desk: Models) -> None:
     """Compiled, the desk models' UNet and decoder differ by 1e-4 at most from eager torch, at two batch sizes."""
-    if reason := missing("torch-compile", CPU):
+    if reason := BACKENDS["torch-compile"].unavailable_because(CPU):
         pytest.skip(reason)
     backend, eager = make_backend("torch-compile", desk).backend, TorchBackend(desk)
     for batch, tokens in ((1, desk.tokens), (3, 5)):
@@ -65,10 +70,10 @@ def test_a_compiled_engine_agrees_with_eager(desk: Models) -> None:
 def test_what_torch_cannot_compile_without_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler that is not there and Python headers that are not are told apart, each with the way out."""
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no-such-compiler" in (missing("torch-compile", CPU) or "")
+    assert "no-such-compiler" in (BACKENDS["torch-compile"].unavailable_because(CPU) or "")
     monkeypatch.setenv("CXX", sys.executable)
     monkeypatch.setattr("engine.backends.torch.sysconfig.get_path", lambda _: "/nowhere")
-    assert "python3-dev" in (missing("torch-compile", CPU) or "")
+    assert "python3-dev" in (BACKENDS["torch-compile"].unavailable_because(CPU) or "")
 
 
 def test_the_cpu_has_backends_to_compare() -> None:
@@ -92,9 +97,16 @@ def test_auto_takes_the_fastest_and_says_why_not_the_others(desk: Models, cache:
     """On a CPU that is OpenVINO; every other backend is named with its reason."""
     choice = make_backend("auto", desk, cache)
     assert choice.backend.name == "openvino"
-    assert set(choice.left) == set(get_args(BackendName)) - {"openvino"}
+    assert set(choice.left) == set(BACKENDS) - {"openvino"}
     assert all(choice.left.values())
     assert "NVIDIA" in choice.left["tensorrt"]
+
+
+def test_the_table_of_backends_in_the_docs_is_the_registry_s() -> None:
+    """Each backend has its row: where it runs and what it needs."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "gpu.md").read_text("utf-8")
+    for entry in BACKENDS.values():
+        assert f"| `{entry.name}` | {entry.runs_on} | {entry.needs} |" in text
 
 
 def test_auto_falls_back_to_torch_without_a_cache(desk: Models) -> None:
@@ -112,9 +124,7 @@ def test_auto_falls_back_to_torch_without_a_cache(desk: Models) -> None:
         ("torch-graphs", "need an NVIDIA GPU"),
     ],
 )
-def test_a_backend_asked_for_by_name_is_not_replaced(
-    name: BackendName, words: str, desk: Models, cache: EngineCache
-) -> None:
+def test_a_backend_asked_for_by_name_is_not_replaced(name: str, words: str, desk: Models, cache: EngineCache) -> None:
     """Where it cannot run, one line says what is missing and what to use."""
     with pytest.raises(BackendError, match=words) as caught:
         make_backend(name, desk, cache)
@@ -127,10 +137,10 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("engine.backends.openvino.find_spec", lambda _: None)
     monkeypatch.setattr("engine.backends.onnx.find_spec", lambda _: None)
     monkeypatch.setattr("engine.backends.tensorrt.find_spec", lambda _: None)
-    assert "minddiffuser[openvino]" in (missing("openvino", CPU) or "")
-    assert "minddiffuser[onnx]" in (missing("onnx", CPU) or "")
-    assert "minddiffuser[onnx-gpu]" in (missing("onnx", torch.device("cuda")) or "")
-    assert "minddiffuser[tensorrt]" in (missing("tensorrt", torch.device("cuda")) or "")
+    assert "minddiffuser[openvino]" in (BACKENDS["openvino"].unavailable_because(CPU) or "")
+    assert "minddiffuser[onnx]" in (BACKENDS["onnx"].unavailable_because(CPU) or "")
+    assert "minddiffuser[onnx-gpu]" in (BACKENDS["onnx"].unavailable_because(torch.device("cuda")) or "")
+    assert "minddiffuser[tensorrt]" in (BACKENDS["tensorrt"].unavailable_because(torch.device("cuda")) or "")
 
 
 def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache) -> None:
@@ -142,7 +152,7 @@ def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache
             def run(self, inputs: tuple[torch.Tensor, ...], shape: tuple[int, ...]) -> torch.Tensor:
                 return torch.zeros(shape, dtype=inputs[0].dtype)
 
-        check(Wrong(), desk, "decoder", desk.dtype)
+        check(Wrong(), "decoder", reference_of(desk, cache), desk.dtype)
 
     with pytest.raises(BackendError, match=re.escape("differs from torch by")):
         exported(desk, "decoder", other, 23, twice_wrong)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache as cache_results
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,15 +11,20 @@ from torch import Tensor
 
 from benchmarks.steady import run as steady
 from decoder.features import Features, LayerTarget
-from engine.backends.choice import missing
-from engine.cache import EngineCache
-from engine.models import Models
+from engine.backends.cache import EngineCache
+from engine.batching import make_batches
+from engine.models.loading import Models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
-from engine.spec import BackendName, EngineSpec, StructureSpec
+from engine.registry import BACKENDS
+from engine.spec import EngineSpec, StructureSpec
+from engine.stage1 import generate
+from engine.stage2.improve import latents_of
+from engine.stage2.targets import make_targets
 
+CPU = torch.device("cpu")
 MINUTES = {"torch-compile"}
-PRESENT = [name for name in get_args(BackendName) if name not in MINUTES and missing(name, torch.device("cpu")) is None]
+PRESENT = [name for name, entry in BACKENDS.items() if name not in MINUTES and entry.unavailable_because(CPU) is None]
 MODES = ["none", "fast", "onestep", "exact"]
 Make = Callable[[str, str], Reconstructor]
 
@@ -55,24 +59,15 @@ def windows(models: Models, count: int) -> list[Features]:
 
 
 def pixels_of(engine: Reconstructor, features: list[Features]) -> dict[tuple[str, int], Tensor]:
-    """Reconstruct, and give each window's pixels before rounding, of stage 1 and of stage 2 where it was done."""
-    found: dict[tuple[str, int], Tensor] = {}
-    stage1, pulled = engine._stage1, engine._pulled
-
-    def keep1(group: object) -> None:
-        stage1(group)  # type: ignore[arg-type]
-        found.update({(f.window_id, 1): x for f, x in zip(group.features, group.pixels, strict=True)})  # type: ignore[attr-defined]
-
-    def keep2(group: object, targets: object) -> Tensor:
-        latents = pulled(group, targets)  # type: ignore[arg-type]
-        found.update({(f.window_id, 2): x for f, x in zip(group.features, latents, strict=True)})  # type: ignore[attr-defined]
-        return latents
-
-    engine._stage1, engine._pulled = keep1, keep2  # type: ignore[method-assign]
-    try:
-        engine.reconstruct(features)
-    finally:
-        engine._stage1, engine._pulled = stage1, pulled  # type: ignore[method-assign]
+    """Return each window's pixels before rounding, of stage 1 and of stage 2 where it is done."""
+    setup, found = engine.setup, {}
+    for batch in make_batches(features, setup):
+        preview = generate(batch, setup)
+        found.update({(f.window_id, 1): x for f, x in zip(batch.features, preview.pixels, strict=True)})
+        if setup.spec.structure.mode != "none":
+            targets = make_targets(batch.features, setup.layer_weights, setup.units)
+            latents = latents_of(batch, preview.first, targets, setup)
+            found.update({(f.window_id, 2): x for f, x in zip(batch.features, latents, strict=True)})
     return found
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from engine.backends import tensorrt as backend
-from engine.batches import PROFILE
-from engine.cache import EngineCache
+from engine.backends.cache import EngineCache
+from engine.backends.export import INPUTS, OUTPUT
 from engine.errors import BackendError
-from engine.export import INPUTS, OUTPUT
-from engine.models import Models
+from engine.models.batches import PROFILE
+from engine.models.loading import Models
 
 CPU = torch.device("cpu")
 SHAPES = {"x": (16, 2, 4, 4), "timesteps": (16,), "c": (16, 3, 5), "mask": (16, 3), OUTPUT: (16, 2, 4, 4)}

@@ -1,0 +1,1 @@
+"""Decoders moved to another session or participant."""

@@ -1,0 +1,1 @@
+"""Moments of sessions and participants, brought onto each other."""

@@ -1,0 +1,1 @@
+"""Pictures, their target features, samples and splits."""

@@ -1,0 +1,112 @@
+"""What an encoding model reads of a picture: public features, in groups that are each penalised by themselves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.data.feature_registry import Encoders
+from decoder.visual_features import LOW_GRID, cells, contrast_energy, low_level, mid_level
+from stream.types.progress import Progress, no_progress
+
+Array = NDArray[np.float32]
+Images = NDArray[np.uint8]
+
+THUMBNAIL = 16
+"""Pixels of a side of the thumbnail, or as many as a smaller picture has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Pictures (n, height, width, 3), the encoders that read them, and the CLIP blocks that are wanted."""
+
+    images: Images
+    encoders: Encoders
+    blocks: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFeature:
+    """A kind of picture features.
+
+    Attributes
+    ----------
+    key : str
+    compute : callable
+        From a source to groups by name, each (n, ...).
+    """
+
+    key: str
+    compute: Callable[[Source], Mapping[str, Array]]
+
+
+def _blocks(source: Source) -> Mapping[str, Array]:
+    found = source.encoders.structure(source.images, tuple(source.blocks))
+    return {f"CLIP block {block}": units for block, units in found.items()}
+
+
+def _pooled(source: Source) -> Mapping[str, Array]:
+    return {"CLIP pooled": source.encoders.embed_images(source.images)}
+
+
+def _thumbnail(source: Source) -> Mapping[str, Array]:
+    colours = np.moveaxis(source.images, 3, 1).astype(np.float32) / np.float32(255)
+    return {"thumbnail": cells(np.asarray(colours, np.float32), min(THUMBNAIL, *source.images.shape[1:3]))}
+
+
+def _early(source: Source) -> Mapping[str, Array]:
+    images = source.images
+    if min(images.shape[1:3]) < LOW_GRID:
+        return {}
+    return {"contrast": low_level(images), "edges": mid_level(images), "contrast energy": contrast_energy(images)}
+
+
+PICTURE_FEATURES: Mapping[str, PictureFeature] = {
+    feature.key: feature
+    for feature in (
+        PictureFeature("blocks", _blocks),
+        PictureFeature("pooled", _pooled),
+        PictureFeature("thumbnail", _thumbnail),
+        PictureFeature("early", _early),
+    )
+}
+"""By key; a new kind is an entry here. What each group is worth is learned, so one of no use costs little."""
+
+
+def compute_picture_features(
+    images: Images,
+    encoders: Encoders,
+    *,
+    kinds: Sequence[str] = tuple(PICTURE_FEATURES),
+    blocks: Sequence[int] = (1, 2, 3),
+    batch: int = 32,
+    progress: Progress = no_progress,
+) -> dict[str, NDArray[np.float16]]:
+    """Compute the groups of features of pictures.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, height, width, 3), uint8
+    encoders : Encoders
+    kinds : sequence of str
+        Keys of `PICTURE_FEATURES`.
+    blocks : sequence of int
+        CLIP blocks, counted from 1.
+    batch : int
+        Pictures at a time.
+    progress : callable
+
+    Returns
+    -------
+    features : dict of str to ndarray, shape (n, d), float16
+        By group. Half precision, as of `decoder.data.targets.Targets`: blocks have many units.
+    """
+    parts: dict[str, list[NDArray[np.float16]]] = {}
+    for start in range(0, len(images), batch):
+        some = Source(images[start : start + batch], encoders, blocks)
+        for kind in kinds:
+            for name, values in PICTURE_FEATURES[kind].compute(some).items():
+                parts.setdefault(name, []).append(values.reshape(len(values), -1).astype(np.float16))
+        progress("picture features", min(start + batch, len(images)), len(images))
+    return {name: np.concatenate(each) for name, each in parts.items()}

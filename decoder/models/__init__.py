@@ -1,0 +1,1 @@
+"""What is fitted and saved in a bundle."""

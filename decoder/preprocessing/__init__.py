@@ -1,0 +1,1 @@
+"""From windows to the numbers a decoder is fitted to."""

@@ -1,0 +1,1 @@
+"""Linear algebra of decoders: ridge, kernels, ranks, covariances."""

@@ -1,0 +1,184 @@
+"""Linear models: penalties and units by cross-validation, weights on all samples."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.data.feature_registry import FEATURES
+from decoder.data.splits import TrainTest
+from decoder.data.targets import Targets
+from decoder.data.training_set import TrainingSet
+from decoder.errors import TrainingError
+from decoder.estimators.regression import make_regression
+from decoder.features import block_name
+from decoder.models.confidence import fit_typicality
+from decoder.models.linear import Head, LinearModel
+from decoder.preprocessing.preprocess import fit_preprocessor
+from decoder.solvers.ridge import RidgeRegression, undo_shrinkage
+from decoder.spec import DecoderSpec
+from decoder.training.judging import DecodedHead, judge, make_designs
+from decoder.training.nested import PenaltyChoice, best_units
+from stream.types.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from decoder.models.structure_prior import StructurePrior
+Array = NDArray[np.float32]
+
+
+COMPARED = ("c", "e")
+"""Features that an encoder, or a prior from one to the other, may decode instead, as the same folds tell."""
+CHUNK = 4096
+"""Units regressed at a time: bounds memory whatever the size of the CLIP model."""
+CONSTANT = 1e-5
+"""A target that ranges less than this over the training pictures is carried along, not decoded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearFit:
+    """A linear model, and what its features look like from folds that did not see the picture.
+
+    Attributes
+    ----------
+    model : LinearModel
+    scores : dict
+        By feature, as `decoder.training.judging.Judgement` has them. With a prior of structure, its blocks' 'prior'
+        holds 'selection_r', the correlation of the units that it tells best of the held-out windows that chose them: a
+        figure to compare settings by, too high to say how good they are.
+    held_out : dict of str to ndarray, shape (n_samples, n_numbers), float32
+        Of c and e, all of their numbers, about the mean of all samples.
+    folds : list of (train, test)
+        By which they were held out.
+    """
+
+    model: LinearModel
+    scores: dict[str, Any]
+    held_out: dict[str, Array]
+    folds: list[TrainTest]
+
+
+def fit_linear(
+    samples: TrainingSet,
+    targets: Targets,
+    spec: DecoderSpec,
+    progress: Progress = no_progress,
+    *,
+    image_bank: Targets | None = None,
+    nested: bool = True,
+    structure: "StructurePrior | None" = None,
+) -> LinearFit:
+    """Fit one linear model: penalties and units by cross-validation, weights on all samples.
+
+    Preprocessing is fitted anew inside every fold, so nothing of a held-out picture is known to what predicts it.
+    Scores and confidence are of settings that each fold's training part chose by itself (`decoder.training.nested`);
+    not `nested`, which takes less than half the time, by those that all samples chose: too good to be reported. Where a
+    prior of `structure` is given, its network is taken over, whose training takes longest, and no image bank is needed.
+    """
+    designs = make_designs(samples, spec, progress)
+    preprocess = fit_preprocessor(samples.data, samples.times, spec.preprocess)
+    regression = make_regression(
+        [design.split for design in designs], preprocess(samples.data), spec.regression, spec.alphas
+    )
+    heads: list[Head] = []
+    decoded: dict[str, DecodedHead] = {}
+    for name, value in targets.numbers().items():
+        head, decoded[name] = _fit_head(name, value, samples, regression, spec)
+        heads.append(head)
+    of_blocks: dict[int, Array] = {}
+    for done, (block, units) in enumerate(targets.s.items()):
+        progress("structure", done, len(targets.s))
+        head, found_units = _structure_head(block, units[samples.rows], regression, spec)
+        if found_units is not None:
+            of_blocks[block] = found_units
+        heads.append(head)
+    progress("structure", len(targets.s), len(targets.s))
+    progress("scores", 0, 1)
+    judgement = judge(samples, designs, regression, decoded, targets, spec, nested=nested)
+    progress("scores", 1, 1)
+    scores = judgement.scores
+    if of_blocks:
+        from decoder.training.train_structure import fit_structure_prior, tune_structure_prior
+
+        own = dict(zip(of_blocks, heads[-len(of_blocks) :], strict=True))
+        if structure is not None:
+            structure, told = tune_structure_prior(structure, samples, targets, own, of_blocks, spec)
+        else:
+            structure, told = fit_structure_prior(
+                samples, targets, (preprocess, own), of_blocks, image_bank, spec, progress
+            )
+        for name, r in told.items():
+            scores[name]["prior"] = {"selection_r": r}
+    held_out = {}
+    for head in heads:
+        if head.name in COMPARED:
+            held_out[head.name] = np.repeat(head.constant.reshape(1, -1), len(samples.rows), axis=0)
+            held_out[head.name][:, head.active] = judgement.predictions[head.name]
+    evidence = None
+    if spec.encoding is not None and targets.s:
+        from decoder.encoding.evidence import fit_evidence
+
+        progress("encoding model", 0, 1)
+        evidence = fit_evidence(samples, targets.s, spec.preprocess, spec.encoding.axes, spec.seed)
+        progress("encoding model", 1, 1)
+    model = LinearModel(preprocess, heads, fit_typicality(samples.data), judgement.calibration, structure, evidence)
+    return LinearFit(model, scores, held_out, [(design.split.train, design.split.test) for design in designs])
+
+
+def _fit_head(
+    name: str, value: Array, samples: TrainingSet, regression: RidgeRegression, spec: DecoderSpec
+) -> tuple[Head, DecodedHead]:
+    """Fit the weights onto c, z or e."""
+    flat = value.reshape(len(value), -1)
+    active = np.flatnonzero(np.ptp(flat[samples.rows], axis=0) > CONSTANT)
+    Y = flat[samples.rows][:, active]
+    if not len(active):
+        raise TrainingError(
+            f"feature {name!r} is the same for all {len(np.unique(samples.rows))} pictures shown: there is nothing "
+            "to decode; leave it out of decoder.features, or show other pictures"
+        )
+    found = regression.choose(Y)
+    weights, intercept = regression.fit(Y, found.choice)
+    gain = undo_shrinkage(Y, found.predictions, FEATURES[name].gain_in(spec))
+    constant = flat[samples.rows[0]].reshape(value.shape[1:]).copy()
+    head = Head(name, value.shape[1:], active.astype(np.int32), weights * gain, intercept, constant)
+    return head, DecodedHead(flat[:, active], PenaltyChoice(found.choice, found.r), gain)
+
+
+def _structure_head(
+    block: int, units: NDArray[np.float16], regression: RidgeRegression, spec: DecoderSpec
+) -> tuple[Head, Array | None]:
+    """Find a block's best-decoded units and fit those.
+
+    Returns
+    -------
+    head : Head
+    held_out : ndarray, shape (n_samples, n_kept), float32, or None
+        Its units, decoded from folds that did not see the picture; None where no prior of structure asks for them.
+
+    Raises
+    ------
+    TrainingError
+        If the pictures shown do not differ in the block.
+    """
+    n_units = units.shape[1]
+    if (units == units[0]).all():
+        raise TrainingError(
+            f"structure of block {block} is the same for all pictures shown; there is nothing to decode"
+        )
+    choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
+    for start in range(0, n_units, CHUNK):
+        part = slice(start, min(n_units, start + CHUNK))
+        Y = units[:, part].astype(np.float32)
+        found = regression.choose(Y)
+        choices.append(found.choice)
+        r[part] = found.r
+        gain[part] = undo_shrinkage(Y, found.predictions, FEATURES["s"].gain_in(spec))
+    kept = best_units(r, spec.unit_fraction)
+    weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
+    constant = np.zeros(n_units, np.float32)
+    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
+    if spec.structure_prior is None:
+        return head, None
+    held_out = regression.choose(units[:, kept].astype(np.float32)).predictions
+    return head, np.asarray(intercept + gain[kept] * (held_out - intercept), np.float32)

@@ -1,0 +1,1 @@
+"""Composed pictures, drawn from packs of glyphs."""

@@ -1,0 +1,1 @@
+"""Networks of the diffusion pipeline and their folders."""

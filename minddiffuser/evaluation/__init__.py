@@ -1,0 +1,1 @@
+"""Figures of quality, beside chance, and the verdict on them."""

@@ -1,0 +1,1 @@
+"""A session: ingest, decoder, engine and publisher, running."""

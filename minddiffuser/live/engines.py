@@ -1,0 +1,76 @@
+"""The engine of a session: in this process, or in a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from minddiffuser.live.names import namer_of
+from minddiffuser.loading import unless_stopped
+from minddiffuser.remote.engine import Engine, RemoteEngine
+from minddiffuser.training.stage2 import engine_of
+
+if TYPE_CHECKING:
+    from decoder.data.stimuli import StimulusTable
+    from decoder.models.bundle import Bundle
+    from engine.models.loading import Models
+    from engine.reconstructor import Reconstructor
+    from engine.spec import EngineSpec
+    from minddiffuser.config.spec import Config
+    from minddiffuser.live.names import Namer
+
+logger = logging.getLogger(__name__)
+
+
+def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None) -> Reconstructor:
+    """Load the engine, make sure that it speaks the bundle's feature space, and warm it up.
+
+    Raises
+    ------
+    decoder.errors.BundleError
+        The bundle was trained for other models.
+    """
+    from engine.reconstructor import Reconstructor
+    from minddiffuser.cache import cache_dir
+
+    reconstructor = Reconstructor(engine_of(spec, bundle), models, cache_dir() / "engines")
+    bundle.check_feature_space(reconstructor.models.feature_space)
+    reconstructor.warm_up()
+    return reconstructor
+
+
+@asynccontextmanager
+async def engine_for(config: Config, bundle: Bundle, stop: asyncio.Event) -> AsyncIterator[Engine]:
+    """Make the engine that a config names, ready for a bundle's windows, while the block runs.
+
+    Raises
+    ------
+    AppError
+        The pool cannot be reached or is not one for this bundle.
+    decoder.errors.BundleError
+        The bundle was trained for other models.
+    KeyboardInterrupt
+        `stop` was set while models were loading.
+    """
+    spec = config.engine
+    if spec.remote is None:
+        yield await unless_stopped(lambda: ready_engine(spec, bundle), stop)
+        return
+    local = await unless_stopped(lambda: ready_engine(spec, bundle), stop) if spec.fallback == "local" else None
+    room = f"{config.publish.session}-{uuid.uuid4().hex[:8]}"
+    stage2 = engine_of(spec, bundle).structure.mode != "none"
+    async with RemoteEngine(spec, room, str(bundle.meta.get("feature_space")), stage2=stage2, fallback=local) as engine:
+        logger.info("engine: the pool at %s, as room %s", spec.remote, room)
+        yield engine
+
+
+def namer_for(engine: Engine, stimuli: StimulusTable) -> Namer | None:
+    """Return what names pictures where the models are in this process; elsewhere they stay without names."""
+    if isinstance(engine, RemoteEngine):
+        logger.info("pictures have no names: the models are in the pool")
+        return None
+    return namer_of(engine.models, stimuli)  # type: ignore[attr-defined]

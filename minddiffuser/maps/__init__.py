@@ -1,0 +1,1 @@
+"""Maps of where and when the brain carries features."""

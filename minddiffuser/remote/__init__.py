@@ -1,0 +1,1 @@
+"""An engine elsewhere: what a room and a pool say to each other, and the room's side of it."""

@@ -1,0 +1,1 @@
+"""Terminal viewers and subscribers."""

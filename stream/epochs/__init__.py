@@ -1,0 +1,1 @@
+"""From samples and events to windows, live and offline."""

@@ -1,0 +1,1 @@
+"""Readers and writers of recordings, one for each format, and the registry that chooses."""

@@ -1,0 +1,1 @@
+"""Live streams over the Lab Streaming Layer: discovery, inlets, readers."""

@@ -1,0 +1,1 @@
+"""Events and the pictures their labels name, from marker streams and trigger channels alike."""

@@ -1,0 +1,1 @@
+"""Recording of live streams, and replay of recordings as live streams."""

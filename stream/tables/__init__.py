@@ -1,0 +1,1 @@
+"""Tables as text: delimited files, BIDS tables, label tables."""

@@ -1,0 +1,1 @@
+"""What a recording and a stream are made of: events, channels, units, montages, windows."""
