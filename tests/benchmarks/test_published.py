@@ -87,7 +87,8 @@ def test_the_table_has_published_figures_and_a_mean_of_participants() -> None:
     )
     assert "| SSIM | - | 0.300 [0.200, 0.400] | - | - |" in lines[6]
     nsd = table_of("nsd", {"participant 1": {"data": "human fMRI", "pictures": 1000}}, PROTOCOL)
-    assert "| two-way, CLIP | - | 0.941 | 0.930 |" in nsd
+    assert "| two-way, AlexNet 5 | - | 0.978 | 0.986 |" in nsd
+    assert "| two-way, CLIP | - | - | 0.930 |" in nsd
 
 
 def test_a_data_set_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
