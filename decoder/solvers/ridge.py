@@ -237,6 +237,48 @@ def fit_ridge(spectrum: Spectrum, Y: Array, alpha: NDArray[np.float64]) -> tuple
     return weights, np.asarray(mean - spectrum.mean @ weights, np.float32)
 
 
+def choose_by_evidence(spectrum: Spectrum, Y: Array, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Choose each target's penalty by the probability of the training samples themselves.
+
+    Weights are taken to be Gaussian, and so are errors, of whatever variance makes the samples most probable (MacKay
+    1992, Neural Computation 4). No sample is held out, so it serves where samples are few or noise is strong.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Of the inputs.
+    Y : ndarray, shape (n_samples, n_targets)
+    alphas : ndarray, shape (n_alphas,)
+
+    Returns
+    -------
+    choice : ndarray, shape (n_targets,), float64
+    """
+    centred = Y - Y.mean(axis=0, dtype=np.float64)
+    on_axes = np.square(spectrum.scores.T @ centred) / spectrum.eigenvalues[:, None]
+    power = np.square(centred).sum(axis=0)
+    rest = np.maximum(power - on_axes.sum(axis=0), 0)
+    free = len(Y) - 1
+    losses = []
+    for alpha in alphas:
+        excess = spectrum.eigenvalues / alpha + 1
+        error = (on_axes / excess[:, None]).sum(axis=0) + rest
+        losses.append(np.log(excess).sum() + free * np.log(np.maximum(error, np.finfo(np.float64).tiny)))
+    return np.asarray(alphas[np.argmin(losses, axis=0)])
+
+
+def leverages(spectrum: Spectrum, alpha: NDArray[np.float64]) -> Array:
+    """Compute how much of each sample's target goes into its own fitted value, shape (n_samples, n_targets).
+
+    The residual divided by one less the leverage is the sample's error by a ridge that was fitted on all others (Allen
+    1974, Technometrics 16).
+    """
+    squares = np.square(spectrum.scores)
+    penalties, of_target = np.unique(alpha, return_inverse=True)
+    shrunk = 1 / np.add.outer(spectrum.eigenvalues, penalties).astype(np.float32)
+    return np.asarray((1 / len(squares) + squares @ shrunk)[:, of_target])
+
+
 class RidgeRegression:
     """Ridge whose penalties are chosen by held-out samples.
 
