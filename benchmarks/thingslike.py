@@ -9,8 +9,8 @@ settings were chosen by held-out training pictures.
 
 Beside them stands the other direction: an encoding model from public picture features to single presentations, by
 which the likelihood of a mean of 1, 4, 20 or 80 presentations is told. It sees the pictures, never the simulation's
-truth: its early-vision features are no code that the simulated cortex uses. 'both' adds the encoder's correlation and the
-log-likelihood, weighed by training pictures that were held out.
+truth: its early-vision features are no code that the simulated cortex uses. 'both' adds the encoder's correlation and
+the log-likelihood, weighed by training pictures that were held out.
 
 Simulating takes minutes the first time, and is kept in the cache run by run: interrupted, it goes on where it was.
 """

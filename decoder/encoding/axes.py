@@ -16,8 +16,6 @@ N_AXES = 250
 """Principal axes kept of a group."""
 BAND_EDGES = (5, 20, 60, 120)
 """Axes of a group at which another band begins: the first say more, and are penalised less."""
-PICTURES_A_BAND = 20
-"""Training pictures by which the variance of a band can be told; of fewer, each group is one band."""
 SMALLEST = 1e-6
 """Share of the first axis's variance below which an axis is rounding errors."""
 
@@ -85,14 +83,6 @@ def fit_axes(features: Features, n_axes: int = N_AXES) -> PrincipalAxes:
         means[name] = mean
         axes[name] = np.asarray(directions / np.sqrt(sizes.sum() / n), np.float32)
     return PrincipalAxes(means, axes)
-
-
-def fit_bands(axes: PrincipalAxes, n_pictures: int) -> NDArray[np.intp]:
-    """Return the band of each score, shape (n_scores,): as many as so many training pictures can tell apart."""
-    bands = axes.bands
-    if PICTURES_A_BAND * (int(bands.max(initial=0)) + 1) <= n_pictures:
-        return bands
-    return np.unique(axes.names, return_inverse=True)[1]
 
 
 def band_variances(scores: Array, bands: NDArray[np.intp], responses: Array) -> NDArray[np.float64]:

@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.splits import TrainTest, group_folds
-from decoder.encoding.axes import N_AXES, Features, PrincipalAxes, band_variances, fit_axes, fit_bands
+from decoder.encoding.axes import N_AXES, Features, PrincipalAxes, fit_axes
 from decoder.encoding.directions import find_directions, fit_basis
 from decoder.encoding.noise import LARGEST, Noise, fit_noise, shrunk_covariance, symmetric_power
-from decoder.solvers.ridge import Spectrum, choose_by_evidence, decompose, fit_ridge, leverages
+from decoder.encoding.weighing import PENALTIES, fit_spread
+from decoder.solvers.ridge import Spectrum, decompose, fit_ridge, leverages, log_evidence
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-PENALTIES = tuple((10.0 ** np.arange(-2, 4.1, 0.5)).tolist())
-"""Candidate penalties, in units of the inputs' mean eigenvalue."""
 MOST_CHANNELS = 1000
 """Channels or voxels of whose errors a covariance is estimated."""
 FOLDS = 5
@@ -132,8 +131,8 @@ def fit_with_unseen(
 ) -> EncodingFit:
     """Fit weights and noise on training windows.
 
-    Ridge is banded: scores of each band of axes are scaled by the spread that their weights are expected to have
-    (`decoder.encoding.axes.band_variances`), after which each direction has the penalty by which its training means are
+    Ridge is banded: scores are scaled by the spread that their weights are expected to have
+    (`decoder.encoding.weighing`), after which each direction has the penalty by which its training means are
     most probable. Errors are those of pictures that neither directions nor weights were fitted on.
 
     Parameters
@@ -164,8 +163,9 @@ def fit_with_unseen(
     presentations, repeated = _fit_presentations(flat[:, used], of_window, len(used) * n_channels // flat.shape[1])
     whitened = picture_means(presentations.whiten(flat[:, used]), of_window)
     centre = whitened.mean(axis=0)
-    spread = np.sqrt(band_variances(scores, fit_bands(axes, len(pictures)), whitened - centre)).astype(np.float32)
-    inputs = np.asarray(scores * spread)
+    middle = scores.mean(axis=0)
+    spread = fit_spread(axes, scores - middle, whitened - centre)
+    inputs = np.asarray((scores - middle) * spread)
     basis = _basis(whitened - centre, inputs, presentations)
     reduced = whitened @ basis
     splits = group_folds(np.asarray(groups)[first].tolist(), min(FOLDS, len(np.unique(groups))), rng)
@@ -178,11 +178,12 @@ def fit_with_unseen(
     reader, patterns = np.zeros((2, flat.shape[1], directions.shape[1]), np.float32)
     reader[used] = presentations.whiten(np.eye(len(used), dtype=np.float32)) @ (basis @ directions)
     patterns[used] = presentations.colour((basis @ directions).T).T
+    whole = np.asarray(weights * spread[:, None], np.float32)
     model = EncodingModel(
         axes,
         picture_means(flat, of_window).mean(axis=0),
-        np.asarray(weights * spread[:, None], np.float32),
-        intercept,
+        whole,
+        np.asarray(intercept - middle @ whole, np.float32),
         reader,
         np.ascontiguousarray(patterns.T),
         noise,
@@ -265,7 +266,8 @@ def _fit(spectrum: Spectrum, inputs: Array, reduced: Array) -> tuple[Array, Floa
     """Find directions, and fit ridge onto them: directions, penalties, weights, intercept."""
     directions = find_directions(reduced - reduced.mean(axis=0), inputs - inputs.mean(axis=0))
     answers = np.asarray(reduced @ directions, np.float32)
-    choice = choose_by_evidence(spectrum, answers, np.asarray(PENALTIES) * (spectrum.level or 1.0))
+    penalties = PENALTIES * (spectrum.level or 1.0)
+    choice = penalties[log_evidence(spectrum, answers, penalties).argmax(axis=0)]
     return directions, choice, *fit_ridge(spectrum, answers, choice)
 
 

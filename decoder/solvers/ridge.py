@@ -237,8 +237,8 @@ def fit_ridge(spectrum: Spectrum, Y: Array, alpha: NDArray[np.float64]) -> tuple
     return weights, np.asarray(mean - spectrum.mean @ weights, np.float32)
 
 
-def choose_by_evidence(spectrum: Spectrum, Y: Array, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Choose each target's penalty by the probability of the training samples themselves.
+def log_evidence(spectrum: Spectrum, Y: Array, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute how probable the training samples themselves are by each penalty.
 
     Weights are taken to be Gaussian, and so are errors, of whatever variance makes the samples most probable (MacKay
     1992, Neural Computation 4). No sample is held out, so it serves where samples are few or noise is strong.
@@ -252,19 +252,18 @@ def choose_by_evidence(spectrum: Spectrum, Y: Array, alphas: NDArray[np.float64]
 
     Returns
     -------
-    choice : ndarray, shape (n_targets,), float64
+    evidence : ndarray, shape (n_alphas, n_targets), float64
+        Natural logarithm of the density, but for a constant that is the same for all inputs.
     """
     centred = Y - Y.mean(axis=0, dtype=np.float64)
     on_axes = np.square(spectrum.scores.T @ centred) / spectrum.eigenvalues[:, None]
-    power = np.square(centred).sum(axis=0)
-    rest = np.maximum(power - on_axes.sum(axis=0), 0)
-    free = len(Y) - 1
-    losses = []
+    rest = np.maximum(np.square(centred).sum(axis=0) - on_axes.sum(axis=0), 0)
+    out = []
     for alpha in alphas:
         excess = spectrum.eigenvalues / alpha + 1
-        error = (on_axes / excess[:, None]).sum(axis=0) + rest
-        losses.append(np.log(excess).sum() + free * np.log(np.maximum(error, np.finfo(np.float64).tiny)))
-    return np.asarray(alphas[np.argmin(losses, axis=0)])
+        error = np.maximum((on_axes / excess[:, None]).sum(axis=0) + rest, np.finfo(np.float64).tiny)
+        out.append(-0.5 * (np.log(excess).sum() + (len(Y) - 1) * np.log(error)))
+    return np.stack(out)
 
 
 def leverages(spectrum: Spectrum, alpha: NDArray[np.float64]) -> Array:
