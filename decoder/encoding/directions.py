@@ -51,10 +51,10 @@ def find_directions(means: Array, inputs: Array) -> Array:
 
     There are no more than so many pictures can have, less one; arguments as of `fit_basis`.
     """
-    return _leading(np.asarray(inputs.T @ means, np.float32), min(N_DIRECTIONS, len(means) - 1))
+    return _leading(inputs.T @ means, min(N_DIRECTIONS, len(means) - 1))
 
 
-def _leading(samples: Array, most: int) -> Array:
+def _leading(samples: NDArray[np.floating], most: int) -> Array:
     """Return the axes, shape (m, at most `most`), of the largest sums of squares of samples (n, m)."""
     vectors = np.linalg.eigh(samples.T.astype(np.float64) @ samples)[1]
     return np.ascontiguousarray(vectors[:, ::-1][:, :most], np.float32)
