@@ -162,37 +162,37 @@ def fit_with_unseen(
     used = _best_channels(flat, of_window, scores, n_channels)
     presentations, repeated = _fit_presentations(flat[:, used], of_window, len(used) * n_channels // flat.shape[1])
     whitened = picture_means(presentations.whiten(flat[:, used]), of_window)
-    centre = whitened.mean(axis=0)
-    middle = scores.mean(axis=0)
-    spread = fit_spread(axes, scores - middle, whitened - centre)
+    mean, middle = whitened.mean(axis=0), scores.mean(axis=0)
+    spread = fit_spread(axes, scores - middle, whitened - mean)
     inputs = np.asarray((scores - middle) * spread)
-    basis = _basis(whitened - centre, inputs, presentations)
-    reduced = whitened @ basis
     splits = group_folds(np.asarray(groups)[first].tolist(), min(FOLDS, len(np.unique(groups))), rng)
-    predictions = _held_out(inputs, reduced, splits)
+    n_white = presentations.channels.shape[1]
     spectrum = decompose(inputs)
-    directions, choice, weights, intercept = _fit(spectrum, inputs, reduced)
-    errors = np.asarray((reduced - predictions) @ directions, np.float32)
+    directions, choice, weights = _fit(spectrum, inputs, whitened - mean, n_white)
+    answers = (whitened - mean) @ directions
+    held_out = (_held_out(inputs, whitened, splits, n_white) - mean) @ directions
+    # What is found where there is nothing but noise does not hold for other pictures: it is shrunk to what does.
+    slopes = _slopes(held_out, answers)
     counts = np.bincount(of_window)
+    errors = np.asarray(answers - held_out * slopes, np.float32)
     noise, model_error = _split_errors(errors, float((1 / counts).mean()) if repeated else 0.0)
     reader, patterns = np.zeros((2, flat.shape[1], directions.shape[1]), np.float32)
-    reader[used] = presentations.whiten(np.eye(len(used), dtype=np.float32)) @ (basis @ directions)
-    patterns[used] = presentations.colour((basis @ directions).T).T
-    whole = np.asarray(weights * spread[:, None], np.float32)
+    reader[used] = presentations.whiten(np.eye(len(used), dtype=np.float32)) @ directions
+    patterns[used] = presentations.colour(directions.T).T
+    whole = np.asarray(weights * slopes * spread[:, None], np.float32)
     model = EncodingModel(
         axes,
         picture_means(flat, of_window).mean(axis=0),
         whole,
-        np.asarray(intercept - middle @ whole, np.float32),
+        np.asarray(mean @ directions - middle @ whole, np.float32),
         reader,
         np.ascontiguousarray(patterns.T),
         noise,
         model_error,
-        _explained(flat, np.asarray(predictions @ directions @ patterns.T, np.float32), of_window),
+        _explained(flat, np.asarray(held_out * slopes @ patterns.T, np.float32), of_window),
     )
-    fitted, answers = inputs @ weights + intercept, reduced @ directions
-    unseen = answers - (answers - fitted) / (1 - leverages(spectrum, choice))
-    return EncodingFit(model, pictures, np.asarray(unseen, np.float32))
+    unseen = answers - (answers - inputs @ weights) / (1 - leverages(spectrum, choice))
+    return EncodingFit(model, pictures, np.asarray(mean @ directions + unseen * slopes, np.float32))
 
 
 def log_likelihood(predicted: NDArray[np.floating], observed: NDArray[np.floating], covariance: Floats) -> Floats:
@@ -254,35 +254,40 @@ def _fit_presentations(responses: Array, of_window: Rows, n_channels: int) -> tu
     return fit_noise(errors[counts[of_window] > 1], n_channels), True
 
 
-def _basis(means: Array, inputs: Array, presentations: Noise) -> Array:
-    """Return a basis, shape (m, k), of whitened responses in which pictures differ: whole where responses are few."""
-    if means.shape[1] <= LARGEST:
-        return np.eye(means.shape[1], dtype=np.float32)
-    channels, times = fit_basis(means, inputs, presentations.channels.shape[1])
-    return np.kron(channels, times)
-
-
-def _fit(spectrum: Spectrum, inputs: Array, reduced: Array) -> tuple[Array, Floats, Array, Array]:
-    """Find directions, and fit ridge onto them: directions, penalties, weights, intercept."""
-    directions = find_directions(reduced - reduced.mean(axis=0), inputs - inputs.mean(axis=0))
-    answers = np.asarray(reduced @ directions, np.float32)
+def _fit(spectrum: Spectrum, inputs: Array, whitened: Array, n_channels: int) -> tuple[Array, Floats, Array]:
+    """Find directions of responses of mean 0, and fit ridge onto them: directions, penalties, weights."""
+    basis = None
+    if whitened.shape[1] > LARGEST:
+        basis = np.kron(*fit_basis(whitened, inputs, n_channels))
+        whitened = whitened @ basis
+    directions = find_directions(whitened, inputs)
+    answers = np.asarray(whitened @ directions, np.float32)
     penalties = PENALTIES * (spectrum.level or 1.0)
     choice = penalties[log_evidence(spectrum, answers, penalties).argmax(axis=0)]
-    return directions, choice, *fit_ridge(spectrum, answers, choice)
+    weights = fit_ridge(spectrum, answers, choice)[0]
+    return directions if basis is None else np.asarray(basis @ directions, np.float32), choice, weights
 
 
-def _held_out(inputs: Array, reduced: Array, splits: Sequence[TrainTest]) -> Array:
-    """Predict each picture's reduced mean response by directions and weights fitted on the other folds."""
-    out = np.empty_like(reduced)
+def _held_out(inputs: Array, whitened: Array, splits: Sequence[TrainTest], n_channels: int) -> Array:
+    """Predict each picture's whitened mean response by directions and weights fitted on the other folds."""
+    out = np.empty_like(whitened)
     for train, test in splits:
-        directions, _, weights, intercept = _fit(decompose(inputs[train]), inputs[train], reduced[train])
-        mean = reduced[train].mean(axis=0)
-        out[test] = mean + (inputs[test] @ weights + intercept - mean @ directions) @ directions.T
+        middle, mean = inputs[train].mean(axis=0), whitened[train].mean(axis=0)
+        known = inputs[train] - middle
+        directions, _, weights = _fit(decompose(known), known, whitened[train] - mean, n_channels)
+        out[test] = mean + (inputs[test] - middle) @ weights @ directions.T
     return out
 
 
+def _slopes(predictions: Floats, answers: Floats) -> Array:
+    """Compute by how much held-out predictions (n, m) of mean about 0 are to be shrunk to answers: of 0 to 1."""
+    power = np.square(predictions).sum(axis=0)
+    both = (predictions * answers).sum(axis=0)
+    return np.asarray(np.clip(np.divide(both, power, out=np.zeros_like(both), where=power > 0), 0, 1), np.float32)
+
+
 def _split_errors(errors: Array, share: float) -> tuple[Floats, Floats]:
-    """Tell noise and the model's error of held-out errors, of which a share is the unit noise of presentations.
+    """Separate noise from the model's error, of held-out errors of which a share is the unit noise of presentations.
 
     Returns
     -------
