@@ -11,47 +11,45 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-N_CHANNELS = 25
-"""Components of channels at most, where responses are too many for a whole covariance."""
-N_TIMES = 14
-"""Components of times at most."""
+RANKS = ((4, 3), (5, 4), (7, 5), (10, 6), (15, 8), (25, 14))
+"""Candidate numbers of components of channels and of times, where responses are too many for a whole covariance."""
 N_DIRECTIONS = 120
 """Directions at most."""
 STEPS = 3
 """Of the alternation between channels and times."""
 
 
-def fit_basis(means: Array, inputs: Array, n_channels: int) -> tuple[Array, Array]:
-    """Find components of channels and of times in which pictures differ.
+def fit_basis(driven: Array, n_channels: int, rank: tuple[int, int]) -> Array:
+    """Find products of components of channels and of times in which pictures differ.
 
     Parameters
     ----------
-    means : ndarray, shape (n_pictures, n_channels * n_times), float32
-        Of mean 0 over pictures, noise white.
-    inputs : ndarray, shape (n_pictures, n_inputs), float32
-        Features of mean 0: two pictures are as alike as the product of theirs.
+    driven : ndarray, shape (n_inputs, n_channels * n_times), float32
+        Sums over pictures of the products of features and responses, each of mean 0 and noise white: those of smoothed
+        responses need no more.
     n_channels : int
+    rank : (int, int)
+        Components of channels and of times, at most.
 
     Returns
     -------
-    channels : ndarray, shape (n_channels, k), float32
-    times : ndarray, shape (n_times, l), float32
+    basis : ndarray, shape (n_channels * n_times, k), float32
+        Orthonormal.
     """
-    # The products of smoothed responses need only how responses go with each feature.
-    driven = (inputs.T @ means).reshape(inputs.shape[1], n_channels, -1)
-    times = np.eye(driven.shape[2], dtype=np.float32)
+    maps = driven.reshape(len(driven), n_channels, -1)
+    times = np.eye(maps.shape[2], dtype=np.float32)
     for _ in range(STEPS):
-        channels = _leading(np.swapaxes(driven @ times, 1, 2).reshape(-1, n_channels), N_CHANNELS)
-        times = _leading((channels.T @ driven).reshape(-1, driven.shape[2]), N_TIMES)
-    return channels, times
+        channels = _leading(np.swapaxes(maps @ times, 1, 2).reshape(-1, n_channels), rank[0])
+        times = _leading((channels.T @ maps).reshape(-1, maps.shape[2]), rank[1])
+    return np.kron(channels, times)
 
 
-def find_directions(means: Array, inputs: Array) -> Array:
-    """Find the directions, shape (m, n_directions), in which means (n_pictures, m) of like pictures are alike most.
+def find_directions(driven: Array, most: int) -> Array:
+    """Find the directions, shape (m, at most `most`), in which responses to like pictures are alike most.
 
-    There are no more than so many pictures can have, less one; arguments as of `fit_basis`.
+    `driven` is as of `fit_basis`, shape (n_inputs, m).
     """
-    return _leading(inputs.T @ means, min(N_DIRECTIONS, len(means) - 1))
+    return _leading(driven, min(N_DIRECTIONS, most))
 
 
 def _leading(samples: NDArray[np.floating], most: int) -> Array:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.data.splits import TrainTest, group_folds
+from decoder.data.splits import group_folds
 from decoder.encoding.axes import N_AXES, Features, PrincipalAxes, fit_axes
-from decoder.encoding.directions import find_directions, fit_basis
+from decoder.encoding.directions import RANKS, find_directions, fit_basis
 from decoder.encoding.noise import LARGEST, Noise, fit_noise, shrunk_covariance, symmetric_power
 from decoder.encoding.weighing import PENALTIES, fit_spread
-from decoder.solvers.ridge import Spectrum, decompose, fit_ridge, leverages, log_evidence
+from decoder.solvers.ridge import decompose, fit_ridge, leverages, log_evidence
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -166,32 +166,43 @@ def fit_with_unseen(
     spread = fit_spread(axes, scores - middle, whitened - mean)
     inputs = np.asarray((scores - middle) * spread)
     splits = group_folds(np.asarray(groups)[first].tolist(), min(FOLDS, len(np.unique(groups))), rng)
+    folds = [(_Part(inputs[train], whitened[train]), test) for train, test in splits]
     n_white = presentations.channels.shape[1]
-    spectrum = decompose(inputs)
-    directions, choice, weights = _fit(spectrum, inputs, whitened - mean, n_white)
-    answers = (whitened - mean) @ directions
-    held_out = (_held_out(inputs, whitened, splits, n_white) - mean) @ directions
-    # What is found where there is nothing but noise does not hold for other pictures: it is shrunk to what does.
-    slopes = _slopes(held_out, answers)
+    ranks = RANKS if whitened.shape[1] > LARGEST else (None,)
+    by_rank = {
+        rank: [_held_out(part, inputs[test], whitened[test], n_white, rank) for part, test in folds] for rank in ranks
+    }
+    rank = max(by_rank, key=lambda each: _gain(by_rank[each]))
+    # Of directions looked for among thousands, some are found in noise, and do not hold for other pictures.
+    slopes = _slopes(by_rank[rank])
+    if rank is None:
+        slopes = np.ones_like(slopes)
+    whole = _Part(inputs, whitened)
+    directions, choice, weights = whole.fit(n_white, rank, len(slopes))
+    answers, held_out = (whitened - mean) @ directions, np.empty((len(pictures), len(slopes)))
+    for (part, test), fold in zip(folds, by_rank[rank], strict=True):
+        found = part.mean - mean + fold.predictions[:, : len(slopes)] * slopes @ fold.directions[:, : len(slopes)].T
+        held_out[test] = found @ directions
     counts = np.bincount(of_window)
-    errors = np.asarray(answers - held_out * slopes, np.float32)
-    noise, model_error = _split_errors(errors, float((1 / counts).mean()) if repeated else 0.0)
+    noise, model_error = _split_errors(
+        np.asarray(answers - held_out, np.float32), float((1 / counts).mean()) if repeated else 0.0
+    )
     reader, patterns = np.zeros((2, flat.shape[1], directions.shape[1]), np.float32)
     reader[used] = presentations.whiten(np.eye(len(used), dtype=np.float32)) @ directions
     patterns[used] = presentations.colour(directions.T).T
-    whole = np.asarray(weights * slopes * spread[:, None], np.float32)
+    onto = np.asarray(weights * slopes * spread[:, None], np.float32)
     model = EncodingModel(
         axes,
         picture_means(flat, of_window).mean(axis=0),
-        whole,
-        np.asarray(mean @ directions - middle @ whole, np.float32),
+        onto,
+        np.asarray(mean @ directions - middle @ onto, np.float32),
         reader,
         np.ascontiguousarray(patterns.T),
         noise,
         model_error,
-        _explained(flat, np.asarray(held_out * slopes @ patterns.T, np.float32), of_window),
+        _explained(flat, np.asarray(held_out @ patterns.T, np.float32), of_window),
     )
-    unseen = answers - (answers - inputs @ weights) / (1 - leverages(spectrum, choice))
+    unseen = answers - (answers - inputs @ weights) / (1 - leverages(whole.spectrum, choice))
     return EncodingFit(model, pictures, np.asarray(mean @ directions + unseen * slopes, np.float32))
 
 
@@ -254,36 +265,60 @@ def _fit_presentations(responses: Array, of_window: Rows, n_channels: int) -> tu
     return fit_noise(errors[counts[of_window] > 1], n_channels), True
 
 
-def _fit(spectrum: Spectrum, inputs: Array, whitened: Array, n_channels: int) -> tuple[Array, Floats, Array]:
-    """Find directions of responses of mean 0, and fit ridge onto them: directions, penalties, weights."""
-    basis = None
-    if whitened.shape[1] > LARGEST:
-        basis = np.kron(*fit_basis(whitened, inputs, n_channels))
-        whitened = whitened @ basis
-    directions = find_directions(whitened, inputs)
-    answers = np.asarray(whitened @ directions, np.float32)
-    penalties = PENALTIES * (spectrum.level or 1.0)
-    choice = penalties[log_evidence(spectrum, answers, penalties).argmax(axis=0)]
-    weights = fit_ridge(spectrum, answers, choice)[0]
-    return directions if basis is None else np.asarray(basis @ directions, np.float32), choice, weights
+class _Part:
+    """Training pictures, and what fits of any rank to them share; inputs are (n, p), whitened responses (n, m)."""
+
+    def __init__(self, inputs: Array, whitened: Array) -> None:
+        self.middle, self.mean = inputs.mean(axis=0), whitened.mean(axis=0)
+        self.deviations = whitened - self.mean
+        self.spectrum = decompose(inputs)
+        self.driven = np.asarray((inputs - self.middle).T @ self.deviations, np.float32)
+
+    def fit(self, n_channels: int, rank: tuple[int, int] | None, most: int) -> tuple[Array, Floats, Array]:
+        """Find at most so many directions, and fit ridge onto them: directions, penalties, weights."""
+        if rank is None:
+            directions = find_directions(self.driven, most)
+        else:
+            basis = fit_basis(self.driven, n_channels, rank)
+            directions = np.asarray(basis @ find_directions(self.driven @ basis, most), np.float32)
+        answers = np.asarray(self.deviations @ directions, np.float32)
+        penalties = PENALTIES * (self.spectrum.level or 1.0)
+        choice = penalties[log_evidence(self.spectrum, answers, penalties).argmax(axis=0)]
+        return directions, choice, fit_ridge(self.spectrum, answers, choice)[0]
 
 
-def _held_out(inputs: Array, whitened: Array, splits: Sequence[TrainTest], n_channels: int) -> Array:
-    """Predict each picture's whitened mean response by directions and weights fitted on the other folds."""
-    out = np.empty_like(whitened)
-    for train, test in splits:
-        middle, mean = inputs[train].mean(axis=0), whitened[train].mean(axis=0)
-        known = inputs[train] - middle
-        directions, _, weights = _fit(decompose(known), known, whitened[train] - mean, n_channels)
-        out[test] = mean + (inputs[test] - middle) @ weights @ directions.T
-    return out
+@dataclass(frozen=True, slots=True, eq=False)
+class _HeldOut:
+    """Held-out pictures in the directions of their fold, about its mean: predictions and answers (n, n_directions)."""
+
+    directions: Array
+    predictions: Array
+    answers: Array
 
 
-def _slopes(predictions: Floats, answers: Floats) -> Array:
-    """Compute by how much held-out predictions (n, m) of mean about 0 are to be shrunk to answers: of 0 to 1."""
-    power = np.square(predictions).sum(axis=0)
-    both = (predictions * answers).sum(axis=0)
+def _held_out(part: _Part, inputs: Array, whitened: Array, n_channels: int, rank: tuple[int, int] | None) -> _HeldOut:
+    directions, _, weights = part.fit(n_channels, rank, len(part.deviations) - 1)
+    return _HeldOut(directions, (inputs - part.middle) @ weights, (whitened - part.mean) @ directions)
+
+
+def _moments(folds: Sequence[_HeldOut]) -> tuple[Floats, Floats]:
+    """Sum products of predictions and answers, and squares of predictions, by direction, the strongest first."""
+    n = min(fold.directions.shape[1] for fold in folds)
+    both = sum(np.einsum("ij,ij->j", fold.predictions[:, :n], fold.answers[:, :n]) for fold in folds)
+    power = sum(np.einsum("ij,ij->j", fold.predictions[:, :n], fold.predictions[:, :n]) for fold in folds)
+    return np.maximum(np.asarray(both, np.float64), 0), np.asarray(power, np.float64)
+
+
+def _slopes(folds: Sequence[_HeldOut]) -> Array:
+    """Compute by how much predictions are to be shrunk so that held-out answers follow them: of 0 to 1."""
+    both, power = _moments(folds)
     return np.asarray(np.clip(np.divide(both, power, out=np.zeros_like(both), where=power > 0), 0, 1), np.float32)
+
+
+def _gain(folds: Sequence[_HeldOut]) -> float:
+    """Compute how much of the power of held-out answers is predicted, in units of noise."""
+    both, power = _moments(folds)
+    return float(np.divide(both**2, power, out=np.zeros_like(both), where=power > 0).sum())
 
 
 def _split_errors(errors: Array, share: float) -> tuple[Floats, Floats]:
