@@ -105,7 +105,7 @@ def main() -> int:
             print(f"{setup.name:<22} {setup.unavailable_because() or 'can run'}")
         return 0
     if given.prepare:
-        from benchmarks.results.ablations import Lab
+        from benchmarks.results.lab import Lab
 
         Lab.of(setups[0]).plain()
         return 0
