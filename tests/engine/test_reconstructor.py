@@ -230,10 +230,10 @@ def test_the_structure_latent_has_its_share_of_the_final_latent(
         refined(
             Reconstructor(spec(renoise_strength=0.3, refinement_rounds=1, structure_latent_share=share), desk), each
         )[0]
-        for each in (with_structure_latent[:2], windows[:2])
+        for each in (with_structure_latent[:1], windows[:1])
         for share in (0, 0.4)
     )
-    asked = torch.from_numpy(np.stack([other.z for other in windows[1:3] if other.z is not None]))
+    asked = torch.from_numpy(np.stack([other.z for other in windows[1:2] if other.z is not None]))
     torch.testing.assert_close(some, 0.6 * none + 0.4 * asked, atol=1e-5, rtol=0)
     assert torch.equal(plain, same)
 
