@@ -49,6 +49,8 @@ SIZE = 128
 SPACE = "simulated"
 RATE_HZ = 0.5
 """Windows a second of a room: a picture every two seconds."""
+OVER_MS, FOUR_P99_MS = 25.0, 1500.0
+"""What a pool may add to a picture, and the 99th percentile of four rooms."""
 
 
 class SleepingEngine:
@@ -183,6 +185,34 @@ def paired(spec: EngineSpec, url: str, windows: Sequence[Features], count: int) 
     }
 
 
+def bounds(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hold what `real` found against what a pool is to keep to."""
+    lines: list[dict[str, Any]] = []
+
+    def line(what: str, figure: float, bound: float, *, least: bool = False) -> None:
+        held = figure >= bound if least else figure <= bound
+        lines.append({"what": what, "figure": figure, "bound": f"{'>=' if least else '<='} {bound:g}", "held": held})
+
+    alone = found["one engine alone, pictures a second"]
+    for name, one in found.items():
+        if not isinstance(one, dict):
+            continue
+        room, four, slow = (
+            one["one room"],
+            one[f"4 rooms at {RATE_HZ:g}/s"],
+            one["slow room alone, and beside a fast one"],
+        )
+        line(f"{name}: a preview over an engine of one's own, ms", room["over_own_preview_ms"], OVER_MS)
+        line(f"{name}: a picture over an engine of one's own, ms", room["over_own_picture_ms"], OVER_MS)
+        line(f"{name}: lost of four rooms' windows", four["dropped"] + four["failed"], 0)
+        line(f"{name}: four rooms' p99, ms", four["picture_p50_p99_ms"][1], FOUR_P99_MS)
+        longer = round(slow[1]["picture_p50_p99_ms"][1] - slow[0]["picture_p50_p99_ms"][1], 1)
+        line(f"{name}: a slow room's p99 beside a fast one over alone, ms", longer, room["own_picture_ms"])
+        if name != "1 replicas":
+            line(f"{name}: pictures a second", one["as fast as it goes"]["pictures_a_second"], alone, least=True)
+    return lines
+
+
 def own_throughput(spec: EngineSpec, windows: Sequence[Features], seconds: float) -> float:
     """Return the pictures a second of one engine alone; in a process of its own."""
     engine, done, start = LocalEngine(spec, 1), 0, time.perf_counter()
@@ -260,7 +290,7 @@ async def real(seconds: float, count: int) -> dict[str, Any]:
                 crowd = [Room(f"crowd {i}", 0.0) for i in range(2 * replicas)]
                 one["as fast as it goes"] = summary(await apart(run_rooms, crowd, url, windows, seconds), seconds)
         found["one engine alone, pictures a second"] = await apart(own_throughput, engine, windows, seconds)
-    return found
+    return found | {"bounds": bounds(found)}
 
 
 async def simulated(seconds: float, rooms: int, most: int) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def slots_of(spec: PoolSpec) -> int:
 
 
 @contextmanager
-def ray_started(spec: PoolSpec, address: str | None) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at an address, while the block runs.
+def ray_started(spec: PoolSpec, address: str | None) -> Iterator[PoolSpec]:
+    """Start Ray on this machine, or join the cluster at an address, while the block runs; give `spec` with its `cpus`.
 
     Raises
     ------
@@ -52,9 +52,13 @@ def ray_started(spec: PoolSpec, address: str | None) -> Iterator[None]:
         There is no cluster, or it has fewer cores or GPUs than the replicas are to have.
     """
     with started(address):
-        _check_room(spec, ray.cluster_resources(), address)
+        there = ray.cluster_resources()
+        if spec.cpus is None:
+            share = 1 if address else int(there.get("CPU", 1)) // (spec.max_replicas or spec.replicas)
+            spec = spec.model_copy(update={"cpus": max(1.0, float(share))})
+        _check_room(spec, there, address)
         try:
-            yield
+            yield spec
         finally:
             if address is not None and ray.is_initialized():  # the cluster stays, and so would the replicas
                 with contextlib.suppress(RayError, RayServeException):
@@ -67,7 +71,7 @@ def end_ray() -> None:
 
 
 def _check_room(spec: PoolSpec, there: dict[str, float], address: str | None) -> None:
-    for key, share, word in (("CPU", spec.cpus, "cpus"), ("GPU", spec.gpus, "gpus")):
+    for key, share, word in (("CPU", spec.cpus or 0.0, "cpus"), ("GPU", spec.gpus, "gpus")):
         if share * spec.replicas > there.get(key, 0.0):
             where = f"the cluster at {address}" if address else "this machine"
             raise AppError(
@@ -82,6 +86,7 @@ class Replicas:
     Parameters
     ----------
     spec : PoolSpec
+        As `ray_started` gives it.
     engine : EngineSpec
     account : PoolAccount
         Counts windows that are sent once more.
@@ -96,6 +101,7 @@ class Replicas:
 
     def __init__(self, spec: PoolSpec, engine: EngineSpec, account: PoolAccount, make: Make = LocalEngine) -> None:
         self._account, batch = account, batch_of(spec)
+        threads = engine.threads or max(1, int(spec.cpus or 1))
         about = {
             "version": version("minddiffuser"),
             "replicas": spec.replicas,
@@ -114,7 +120,7 @@ class Replicas:
         )
         serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "WARNING"})
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        app = deployment.bind(engine, batch, spec.wait_ms / 1e3, about, make)
+        app = deployment.bind(engine.model_copy(update={"threads": threads}), batch, spec.wait_ms / 1e3, about, make)
         try:
             handle = serve.run(app, name=NAME, route_prefix=None)
             self.about = About.model_validate(handle.about.remote().result(timeout_s=60))
