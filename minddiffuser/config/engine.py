@@ -75,8 +75,6 @@ class PoolSpec(BaseModel):
     batch: int | None = Field(None, ge=1, le=8)
     """Windows made together at most; the backend is warmed up for all sizes up to it. Null: 8 on a GPU and 1 on a CPU,
     where a batch saves nothing."""
-    wait_ms: float = Field(5.0, ge=0, le=1000)
-    """How long the first window of a batch waits for others."""
     queue: int = Field(64, ge=1, le=100_000)
     """Windows of all rooms that may wait; beyond, the pool answers at once that it is full."""
     room_queue: int = Field(4, ge=1, le=10_000)

@@ -42,6 +42,13 @@ def slots_of(spec: PoolSpec) -> int:
     return 2 * batch_of(spec) * (spec.max_replicas or spec.replicas)
 
 
+def cpus_of(spec: PoolSpec, cores: float | None) -> float:
+    """Return the cores that each replica has: of this machine's, or 1 where those of a cluster are to be had (None)."""
+    if spec.cpus is not None:
+        return spec.cpus
+    return float(max(1, int(cores or 1) // (spec.max_replicas or spec.replicas)))
+
+
 @contextmanager
 def ray_started(spec: PoolSpec, address: str | None) -> Iterator[PoolSpec]:
     """Start Ray on this machine, or join the cluster at an address, while the block runs; give `spec` with its `cpus`.
@@ -53,9 +60,7 @@ def ray_started(spec: PoolSpec, address: str | None) -> Iterator[PoolSpec]:
     """
     with started(address):
         there = ray.cluster_resources()
-        if spec.cpus is None:
-            share = 1 if address else int(there.get("CPU", 1)) // (spec.max_replicas or spec.replicas)
-            spec = spec.model_copy(update={"cpus": max(1.0, float(share))})
+        spec = spec.model_copy(update={"cpus": cpus_of(spec, None if address else there.get("CPU", 1.0))})
         _check_room(spec, there, address)
         try:
             yield spec
@@ -120,7 +125,7 @@ class Replicas:
         )
         serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "WARNING"})
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        app = deployment.bind(engine.model_copy(update={"threads": threads}), batch, spec.wait_ms / 1e3, about, make)
+        app = deployment.bind(engine.model_copy(update={"threads": threads}), batch, about, make)
         try:
             handle = serve.run(app, name=NAME, route_prefix=None)
             self.about = About.model_validate(handle.about.remote().result(timeout_s=60))
