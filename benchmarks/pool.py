@@ -13,6 +13,7 @@ are small, and everything else, rooms included, runs on this machine's cores, wh
 
     python -m benchmarks.pool --json
     python -m benchmarks.pool --simulated --rooms 64 --replicas 8
+    python -m benchmarks.pool --scaling --replicas 4
 """
 
 from __future__ import annotations
@@ -312,6 +313,39 @@ async def simulated(seconds: float, rooms: int, most: int) -> dict[str, Any]:
     return found
 
 
+async def scaling(seconds: float, most: int) -> dict[str, Any]:
+    """Count replicas while a crowd comes to a pool of one that may have more, and after it has gone."""
+    from ray import serve
+
+    from minddiffuser.pool.ray_cluster import NAME, SCALING
+
+    spec = PoolSpec(replicas=1, max_replicas=most, port=0, cpus=0, batch=8, queue=256)
+    changes: list[tuple[float, int]] = []
+    start, over = time.perf_counter(), asyncio.Event()
+
+    def look() -> int:
+        states = serve.status().applications[NAME].deployments["engine"].replica_states
+        return sum(count for state, count in states.items() if state == "RUNNING")
+
+    async def watch() -> None:
+        while not over.is_set() or changes[-1][1] > 1:
+            now = await asyncio.to_thread(look)
+            if not changes or now != changes[-1][1]:
+                changes.append((round(time.perf_counter() - start, 1), now))
+            await asyncio.sleep(0.5)
+
+    with _apart() as apart:
+        async with running(EngineSpec(), spec, SleepingEngine) as url:
+            start = time.perf_counter()
+            watching = asyncio.create_task(watch())
+            crowd = [Room(f"crowd {i}", 0.0) for i in range(16 * most)]
+            got = await apart(run_rooms, crowd, url, _windows(20), seconds)
+            gone = round(time.perf_counter() - start, 1)
+            over.set()
+            await asyncio.wait_for(watching, 2 * SCALING["downscale_delay_s"])
+    return {"replicas since": changes, "the crowd went after": gone} | summary(got, seconds)
+
+
 def _windows(count: int) -> list[Features]:
     """Return features of the desk models' shapes that mean nothing."""
     rng = np.random.default_rng(0)
@@ -345,15 +379,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="in one line")
     parser.add_argument("--simulated", action="store_true", help="engines that sleep, in place of the desk models")
+    parser.add_argument("--scaling", action="store_true", help="the same, from one to --replicas as rooms come and go")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=30, help="pictures of the paired measurement")
     parser.add_argument("--rooms", type=int, default=64)
     parser.add_argument("--replicas", type=int, default=8)
     given = parser.parse_args()
-    work = (
-        simulated(given.seconds, given.rooms, given.replicas) if given.simulated else real(given.seconds, given.repeats)
-    )
-    kind = "simulated: engines sleep" if given.simulated else "desk models, simulated EEG"
+    if given.scaling:
+        work = scaling(given.seconds, given.replicas)
+    elif given.simulated:
+        work = simulated(given.seconds, given.rooms, given.replicas)
+    else:
+        work = real(given.seconds, given.repeats)
+    kind = "simulated: engines sleep" if given.simulated or given.scaling else "desk models, simulated EEG"
     found = {"kind": kind, "machine": machine(), "seconds": given.seconds, "found": asyncio.run(work)}
     print(json.dumps(found, indent=None if given.json else 1))
 

@@ -30,6 +30,9 @@ OWN_ERROR = re.compile(r"^(?:engine|minddiffuser|decoder)\.[\w.]+: ")
 """What a traceback puts before one of our own lines."""
 ON_A_GPU = 8
 """Windows made together on a GPU, where the config does not say."""
+SCALING = {"upscale_delay_s": 5, "downscale_delay_s": 120, "metrics_interval_s": 2, "look_back_period_s": 6}
+"""Windows that wait for 5 s start an engine; two minutes that could do with fewer, longer than the pauses of an
+experiment, end one."""
 
 
 def batch_of(spec: PoolSpec) -> int:
@@ -158,7 +161,7 @@ def _how_many(spec: PoolSpec, batch: int) -> dict[str, Any]:
     if spec.max_replicas is None or spec.max_replicas == spec.replicas:
         return {"num_replicas": spec.replicas}
     bounds = {"min_replicas": spec.replicas, "max_replicas": spec.max_replicas, "target_ongoing_requests": batch}
-    return {"autoscaling_config": bounds}
+    return {"autoscaling_config": bounds | SCALING}
 
 
 def _failure(reason: str) -> Part:
