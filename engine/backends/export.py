@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,20 @@ from engine.backends.cache import EngineCache, Key
 from engine.errors import BackendError
 from engine.models.folders import hash_folders
 from engine.models.loading import Models
+from engine.models.parts import FOLDERS, Part
 from engine.models.weights import count_weights
 from stream.types.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["unet", "decoder"]
-PARTS: tuple[Part, ...] = ("unet", "decoder")
 OPSETS = (20, 23)
 """20 is read by every runtime still in use; 23 has attention as one operator, which gained nothing on a CPU."""
 FILE = "model.onnx"
-INPUTS: dict[Part, tuple[str, ...]] = {"unet": ("x", "timesteps", "c", "mask"), "decoder": ("latents",)}
+INPUTS: dict[Part, tuple[str, ...]] = {
+    "unet": ("x", "timesteps", "c", "mask"),
+    "decoder": ("latents",),
+    "preview_decoder": ("latents",),
+}
 OUTPUT = "out"
 _NEEDED = ("onnx", "onnxscript")
 _ROOM = 1.2  # times the weights as they are exported: they are written once, beside the program
@@ -63,13 +66,13 @@ class _Unet(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, *, preview: bool) -> None:
         super().__init__()
-        self.network = models.vae
-        self._models = models
+        self.network = models.preview_vae if preview else models.vae
+        self._decode = models.decode_preview if preview else models.decode_pixels
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self._models.decode_pixels(latents)
+        return self._decode(latents)
 
 
 def unavailable_because() -> str | None:
@@ -81,7 +84,7 @@ def unavailable_because() -> str | None:
 def example(models: Models, part: Part, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
     """Random inputs of a network, in the order of `INPUTS`, on the models' device."""
     x = torch.randn((batch, *models.latent_shape), generator=generator).to(models.device, models.dtype)
-    if part == "decoder":
+    if part != "unet":
         return (x,)
     c = torch.randn((batch, models.context_tokens, models.context_dim), generator=generator).to(
         models.device, models.dtype
@@ -100,7 +103,7 @@ def onnx_key(models: Models, part: Part, opset: int) -> Key:
         "architecture": architecture_hash(models, part),
         "shapes": f"latent n x {shape}, c n x {models.context_tokens} x {models.context_dim}",
         "dtype": str(models.dtype),
-        "scaling": f"{models.scaling} {models.shift}",
+        "scaling": f"{models.autoencoder.scaling} {models.autoencoder.shift}",
         "opset": opset,
         "device": models.device.type,
     } | exporter_versions()
@@ -114,7 +117,7 @@ def exporter_versions() -> dict[str, str]:
 def weights_hash(models: Models, part: Part) -> str:
     """sha256 of a network's weights and configuration."""
     folder = hash_folders([_folder(models, part)])
-    if part == "decoder" or models.ip_adapter is None:
+    if part != "unet" or models.ip_adapter is None:
         return folder
     return hashlib.sha256(f"{folder} {models.ip_adapter.digest}".encode()).hexdigest()
 
@@ -141,7 +144,7 @@ def exported(
     Parameters
     ----------
     models : Models
-    part : {'unet', 'decoder'}
+    part : {'unet', 'decoder', 'preview_decoder'}
     cache : EngineCache
     opset : int
     verify : callable, optional
@@ -187,7 +190,7 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int, step: Calla
     `step` is told how many steps are done: 0, 1 once the network is traced, 2 translated, 3 written.
     """
     step(0)
-    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models)
+    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models, preview=part == "preview_decoder")
     batch = torch.export.Dim("n", min=1, max=_MOST)
     names = INPUTS[part]
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
@@ -213,7 +216,7 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int, step: Calla
 
 
 def _folder(models: Models, part: Part) -> Path:
-    return models.parts["unet" if part == "unet" else "vae"]
+    return models.parts[FOLDERS[part]]
 
 
 def _version(package: str) -> str:

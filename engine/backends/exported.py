@@ -8,11 +8,12 @@ import torch
 
 from engine.backends.base import NetworkBackend, Runner, export_dtype
 from engine.backends.cache import EngineCache, Key
-from engine.backends.export import FILE, OPSETS, PARTS, Part, exported, onnx_key
+from engine.backends.export import FILE, OPSETS, exported, onnx_key
 from engine.backends.proof import REPORT_IT, compare
 from engine.backends.reference import Reference, reference_of
 from engine.errors import BackendError
 from engine.models.loading import Models
+from engine.models.parts import Part, parts_of
 from engine.spec import ModelSpec
 from stream.types.progress import Progress
 
@@ -23,7 +24,7 @@ OpenFile = Callable[[Path, Part, Key], Runner]
 def open_exported(
     name: str, models: Models, cache: EngineCache, open_file: OpenFile, report: Progress | None = None
 ) -> NetworkBackend:
-    """Return a backend of both exported networks, at the first opset that exporter and runtime both master.
+    """Return a backend of the exported networks, each at the first opset that exporter and runtime both master.
 
     Raises
     ------
@@ -33,8 +34,8 @@ def open_exported(
         If there is no room for an export.
     """
     source = exportable(models)
-    unet, decoder = (_open_part(name, models, source, part, cache, open_file, report) for part in PARTS)
-    return NetworkBackend(name, models, unet, decoder)
+    runners = {part: _open_part(name, models, source, part, cache, open_file, report) for part in parts_of(models)}
+    return NetworkBackend(name, models, runners)
 
 
 def _open_part(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.models.loading import Models
+from engine.models.parts import Part
 
 Mode = Literal["torch", "torch-compile", "torch-graphs"]
 _WARM = 3  # calls before a capture: cuDNN and cuBLAS choose their kernels and allocate in the first
@@ -56,34 +57,37 @@ class TorchBackend:
     def __init__(self, models: Models, mode: Mode = "torch") -> None:
         self.name: str = mode
         self._dtype = models.dtype
+        functions: dict[Part, Callable[..., Tensor]] = {"unet": models.run_unet, "decoder": models.decode_pixels}
         _ = models.unet, models.vae  # read now: torch's compiler cannot follow how weights are loaded
-        unet: Callable[..., Tensor] = models.run_unet
-        decode: Callable[..., Tensor] = models.decode_pixels
+        if models.preview_autoencoder is not None:
+            functions["preview_decoder"] = models.decode_preview
+            _ = models.preview_vae
         if mode == "torch-compile":
             # reduce-overhead hands out the same memory at every call; `_own` copies before the next one
             kind = "reduce-overhead" if models.device.type == "cuda" else "default"
-            unet, decode = (torch.compile(f, dynamic=False, mode=kind) for f in (unet, decode))
+            functions = {part: torch.compile(f, dynamic=False, mode=kind) for part, f in functions.items()}
         elif mode == "torch-graphs":
-            unet, decode = Graphs(unet), Graphs(decode)
-        self._unet, self._decode = unet, decode
+            functions = {part: Graphs(f) for part, f in functions.items()}
+        self._functions = functions
 
     @property
     def compiled(self) -> int:
         """See `Backend`; torch counts what it compiles by process."""
         if self.name == "torch-compile":
             return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-        return sum(len(f.captured) for f in (self._unet, self._decode) if isinstance(f, Graphs))
+        return sum(len(f.captured) for f in self._functions.values() if isinstance(f, Graphs))
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""
         with torch.no_grad():
             x = x.to(self._dtype, memory_format=torch.channels_last)
-            return _own(self._unet(x, timesteps, c.to(self._dtype), mask))
+            return _own(self._functions["unet"](x, timesteps, c.to(self._dtype), mask))
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, preview: bool = False) -> Tensor:
         """See `Backend`."""
+        decode = self._functions["preview_decoder" if preview else "decoder"]
         with torch.no_grad():
-            return _own(self._decode(latents.to(memory_format=torch.channels_last)))
+            return _own(decode(latents.to(memory_format=torch.channels_last)))
 
 
 def _own(out: Tensor) -> Tensor:
