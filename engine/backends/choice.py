@@ -6,8 +6,7 @@ from typing import cast
 
 from engine.backends.base import Backend
 from engine.backends.cache import EngineCache
-from engine.backends.export import OPSETS, exported, onnx_key
-from engine.backends.exported import exportable
+from engine.backends.export import OPSETS, exportable, exported, onnx_key
 from engine.backends.proof import REPORT_IT, proven
 from engine.errors import BackendError, CacheError
 from engine.models.loading import Models

@@ -8,17 +8,19 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from engine.backends.base import export_dtype
 from engine.backends.cache import EngineCache, Key
 from engine.errors import BackendError
 from engine.models.folders import hash_folders
 from engine.models.loading import Models
 from engine.models.parts import FOLDERS, Part
 from engine.models.weights import count_weights
+from engine.spec import ModelSpec
 from stream.types.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,13 @@ def unavailable_because() -> str | None:
     return f"{' and '.join(lacking)} not installed" if lacking else None
 
 
+def exportable(models: Models) -> Models:
+    """Return models to export, in the type for it: their weights are let go of when the file is there."""
+    name = cast("Literal['float32', 'float16', 'bfloat16']", str(export_dtype(models)).removeprefix("torch."))
+    spec: ModelSpec = models.spec.model_copy(update={"dtype": name})
+    return Models(spec, str(models.device))
+
+
 def example(models: Models, part: Part, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
     """Random inputs of a network, in the order of `INPUTS`, on the models' device."""
     x = torch.randn((batch, *models.latent_shape), generator=generator).to(models.device, models.dtype)
@@ -95,18 +104,21 @@ def example(models: Models, part: Part, batch: int, generator: torch.Generator |
 
 def onnx_key(models: Models, part: Part, opset: int) -> Key:
     """Return what an exported network depends on."""
+    return {**network_key(models, part), "kind": "onnx", "opset": opset, **exporter_versions()}
+
+
+def network_key(models: Models, part: Part) -> dict[str, str | int]:
+    """Return what a traced network depends on, but for the versions of what traces it."""
     shape = "x".join(str(n) for n in models.latent_shape)
     return {
-        "kind": "onnx",
         "part": part,
         "weights": weights_hash(models, part),
         "architecture": architecture_hash(models, part),
         "shapes": f"latent n x {shape}, c n x {models.context_tokens} x {models.context_dim}",
         "dtype": str(models.dtype),
         "scaling": f"{models.autoencoder.scaling} {models.autoencoder.shift}",
-        "opset": opset,
         "device": models.device.type,
-    } | exporter_versions()
+    }
 
 
 def exporter_versions() -> dict[str, str]:
@@ -165,7 +177,7 @@ def exported(
     if reason := unavailable_because():
         msg = f"the {part} cannot be exported: {reason}; pip install 'minddiffuser[onnx]'"
         raise BackendError(msg)
-    room = int(_ROOM * count_weights(_folder(models, part)) * models.dtype.itemsize)
+    room = int(_ROOM * weight_bytes(models, part))
     logger.info("exporting the %s to ONNX (opset %d); this is done once", part, opset)
     what = f"{part} to ONNX, opset {opset}"
 
@@ -190,29 +202,38 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int, step: Calla
     `step` is told how many steps are done: 0, 1 once the network is traced, 2 translated, 3 written.
     """
     step(0)
-    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models, preview=part == "preview_decoder")
-    batch = torch.export.Dim("n", min=1, max=_MOST)
-    names = INPUTS[part]
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         # exported by hand, because torch.onnx.export would hide the error of a first attempt behind that of a second
-        traced = torch.export.export(
-            network.eval(), example(models, part, 2), dynamic_shapes={name: {0: batch} for name in names}, strict=False
-        )
+        traced = trace(models, part)
         step(1)
         program: Any = torch.onnx.export(
             traced,
             dynamo=True,
             opset_version=opset,
-            input_names=list(names),
+            input_names=list(INPUTS[part]),
             output_names=[OUTPUT],
             verbose=False,
         )
         step(2)
         program.save(folder / FILE)
     step(3)
+
+
+def trace(models: Models, part: Part) -> Any:
+    """Return a network as torch.export traces it; the batch is the one dimension left open."""
+    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models, preview=part == "preview_decoder")
+    batch = torch.export.Dim("n", min=1, max=_MOST)
+    shapes = {name: {0: batch} for name in INPUTS[part]}
+    with torch.no_grad():
+        return torch.export.export(network.eval(), example(models, part, 2), dynamic_shapes=shapes, strict=False)
+
+
+def weight_bytes(models: Models, part: Part) -> int:
+    """Return the size of a network's weights in the models' type."""
+    return count_weights(_folder(models, part)) * models.dtype.itemsize
 
 
 def _folder(models: Models, part: Part) -> Path:

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
 
 import torch
 
-from engine.backends.base import NetworkBackend, Runner, export_dtype
+from engine.backends.base import NetworkBackend, Runner
 from engine.backends.cache import EngineCache, Key
-from engine.backends.export import FILE, OPSETS, exported, onnx_key
+from engine.backends.export import FILE, OPSETS, exportable, exported, onnx_key
 from engine.backends.proof import REPORT_IT, compare
 from engine.backends.reference import Reference, reference_of
 from engine.errors import BackendError
 from engine.models.loading import Models
 from engine.models.parts import Part, parts_of
-from engine.spec import ModelSpec
 from stream.types.progress import Progress
 
 OpenFile = Callable[[Path, Part, Key], Runner]
@@ -67,13 +65,6 @@ def _open_part(
             faults.append(str(error))
     msg = f"backend {name}: {'; '.join(dict.fromkeys(faults))}"
     raise BackendError(msg)
-
-
-def exportable(models: Models) -> Models:
-    """Return models to export, in the type for it: their weights are let go of when the file is there."""
-    name = cast("Literal['float32', 'float16', 'bfloat16']", str(export_dtype(models)).removeprefix("torch."))
-    spec: ModelSpec = models.spec.model_copy(update={"dtype": name})
-    return Models(spec, str(models.device))
 
 
 def check(runner: Runner, part: Part, reference: Reference, dtype: torch.dtype) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.backends.export import INPUTS, example
-from engine.backends.exported import exportable, open_exported
+from engine.backends.export import INPUTS, example, exportable
+from engine.backends.exported import open_exported
 from engine.errors import BackendError
 from engine.models.batches import PROFILE
 

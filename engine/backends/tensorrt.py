@@ -18,11 +18,12 @@ from engine.backends.export import (
     OUTPUT,
     architecture_hash,
     example,
+    exportable,
     exported,
     exporter_versions,
     weights_hash,
 )
-from engine.backends.exported import check, exportable
+from engine.backends.exported import check
 from engine.backends.reference import reference_of
 from engine.errors import BackendError
 from engine.models.batches import PROFILE

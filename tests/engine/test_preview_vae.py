@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from decoder.features import Features, LayerTarget
 from engine.backends.base import NetworkBackend
 from engine.backends.cache import EngineCache
-from engine.backends.export import OPSETS, exported, weights_hash
-from engine.backends.exported import exportable
+from engine.backends.export import OPSETS, exportable, exported, weights_hash
 from engine.backends.onnx import OnnxRunner
 from engine.backends.proof import prove
 from engine.backends.reference import reference_of
