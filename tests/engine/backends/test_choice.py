@@ -10,8 +10,8 @@ import torch
 from engine.backends.base import Backend
 from engine.backends.cache import EngineCache
 from engine.backends.choice import exports_first, make_backend
-from engine.backends.export import FILE, INPUTS, OPSETS, example, exported, onnx_key, write_onnx
-from engine.backends.exported import check, exportable
+from engine.backends.export import FILE, INPUTS, OPSETS, example, exportable, exported, onnx_key, write_onnx
+from engine.backends.exported import check
 from engine.backends.onnx import OnnxRunner, tensorrt_settings
 from engine.backends.reference import reference_of
 from engine.backends.torch import TorchBackend
@@ -56,11 +56,11 @@ def test_weights_are_read_before_anything_is_compiled(tiny: Models) -> None:
 
 @pytest.mark.big
 @pytest.mark.timeout(1200)
-def test_a_compiled_engine_agrees_with_eager(desk: Models) -> None:
+def test_a_compiled_engine_agrees_with_eager(desk: Models, cache: EngineCache) -> None:
     """Compiled, the desk models' UNet and decoder differ by 1e-4 at most from eager torch, at two batch sizes."""
     if reason := BACKENDS["torch-compile"].unavailable_because(CPU):
         pytest.skip(reason)
-    backend, eager = make_backend("torch-compile", desk).backend, TorchBackend(desk)
+    backend, eager = make_backend("torch-compile", desk, cache).backend, TorchBackend(desk)
     for batch, tokens in ((1, desk.tokens), (3, 5)):
         found, expected = (outputs(one, desk, batch, tokens) for one in (backend, eager))
         for ours, theirs in zip(found, expected, strict=True):
@@ -164,7 +164,7 @@ def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache
 def test_nothing_is_compiled_anew_after_warm_up(desk: Models, cache: EngineCache) -> None:
     """OpenVINO compiles a batch size once, and keeps the last few."""
     backend = make_backend("openvino", desk, cache).backend
-    runner = backend._decoder  # type: ignore[attr-defined]
+    runner = backend._runners["decoder"]  # type: ignore[attr-defined]
     compiled: list[object] = []
     compile_ = runner._compile
     runner._compile = lambda shapes: (compiled.append(shapes), compile_(shapes))[1]
