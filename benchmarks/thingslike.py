@@ -7,8 +7,10 @@ identified among 200 pictures by correlation of the decoded embedding with their
 which of the two those training pictures choose, and so which counts. Chance is 0.5 % (top-1) and 2.5 % (top-5). All
 settings were chosen by held-out training pictures.
 
-Beside them stands the other direction: an encoding model from picture features to single presentations, by which the
-log-likelihoods of 1, 4, 20 or 80 presentations are added. It sees the pictures, never the simulation's truth.
+Beside them stands the other direction: an encoding model from public picture features to single presentations, by
+which the likelihood of a mean of 1, 4, 20 or 80 presentations is told. It sees the pictures, never the simulation's
+truth: its early-vision features are no code that the simulated cortex uses. 'both' adds the encoder's correlation and
+the log-likelihood, weighed by training pictures that were held out.
 
 Simulating takes minutes the first time, and is kept in the cache run by run: interrupted, it goes on where it was.
 """
@@ -24,24 +26,31 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from benchmarks.thingslike_data import GALLERY, Trials, record
+from benchmarks.thingslike_likelihood import (
+    Likelihood,
+    by_likelihood,
+    fit_likelihood,
+    hits,
+    usable_repeats,
+    with_encoder,
+)
 from decoder.data.splits import TrainTest
 from decoder.data.targets import Targets
 from decoder.data.training_set import TrainingSet
-from decoder.encoding.model import fit_encoding
+from decoder.encoding.axes import Features
 from decoder.encoding.picture_features import compute_picture_features
 from decoder.evaluation.identify import Space, choose_space
-from decoder.evaluation.metrics import correlation_matrix, error_whitener, top_k, two_way
-from decoder.preprocessing.preprocess import PreprocessSpec, time_bins
+from decoder.evaluation.metrics import correlation_matrix, error_whitener, two_way
+from decoder.preprocessing.preprocess import PreprocessSpec
 from decoder.spec import ConvSpec, DecoderSpec
 from decoder.training.train_embedding import encoder_folds, fit_calibrated_encoder, held_out_linear, held_out_scores
 from decoder.training.train_linear import fit_linear
 from decoder.versions import FIGURES, versions
-from engine.models.loading import Models, load_models
+from engine.models.loading import load_models
 from engine.spec import ModelSpec
 
 Array = NDArray[np.float32]
 
-REPEATS = (1, 4, 20, 80)
 BLOCKS = (1, 2, 3, 4)
 """CLIP blocks that the encoding model goes by."""
 WAVES = PreprocessSpec(tmin=0.04, decimate=2, whiten=True, whiten_time=True, components=None)
@@ -76,40 +85,13 @@ def identification(decode: Callable[[Array], Array], test: Trials, truth: Array,
     space = chosen(truth, held_out)
     out: dict[str, Any] = {"identified_by": space.name, "ranks": space.ranks, "plain": {}, "whitened": {}}
     spaces = {"plain": np.eye(len(mean), dtype=np.float32), "whitened": error_whitener(truth - held_out)}
-    for k in (k for k in REPEATS if k <= np.bincount(test.rows).min()):
+    for k in usable_repeats(test):
         data, rows = test.means(k)
         found = decode(data) - mean
         for name, one in spaces.items():
             r = correlation_matrix((test.embeddings - mean) @ one, found @ one)
-            out[name][str(k)] = {f"top{n}": round(100 * float(top_k(r, n, rows).mean()), 2) for n in (1, 5)}
+            out[name][str(k)] = hits(r, rows)
     return out
-
-
-def by_likelihood(train: Trials, test: Trials, spec: PreprocessSpec, models: Models) -> dict[str, Any]:
-    """Identify presentations by their likelihood under an encoding model, added 1, 4, 20 and 80 at a time; in percent.
-
-    Returns
-    -------
-    figures : dict
-        'by_repeats' with 'top1' and 'top5'; 'explained', the share of variance of single held-out training windows;
-        'fit_s'.
-    """
-    started = time.monotonic()
-    binning = time_bins(train.times, spec)
-    known, shown = (compute_picture_features(each.images, models, blocks=BLOCKS) for each in (train, test))
-    names = np.char.mod("%06d", train.rows)
-    model = fit_encoding(known, train.data @ binning, train.rows, names, np.random.default_rng(0))
-    fit_s = round(time.monotonic() - started, 1)
-    parts = np.array_split(test.data, max(1, len(test.data) // 1000))
-    likelihood = np.concatenate(
-        [model.log_likelihood(shown, (part @ binning).reshape(len(part), -1)) for part in parts], axis=1
-    )
-    found = {}
-    for k in (k for k in REPEATS if k <= np.bincount(test.rows).min()):
-        groups, rows = test.groups(k)
-        summed = np.stack([likelihood[:, own].sum(axis=1) for own in groups], axis=1)
-        found[str(k)] = {f"top{n}": round(100 * float(top_k(summed, n, rows).mean()), 2) for n in (1, 5)}
-    return {"fit_s": fit_s, "explained": round(float(model.explained.mean()), 4), "by_repeats": found}
 
 
 def chosen(truth: Array, held_out: Array) -> Space:
@@ -164,12 +146,26 @@ def figures(modality: str, *, pictures: int, repeats: int, test_repeats: int, co
         "training": {"pictures": pictures, "repeats": repeats},
         "ridge": ridge,
     }
-    out["likelihood"] = by_likelihood(train, test, spec.preprocess, models)
-    return out | compared(samples, targets, spec, test) if conv else out
+    started = time.monotonic()
+    known, shown = (compute_picture_features(each.images, models, blocks=BLOCKS) for each in (train, test))
+    likelihood = fit_likelihood(train, known, spec.preprocess)
+    fit_s = round(time.monotonic() - started, 1)
+    out["likelihood"] = {"fit_s": fit_s, **by_likelihood(likelihood, shown, test)}
+    return out | compared(samples, targets, spec, (train, test), (known, shown), likelihood) if conv else out
 
 
-def compared(samples: TrainingSet, targets: Targets, spec: DecoderSpec, test: Trials) -> dict[str, Any]:
-    """Train the encoder, and compare it with ridge on the same folds of training pictures."""
+def compared(
+    samples: TrainingSet,
+    targets: Targets,
+    spec: DecoderSpec,
+    trials: tuple[Trials, Trials],
+    features: tuple[Features, Features],
+    likelihood: Likelihood,
+) -> dict[str, Any]:
+    """Train the encoder, compare it with ridge on the same folds of training pictures, and join it to the likelihood.
+
+    `trials` and `features` are of training and of test pictures.
+    """
     assert targets.e is not None
     truth, folds = targets.e[samples.rows], encoder_folds(samples, spec)
     started = time.monotonic()
@@ -177,12 +173,20 @@ def compared(samples: TrainingSet, targets: Targets, spec: DecoderSpec, test: Tr
     taken = time.monotonic() - started
     held_out = {"ridge": held_out_linear(samples, targets, spec, folds)["e"], "conv": by_conv}
     spaces = {name: chosen(truth, found) for name, found in held_out.items()}
+    train, test = trials
+
+    def decode(x: Array) -> Array:
+        return np.asarray(encoder.mean + encoder.encoder(x), np.float32)
+
     return {
         "conv": {
             "fit_s": round(taken, 1),
             "confidence": score["confidence"],
-            **identification(lambda x: encoder.mean + encoder.encoder(x), test, truth, by_conv),
+            **identification(decode, test, truth, by_conv),
         },
+        "both": with_encoder(
+            likelihood, train, test, features, spec.preprocess, folds, by_conv, spaces["conv"], decode
+        ),
         "same_folds": {
             name: {
                 **held_out_scores(targets.e, found, samples.rows, folds),
@@ -217,10 +221,14 @@ def main() -> None:
         return
     print(f"simulated {options.modality}, {GALLERY}-way, top-1/top-5 in % (chance 0.5/2.5)")
     columns = [(family, space) for family in ("ridge", "conv") if family in out for space in ("plain", "whitened")]
-    heads = [*(f"{family} {space}" for family, space in columns), "likelihood"]
+    heads = [
+        *(f"{family} {space}" for family, space in columns),
+        *(name for name in ("likelihood", "both") if name in out),
+    ]
     print(f"{'repeats':>8} " + " ".join(f"{head:>16}" for head in heads))
     for k in out["ridge"]["plain"]:
-        cells = [*(out[family][space][k] for family, space in columns), out["likelihood"]["by_repeats"][k]]
+        cells = [out[family][space][k] for family, space in columns]
+        cells += [out[name]["by_repeats"][k] for name in ("likelihood", "both") if name in out]
         print(f"{k:>8} " + " ".join(f"{cell['top1']:>9.2f} /{cell['top5']:>5.2f}" for cell in cells))
 
 

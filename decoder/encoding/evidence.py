@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from decoder.data.training_set import TrainingSet
 from decoder.encoding.model import fit_encoding
+from decoder.encoding.noise import symmetric_power
 from decoder.features import Evidence, block_name, block_of
 from decoder.preprocessing.preprocess import PreprocessSpec, compressed, time_bins
 
@@ -112,16 +113,15 @@ def fit_evidence(
     model = fit_encoding(features, responses, samples.rows, samples.groups, rng, n_axes=n_axes)
     scores = model.axes({name: units[pictures] for name, units in features.items()})
     scores = scores - scores.mean(axis=0)
-    names, used = model.axes.names, model.used
-    whitening = model.noise.whiten(np.eye(len(used)))
-    white = model.weights[:, used] @ whitening
+    names = model.axes.names
+    whitening = symmetric_power(model.covariance(), -0.5)
+    white = model.weights @ whitening
     signal = scores @ white
     variances, directions = np.linalg.eigh(signal.T @ signal / len(signal))
     first = max(len(variances) - MOST_DIRECTIONS, min(len(variances) - 1, np.searchsorted(variances, LEAST_SIGNAL)))
     directions = directions[:, first:][:, ::-1]
-    reader = np.zeros((responses[0].size, directions.shape[1]), np.float32)
-    reader[used] = whitening @ directions
-    origin = model.intercept[used] @ whitening @ directions
+    reader = np.asarray(model.reader @ whitening @ directions, np.float32)
+    origin = model.intercept @ whitening @ directions
     maps, drive = {}, []
     for block in s:
         name = block_name(block)
@@ -130,7 +130,7 @@ def fit_evidence(
         own, axes = names == name, model.axes.axes[name]
         maps[block] = np.asarray(axes @ (white[own] @ directions), np.float32)
         origin = origin - model.axes.means[name] @ maps[block]
-        drive.append((scores[:, own] @ model.weights[own]).std(axis=0).reshape(responses.shape[1:]))
+        drive.append((scores[:, own] @ model.weights[own] @ model.patterns).std(axis=0).reshape(responses.shape[1:]))
     return EvidenceReader(
         binning,
         reader,

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.feature_registry import Encoders
-from decoder.visual_features import LOW_GRID, cells, contrast_energy, low_level, mid_level
+from decoder.encoding.early_vision import early_vision
+from decoder.visual_features import cells
 from stream.types.progress import Progress, no_progress
 
 Array = NDArray[np.float32]
@@ -55,20 +56,13 @@ def _thumbnail(source: Source) -> Mapping[str, Array]:
     return {"thumbnail": cells(np.asarray(colours, np.float32), min(THUMBNAIL, *source.images.shape[1:3]))}
 
 
-def _early(source: Source) -> Mapping[str, Array]:
-    images = source.images
-    if min(images.shape[1:3]) < LOW_GRID:
-        return {}
-    return {"contrast": low_level(images), "edges": mid_level(images), "contrast energy": contrast_energy(images)}
-
-
 PICTURE_FEATURES: Mapping[str, PictureFeature] = {
     feature.key: feature
     for feature in (
         PictureFeature("blocks", _blocks),
         PictureFeature("pooled", _pooled),
         PictureFeature("thumbnail", _thumbnail),
-        PictureFeature("early", _early),
+        PictureFeature("early", lambda source: early_vision(source.images)),
     )
 }
 """By key; a new kind is an entry here. What each group is worth is learned, so one of no use costs little."""

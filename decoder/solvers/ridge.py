@@ -237,6 +237,47 @@ def fit_ridge(spectrum: Spectrum, Y: Array, alpha: NDArray[np.float64]) -> tuple
     return weights, np.asarray(mean - spectrum.mean @ weights, np.float32)
 
 
+def log_evidence(spectrum: Spectrum, Y: Array, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute how probable the training samples themselves are by each penalty.
+
+    Weights are taken to be Gaussian, and so are errors, of whatever variance makes the samples most probable (MacKay
+    1992, Neural Computation 4). No sample is held out, so it serves where samples are few or noise is strong.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Of the inputs.
+    Y : ndarray, shape (n_samples, n_targets)
+    alphas : ndarray, shape (n_alphas,)
+
+    Returns
+    -------
+    evidence : ndarray, shape (n_alphas, n_targets), float64
+        Natural logarithm of the density, but for a constant that is the same for all inputs.
+    """
+    centred = Y - Y.mean(axis=0, dtype=np.float64)
+    on_axes = np.square(spectrum.scores.T @ centred) / spectrum.eigenvalues[:, None]
+    rest = np.maximum(np.square(centred).sum(axis=0) - on_axes.sum(axis=0), 0)
+    out = []
+    for alpha in alphas:
+        excess = spectrum.eigenvalues / alpha + 1
+        error = np.maximum((on_axes / excess[:, None]).sum(axis=0) + rest, np.finfo(np.float64).tiny)
+        out.append(-0.5 * (np.log(excess).sum() + (len(Y) - 1) * np.log(error)))
+    return np.stack(out)
+
+
+def leverages(spectrum: Spectrum, alpha: NDArray[np.float64]) -> Array:
+    """Compute how much of each sample's target goes into its own fitted value, shape (n_samples, n_targets).
+
+    The residual divided by one less the leverage is the sample's error by a ridge that was fitted on all others (Allen
+    1974, Technometrics 16).
+    """
+    squares = np.square(spectrum.scores)
+    penalties, of_target = np.unique(alpha, return_inverse=True)
+    shrunk = 1 / np.add.outer(spectrum.eigenvalues, penalties).astype(np.float32)
+    return np.asarray((1 / len(squares) + squares @ shrunk)[:, of_target])
+
+
 class RidgeRegression:
     """Ridge whose penalties are chosen by held-out samples.
 

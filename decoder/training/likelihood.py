@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from decoder.data.splits import TrainTest
 from decoder.data.training_set import TrainingSet
-from decoder.encoding.axes import Features
-from decoder.encoding.model import EncodingFit, fit_with_influence
+from decoder.encoding.axes import Features, PrincipalAxes, fit_axes
+from decoder.encoding.model import EncodingFit, fit_with_unseen, log_likelihood, picture_means
 from decoder.evaluation.identify import identification
 from decoder.parallel import apply_each
 from decoder.preprocessing.preprocess import PreprocessSpec, compressed, time_bins
@@ -64,24 +64,35 @@ def likelihood_scores(
     if samples.persons().any() or min(len(np.unique(samples.rows[train])) for train, _ in folds) < FEWEST:
         return {}
     responses = compressed(samples.data, spec.compress) @ time_bins(samples.times, spec)
-    fit_fold = partial(_fit_fold, features, responses, samples, seed)
+    # Of all pictures, as which of them a fold was trained on must not show in their scores; no window is read here.
+    axes = fit_axes(features)
+    fit_fold = partial(_fit_fold, axes, features, responses, samples, seed)
     fits = apply_each(fit_fold, folds, about="encoding models", progress=progress)
-    likelihood = window_likelihoods(fits, samples, folds, features, responses.reshape(len(responses), -1))
+    most = int(np.unique(samples.rows, return_counts=True)[1].min())
+    repeats = [2**power for power in range(most.bit_length())]
+    flat = responses.reshape(len(responses), -1)
     rng = np.random.default_rng(seed)
-    scores = identification(likelihood, samples.rows, rng, first=FIRST)
+    by_repeats = {
+        str(k): identification(likelihood, rows, rng, first=FIRST)
+        for k, (likelihood, rows) in window_likelihoods(fits, samples, folds, features, flat, repeats).items()
+    }
+    scores = by_repeats.pop("1")
     scores["explained"] = round(float(np.mean([fit.model.explained.mean() for fit in fits])), 4)
-    if repeats := by_repeats(likelihood, samples.rows, rng):
-        scores["by_repeats"] = repeats
-    return scores
+    return scores | ({"by_repeats": by_repeats} if by_repeats else {})
 
 
 def _fit_fold(
-    features: Features, responses: NDArray[np.float32], samples: TrainingSet, seed: int, split: TrainTest
+    axes: PrincipalAxes,
+    features: Features,
+    responses: NDArray[np.float32],
+    samples: TrainingSet,
+    seed: int,
+    split: TrainTest,
 ) -> EncodingFit:
     """Fit the encoding model of a split's training part."""
     train = split[0]
     rng = np.random.default_rng(seed)
-    return fit_with_influence(features, responses[train], samples.rows[train], samples.groups[train], rng)
+    return fit_with_unseen(axes, features, responses[train], samples.rows[train], samples.groups[train], rng)
 
 
 def window_likelihoods(
@@ -90,12 +101,13 @@ def window_likelihoods(
     folds: Sequence[TrainTest],
     features: Features,
     responses: NDArray[np.float32],
-) -> Floats:
-    """Compute how likely each window is under each picture, shape (n_pictures, n_windows).
+    repeats: Sequence[int] = (1,),
+) -> dict[int, tuple[Floats, Rows]]:
+    """Compute how likely presentations are under each picture, so many of a picture together.
 
-    Every picture's response is predicted by a fit that was not trained on it, the true one's as the others': a fit
-    predicts pictures it knows with more spread, which would tell which pictures are of the window's fold. From fits
-    that know the window's own picture its influence is taken out. The noise is that of the window's own fold.
+    All is by the fold that did not see the window. It predicts every picture by weights that were not fitted on that
+    picture: known ones by those of all others, as it predicts pictures it knows with more spread, which would tell
+    which pictures are of the window's fold.
 
     Parameters
     ----------
@@ -104,74 +116,38 @@ def window_likelihoods(
     samples, folds, features
         As in `likelihood_scores`.
     responses : ndarray, shape (n, n_responses)
-    """
-    by = _unknown_to(samples, folds, len(next(iter(features.values()))))
-    out = np.empty((by.shape[1], len(responses)))
-    candidates = [{fold: np.flatnonzero(row == fold) for fold in np.unique(row)} for row in by]
-    shares: dict[tuple[int, bytes], Floats] = {}
-    for own, (_, test) in enumerate(folds):
-        model = fits[own].model
-        noise, used = model.noise, model.used
-        predicted = np.empty((by.shape[1], len(used)), np.float32)
-        for fold, places in candidates[own].items():
-            asked = {name: values[places] for name, values in features.items()}
-            predicted[places] = fits[fold].model.predict(asked)[:, used]
-            if (fold, places.tobytes()) not in shares:
-                shares[fold, places.tobytes()] = fits[fold].shares(asked)
-        for picture in np.unique(samples.rows[test]):
-            without = predicted.copy()
-            for fold, places in candidates[own].items():
-                influence = fits[fold].influence
-                known = np.flatnonzero(influence.pictures == picture)
-                if len(known):
-                    share = shares[fold, places.tobytes()][known[0]]
-                    without[places] -= share.T @ influence.parts(int(known[0]))[:, used]
-            shown = test[samples.rows[test] == picture]
-            out[:, shown] = noise.log_likelihood(without, responses[shown][:, used])
-    return out
-
-
-def _unknown_to(samples: TrainingSet, folds: Sequence[TrainTest], n_pictures: int) -> Rows:
-    """Choose, for each fold's windows and each picture, a fold that was not trained on it: shape (n_folds, n_pictures).
-
-    Where runs or sessions are crossed with pictures, it is one that was not trained on those of the windows either.
-    """
-    # A picture whose group was not trained on is as unknown as one that was not trained on itself.
-    group_of = dict(zip(samples.rows.tolist(), samples.groups.tolist(), strict=True))
-    groups = np.array([group_of.get(row, f"not shown {row}") for row in range(n_pictures)])
-    unknown = np.stack([~np.isin(groups, samples.groups[train]) for train, _ in folds])
-    chosen = []
-    for _, test in folds:
-        apart = [np.count_nonzero(~np.isin(samples.units[test], samples.units[train])) for train, _ in folds]
-        chosen.append(np.where(unknown, np.asarray(apart)[:, None], -1).argmax(axis=0))
-    return np.stack(chosen)
-
-
-def by_repeats(likelihood: Floats, rows: Rows, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
-    """Add the log-likelihoods of presentations of one picture, in the order in which they came, and identify by them.
-
-    Parameters
-    ----------
-    likelihood : ndarray, shape (n_pictures, n_windows)
-    rows : ndarray of int, shape (n_windows,)
-    rng : numpy.random.Generator
+    repeats : sequence of int
+        So many presentations of a picture are put together, in the order in which they came; none is used twice.
 
     Returns
     -------
-    scores : dict of str to dict
-        By number of presentations, doubled as long as each picture was shown so often; empty where one was shown once.
+    likelihoods : dict of int to (likelihood, rows)
+        By repeats, shape (n_pictures, n_groups), and the picture of each group. Presentations of one fold are averaged;
+        of several, their models' log-likelihoods are added.
     """
-    shown = np.unique(rows)
-    most = min(np.count_nonzero(rows == row) for row in shown)
-    out = {}
-    k = 2
-    while k <= most:
-        sums, names = [], []
-        for row in shown:
-            own = np.flatnonzero(rows == row)
-            for start in range(0, len(own) - k + 1, k):
-                sums.append(likelihood[:, own[start : start + k]].sum(axis=1))
-                names.append(row)
-        out[str(k)] = identification(np.stack(sums, axis=1), np.asarray(names, np.intp), rng, first=FIRST)
-        k *= 2
-    return out
+    n_pictures = len(next(iter(features.values())))
+    grouped = {k: _grouped(samples.rows, k) for k in repeats}
+    out = {k: np.zeros((n_pictures, len(rows))) for k, (_, rows) in grouped.items()}
+    for fit, (_, test) in zip(fits, folds, strict=True):
+        model = fit.model
+        predicted, answers = model.predict(features), model.read(responses[test])
+        predicted[fit.pictures] = fit.unseen
+        for k, (group_of, _) in grouped.items():
+            groups, which, counts = np.unique(group_of[test], return_inverse=True, return_counts=True)
+            means = picture_means(answers, which)
+            for count in np.unique(counts[groups >= 0]):
+                own = (counts == count) & (groups >= 0)
+                out[k][:, groups[own]] += log_likelihood(predicted, means[own], model.covariance(int(count)))
+    return {k: (out[k], rows) for k, (_, rows) in grouped.items()}
+
+
+def _grouped(rows: Rows, k: int) -> tuple[Rows, Rows]:
+    """Group k windows of a picture at a time: the group of each window, -1 of those left over, and each one's row."""
+    group_of = np.full(len(rows), -1)
+    pictures: list[int] = []
+    for row in np.unique(rows):
+        own = np.flatnonzero(rows == row)
+        n_groups = len(own) // k
+        group_of[own[: n_groups * k]] = len(pictures) + np.repeat(np.arange(n_groups), k)
+        pictures += [int(row)] * n_groups
+    return group_of, np.asarray(pictures, np.intp)

@@ -179,7 +179,7 @@ def _repeats(likelihood: Mapping[str, Any]) -> Iterator[RenderableType]:
             for count, own in by_repeats.items()
         ]
         heads = ("presentations", "two-way [95 %]", "top-1 [95 %]", "top-5 [95 %]")
-        yield table("Likelihood, presentations of a picture added", heads, rows, numbers=4)
+        yield table("Likelihood, presentations of a picture together", heads, rows, numbers=4)
 
 
 def _session(found: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from decoder.encoding.axes import BAND_EDGES, band_variances, fit_axes
-from decoder.encoding.model import EncodingModel, fit_encoding
+from decoder.encoding.model import EncodingModel, fit_encoding, log_likelihood
 from decoder.encoding.noise import Noise, fit_noise
 from decoder.encoding.picture_features import compute_picture_features
 from engine.models.loading import Models
@@ -24,45 +24,51 @@ def kronecker_noise(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
 
 def covariance(noise: Noise) -> np.ndarray:
     """Return the covariance that a noise stands for."""
-    inverse = np.linalg.inv(np.kron(noise.channels, noise.times.T))
-    return np.asarray(np.outer(noise.scale, noise.scale) * (inverse @ inverse.T))
+    root = noise.colour(np.eye(len(noise.scale)))
+    return np.asarray(root.T @ root)
 
 
 @pytest.mark.parametrize("largest", [1000, 5], ids=["whole", "channels and times"])
 def test_noise_is_recovered(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many errors the covariance is found, whole or as a product; of few it is shrunk, and never singular."""
+    """Of many errors the covariance is found, whole or by mode; of few it is shrunk, and never singular."""
     monkeypatch.setattr("decoder.encoding.noise.LARGEST", largest)
     errors, truth = kronecker_noise(20_000, np.random.default_rng(0))
     noise = fit_noise(errors, N_CHANNELS)
-    assert noise.times.shape == ((1, 1) if largest > 5 else (N_TIMES, N_TIMES))
+    assert noise.modes.shape == ((1, 1) if largest > 5 else (N_TIMES, N_TIMES))
     spread = np.sqrt(np.diag(truth))
     np.testing.assert_allclose(
         covariance(noise) / np.outer(spread, spread), truth / np.outer(spread, spread), atol=0.05
     )
+    whitened = noise.whiten(errors)
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(12), atol=0.05)
+    np.testing.assert_allclose(noise.colour(whitened[:5]), errors[:5], rtol=1e-3, atol=1e-3)
     few = fit_noise(errors[:3], N_CHANNELS)
     assert np.isfinite(few.whiten(errors)).all()
 
 
-@pytest.mark.parametrize("largest", [1000, 5], ids=["whole", "channels and times"])
-def test_likelihood_is_the_density(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each prediction's log-likelihood is scipy's, and repeats add; a dead response changes nothing."""
-    monkeypatch.setattr("decoder.encoding.noise.LARGEST", largest)
+def test_a_rhythm_of_its_own_place_is_whitened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise that is slow in one channel and fast in another is white after it: no product of two could say so."""
+    monkeypatch.setattr("decoder.encoding.noise.LARGEST", 5)
+    rng = np.random.default_rng(8)
+    errors = rng.normal(size=(5000, N_CHANNELS, 8))
+    for channel, wave in enumerate(np.cos(np.pi * np.outer([1, 4], np.arange(8) + 0.5) / 8)):
+        errors[:, channel] += (3 + 2 * channel) * rng.normal(size=(5000, 1)) * wave
+    flat = errors.reshape(5000, -1)
+    np.testing.assert_allclose(np.cov(fit_noise(flat, N_CHANNELS).whiten(flat).T), np.eye(8 * N_CHANNELS), atol=0.1)
+
+
+def test_likelihood_is_the_density() -> None:
+    """Each prediction's log-likelihood is scipy's; a dead response changes nothing."""
     rng = np.random.default_rng(1)
-    errors, _ = kronecker_noise(300, rng)
-    noise = fit_noise(errors, N_CHANNELS)
+    errors, truth = kronecker_noise(300, rng)
     predicted, responses = rng.normal(size=(5, 12)), 3 * rng.normal(size=(7, 12)) + 100
-    brute = [multivariate_normal(mean, covariance(noise)).logpdf(responses) for mean in predicted]
-    found = noise.log_likelihood(predicted, responses)
-    np.testing.assert_allclose(found, brute, rtol=1e-9)
-    joint = sum(multivariate_normal(predicted[0], covariance(noise)).logpdf(one) for one in responses)
-    assert found[0].sum() == pytest.approx(joint)
+    brute = [multivariate_normal(mean, truth).logpdf(responses) for mean in predicted]
+    np.testing.assert_allclose(log_likelihood(predicted, responses, truth), brute, rtol=1e-9)
     dead = np.zeros((300, N_CHANNELS + 1, N_TIMES))
     dead[:, :N_CHANNELS] = errors.reshape(300, N_CHANNELS, N_TIMES)
-    with_dead = fit_noise(dead.reshape(300, -1), N_CHANNELS + 1)
-    padded = [np.pad(each, ((0, 0), (0, N_TIMES))) for each in (predicted, responses)]
-    relative = found - found[:1]
-    again = with_dead.log_likelihood(*padded)
-    np.testing.assert_allclose(again - again[:1], relative, rtol=0.05, atol=0.05)
+    white = fit_noise(dead.reshape(300, -1), N_CHANNELS + 1).whiten(dead.reshape(300, -1))
+    assert np.isfinite(white).all()
+    assert not white.reshape(300, -1, N_TIMES)[:, N_CHANNELS:].any()
 
 
 World = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]
@@ -89,28 +95,28 @@ def test_weights_and_noise_are_recovered() -> None:
     """Simulated weights come back, an idle group gets none, and held-out errors are as large as the noise is."""
     features, weights, windows, rows = world(400, 4, noise=0.3)
     model = fitted(features, windows, rows)
-    nothing = model.predict({"drives": np.zeros((1, 8)), "idle": np.zeros((1, 40))})
-    drives = model.predict({"drives": np.eye(8), "idle": np.zeros((8, 40))}) - nothing
+    nothing = model.predict_responses({"drives": np.zeros((1, 8)), "idle": np.zeros((1, 40))})
+    drives = model.predict_responses({"drives": np.eye(8), "idle": np.zeros((8, 40))}) - nothing
     np.testing.assert_allclose(drives, weights, atol=0.25)
-    idle = model.predict({"drives": np.zeros((40, 8)), "idle": np.eye(40)}) - nothing
+    idle = model.predict_responses({"drives": np.zeros((40, 8)), "idle": np.eye(40)}) - nothing
     assert np.abs(idle).mean() < 0.05 * np.abs(weights).mean()
     errors = windows.reshape(len(rows), -1) - (features["drives"] @ weights)[rows] - 5
-    spread = errors.std(axis=0)
-    np.testing.assert_allclose(model.noise.scale, spread, rtol=0.1)
+    np.testing.assert_allclose(np.cov(model.read(errors).T), model.noise, atol=0.1)
+    assert np.abs(model.model_error).max() < 0.1
     power = windows.reshape(len(rows), -1).var(axis=0)
-    np.testing.assert_allclose(model.explained, 1 - spread**2 / power, atol=0.05)
+    np.testing.assert_allclose(model.explained, 1 - errors.var(axis=0) / power, atol=0.05)
 
 
 def test_the_likeliest_picture_is_the_one_that_was_shown() -> None:
-    """New pictures are told by their likelihood; adding those of repeats tells them better."""
+    """New pictures are told by their likelihood, and by that of a mean of repeats better."""
     features, _, windows, rows = world(300, 4, noise=3.0)
     known = rows < 200
     model = fitted(features, windows[known], rows[known])
     new = {name: values[200:] for name, values in features.items()}
-    likelihood = model.log_likelihood(new, windows[~known].reshape(400, -1))
-    single = (likelihood.argmax(axis=0) == rows[~known] - 200).mean()
-    summed = likelihood.reshape(100, 100, 4).sum(axis=2)
-    four = (summed.argmax(axis=0) == np.arange(100)).mean()
+    shown = windows[~known].reshape(400, -1)
+    single = (model.log_likelihood(new, shown).argmax(axis=0) == rows[~known] - 200).mean()
+    means = shown.reshape(100, 4, -1).mean(axis=1)
+    four = (model.log_likelihood(new, means, repeats=4).argmax(axis=0) == np.arange(100)).mean()
     assert 0.05 < single < four
     assert four > 0.5
 
@@ -124,9 +130,8 @@ def test_corrupted_held_out_arrays_change_nothing() -> None:
     again = fitted(broken, windows[known], rows[known])
     np.testing.assert_array_equal(again.weights, model.weights)
     np.testing.assert_array_equal(again.intercept, model.intercept)
-    for part in ("scale", "channels", "times"):
-        np.testing.assert_array_equal(getattr(again.noise, part), getattr(model.noise, part))
-    np.testing.assert_array_equal(again.explained, model.explained)
+    for part in ("reader", "patterns", "noise", "model_error", "explained"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(model, part))
 
 
 def test_bands_get_the_variance_that_they_drive() -> None:
@@ -165,7 +170,7 @@ def test_every_kind_of_picture_features_is_computed(tiny: Models) -> None:
     """Each group has one row a picture, whatever the number at a time, and tells pictures apart."""
     images = np.random.default_rng(6).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     features = compute_picture_features(images, tiny, blocks=(1, 2))
-    names = {"CLIP block 1", "CLIP block 2", "CLIP pooled", "thumbnail", "contrast", "edges", "contrast energy"}
+    names = {"CLIP block 1", "CLIP block 2", "CLIP pooled", "thumbnail", "contrast", "saturation", "oriented energy"}
     assert set(features) == names
     again = compute_picture_features(images, tiny, blocks=(1, 2), batch=2)
     for name, values in features.items():

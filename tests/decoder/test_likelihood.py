@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from decoder.data.training_set import TrainingSet
-from decoder.encoding.influence import influence_of
-from decoder.encoding.model import fit_with_influence
+from decoder.encoding.axes import fit_axes
+from decoder.encoding.model import fit_with_unseen
 from decoder.preprocessing.preprocess import PreprocessSpec
-from decoder.solvers.ridge import decompose, fit_ridge
-from decoder.training.likelihood import by_repeats, likelihood_scores, window_likelihoods
+from decoder.training.likelihood import likelihood_scores, window_likelihoods
 
 N_PICTURES, N_CHANNELS, N_TIMES = 40, 5, 4
 
@@ -33,6 +32,7 @@ def samples_of(strength: float, repeats: int = 2, *, seed: int = 1, n: int = N_P
     return TrainingSet(windows, np.arange(N_TIMES) / 100, rows, names, runs, names, tuple("abcde"))
 
 
+AXES = fit_axes(features_of(N_PICTURES))
 PLAIN = PreprocessSpec(components=None)
 
 
@@ -51,28 +51,12 @@ def test_pictures_are_told_by_likelihood_and_better_by_repeats() -> None:
     assert 0 < scores["explained"] < 0.6
 
 
-@pytest.mark.parametrize(("n", "n_folds"), [(N_PICTURES, 5), (20, 20)])
-def test_windows_of_noise_are_told_by_chance(n: int, n_folds: int) -> None:
+@pytest.mark.parametrize(("n", "n_folds", "draws"), [(N_PICTURES, 5, 30), (20, 20, 12)])
+def test_windows_of_noise_are_told_by_chance(n: int, n_folds: int, draws: int) -> None:
     """Over many draws of noise, two-way identification is 0.5: neither folds nor the window itself tell."""
-    found = [scored(samples_of(0.0, 1, seed=seed, n=n), n_folds)["two_way"] for seed in range(30)]
+    found = [scored(samples_of(0.0, 1, seed=seed, n=n), n_folds)["two_way"] for seed in range(draws)]
     assert np.mean(found) == pytest.approx(0.5, abs=4 * np.std(found) / np.sqrt(len(found)))
     assert np.mean(found) == pytest.approx(0.5, abs=0.06)
-
-
-def test_influence_is_that_of_a_fit_without_the_picture() -> None:
-    """What a picture's residual moves is exactly what a ridge of the same penalties without it predicts otherwise."""
-    rng = np.random.default_rng(3)
-    inputs, Y, new = (rng.normal(size=size).astype(np.float32) for size in ((30, 8), (30, 6), (5, 8)))
-    choice = np.array([1.0, 1.0, 10.0, 0.1, 10.0, 1.0])
-    spectrum = decompose(inputs)
-    weights, intercept = fit_ridge(spectrum, Y, choice)
-    influence = influence_of(np.arange(30) + 100, spectrum, choice, Y - (inputs @ weights + intercept))
-    shares = influence.shares(new)
-    for place in (0, 17):
-        rest = np.delete(np.arange(30), place)
-        other_weights, other_intercept = fit_ridge(decompose(inputs[rest]), Y[rest], choice)
-        without = new @ weights + intercept - shares[place].T @ influence.parts(place)
-        np.testing.assert_allclose(without, new @ other_weights + other_intercept, atol=1e-4)
 
 
 def test_a_window_is_scored_by_nothing_that_it_was_in() -> None:
@@ -83,13 +67,19 @@ def test_a_window_is_scored_by_nothing_that_it_was_in() -> None:
     broken = samples.data.copy()
     broken[test] = 1e3
     fits = [
-        fit_with_influence(
-            features_of(N_PICTURES), data[train], samples.rows[train], samples.groups[train], np.random.default_rng(0)
+        fit_with_unseen(
+            AXES,
+            features_of(N_PICTURES),
+            data[train],
+            samples.rows[train],
+            samples.groups[train],
+            np.random.default_rng(0),
         )
         for data in (samples.data, broken)
     ]
     np.testing.assert_array_equal(fits[0].model.weights, fits[1].model.weights)
-    np.testing.assert_array_equal(fits[0].model.noise.channels, fits[1].model.noise.channels)
+    np.testing.assert_array_equal(fits[0].model.reader, fits[1].model.reader)
+    np.testing.assert_array_equal(fits[0].model.covariance(), fits[1].model.covariance())
 
 
 def test_runs_crossed_with_pictures_are_predicted_by_folds_of_other_runs() -> None:
@@ -101,15 +91,17 @@ def test_runs_crossed_with_pictures_are_predicted_by_folds_of_other_runs() -> No
     assert len(folds) == 4
     features = features_of(N_PICTURES)
     fits = [
-        fit_with_influence(
-            features, crossed.data[train], crossed.rows[train], crossed.groups[train], np.random.default_rng(0)
+        fit_with_unseen(
+            AXES, features, crossed.data[train], crossed.rows[train], crossed.groups[train], np.random.default_rng(0)
         )
         for train, _ in folds
     ]
     flat = crossed.data.reshape(len(units), -1)
-    before = window_likelihoods(fits, crossed, folds, features, flat)
+    likelihoods = window_likelihoods(fits, crossed, folds, features, flat, (1, 2))
+    before, rows = likelihoods[1]
+    assert rows.tolist() == sorted(crossed.rows.tolist())
     assert np.isfinite(before).all()
-    two_way = [(before[row, at] > np.delete(before[:, at], row)).mean() for at, row in enumerate(crossed.rows)]
+    two_way = [(before[row, at] > np.delete(before[:, at], row)).mean() for at, row in enumerate(rows)]
     assert np.mean(two_way) > 0.75
 
 
@@ -123,14 +115,23 @@ def test_too_few_pictures_and_several_participants_are_left_out() -> None:
     assert scored(two) == {}
 
 
-def test_repeats_are_added_in_order_and_none_twice() -> None:
-    """Pairs of presentations are scored by the sum of their log-likelihoods; a picture shown once has none."""
-    likelihood = np.array([[1.0, 0.0, 3.0, 2.0, 0.0], [0.0, 3.0, 2.0, 2.5, 0.0], [-1.0, -1.0, 0.0, 0.0, 9.0]])
-    rows = np.array([0, 0, 1, 1, 2])
-    rng = np.random.default_rng(0)
-    assert by_repeats(likelihood, rows, rng) == {}
-    twice = by_repeats(likelihood[:, :4], rows[:4], rng)
-    assert list(twice) == ["2"]
-    assert twice["2"]["windows"] == 2
-    # Sums: [1, 3, -2] of picture 0, which is second, and [5, 4.5, 0] of picture 1, which is second too.
-    assert (twice["2"]["top1"], twice["2"]["two_way"]) == (0.0, 0.5)
+def test_repeats_are_put_together_in_order_and_none_twice() -> None:
+    """Two of three presentations in one fold are one mean; a third, which is left over, changes nothing."""
+    samples = samples_of(0.5, repeats=3)
+    folds = samples.folds(5, np.random.default_rng(2))
+    features = features_of(N_PICTURES)
+    fits = [
+        fit_with_unseen(
+            AXES, features, samples.data[train], samples.rows[train], samples.groups[train], np.random.default_rng(0)
+        )
+        for train, _ in folds
+    ]
+    flat = samples.data.reshape(len(samples.rows), -1)
+    twice, rows = window_likelihoods(fits, samples, folds, features, flat, (1, 2))[2]
+    np.testing.assert_array_equal(rows, np.arange(N_PICTURES))
+    left_over = flat.copy()
+    left_over[2 * N_PICTURES :] = 1e3
+    np.testing.assert_array_equal(window_likelihoods(fits, samples, folds, features, left_over, (2,))[2][0], twice)
+    means = np.tile(flat[: 2 * N_PICTURES].reshape(2, N_PICTURES, -1).mean(axis=0), (3, 1))
+    same = window_likelihoods(fits, samples, folds, features, means, (2,))[2][0]
+    np.testing.assert_allclose(same, twice, rtol=1e-4, atol=1e-3)

@@ -8,7 +8,15 @@ from sklearn.linear_model import RidgeCV
 
 from decoder.data.splits import group_folds
 from decoder.errors import TrainingError
-from decoder.solvers.ridge import Split, cross_validate, decompose, fit_ridge, undo_shrinkage
+from decoder.solvers.ridge import (
+    Split,
+    cross_validate,
+    decompose,
+    fit_ridge,
+    leverages,
+    log_evidence,
+    undo_shrinkage,
+)
 
 ALPHAS = np.logspace(-2, 4, 13)
 
@@ -96,3 +104,36 @@ def test_shrinkage_undone_once_has_the_true_spread_and_undone_twice_the_true_slo
     slope = float(np.vdot(truth, found) / np.vdot(truth, truth))
     assert undo_shrinkage(truth, found, 2.0) * slope == pytest.approx(1, rel=0.03)
     assert undo_shrinkage(truth, 0 * found, 2.0) == 1
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 8), (40, 90)])
+def test_leverages_give_the_errors_of_samples_left_out(n: int, p: int) -> None:
+    """The residual over one less the leverage is the error of a ridge that never saw the sample."""
+    X, Y = problem(n, p)
+    choice = np.resize([0.1, 10.0, 1000.0], Y.shape[1])
+    spectrum = decompose(X)
+    weights, intercept = fit_ridge(spectrum, Y, choice)
+    errors = (Y - X @ weights - intercept) / (1 - leverages(spectrum, choice))
+    for sample in (0, 17):
+        rest = np.arange(n) != sample
+        weights, intercept = fit_ridge(decompose(X[rest]), Y[rest], choice)
+        expected = Y[sample] - X[sample] @ weights - intercept
+        np.testing.assert_allclose(errors[sample], expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 8), (40, 90)])
+def test_evidence_is_that_of_the_gaussian(n: int, p: int) -> None:
+    """It differs between penalties as the density of what samples differ by does; of noise the largest is the best."""
+    X, Y = problem(n, p)
+    alphas = ALPHAS[4:]  # smaller ones differ by rounding errors only
+    contrasts = np.linalg.svd(np.ones((n, 1)))[0][:, 1:]
+    kernel = contrasts.T @ X.astype(float) @ X.T @ contrasts
+    y = contrasts.T @ Y.astype(float)
+    densities = []
+    for alpha in alphas:
+        covariance = kernel / alpha + np.eye(n - 1)
+        power = np.einsum("it,it->t", y, np.linalg.solve(covariance, y))
+        densities.append(-0.5 * (np.linalg.slogdet(covariance)[1] + (n - 1) * np.log(power)))
+    np.testing.assert_allclose(log_evidence(decompose(X), Y, alphas), densities, rtol=1e-3)
+    noise = np.random.default_rng(0).normal(size=(n, 200)).astype(np.float32)
+    assert np.median(log_evidence(decompose(X), noise, alphas).argmax(axis=0)) >= len(alphas) - 3
