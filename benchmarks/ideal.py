@@ -2,8 +2,8 @@
 
 It knows what the decoder has to learn: what each picture would be answered with (a recording without noise, cut into
 the same windows), the noise (a recording of nothing else), and how much responses vary in size and in latency from
-trial to trial. It names the picture whose presentations are likeliest. Its noise is a Gaussian whose covariance is a
-product of channels and times, and bursts and blinks are neither: what it reaches is a lower bound of what windows tell.
+trial to trial. It names the picture whose presentations are likeliest. Its noise is a Gaussian
+(`decoder.encoding.noise`), and bursts and blinks are none: what it reaches is a lower bound of what windows tell.
 
     python -m benchmarks.ideal configs/demo.yaml
     python -m benchmarks.ideal configs/demo.yaml --preset thingslike --pictures 200 --soa 0.75
@@ -78,17 +78,20 @@ class IdealObserver:
     latency_jitter: float
 
     def log_likelihood(self, responses: NDArray[np.floating]) -> Floats:
-        """Compute how likely each response (n, n_responses) is for each picture; (k, n), to be added over repeats."""
-        found = self.noise.log_likelihood(self.answers, responses)
-        white = self.noise.whiten(responses)
-        for k, answer in enumerate(self.answers):
-            jitters = np.stack([self.gain_jitter * answer, self.latency_jitter * self.slopes[k]])
-            ways = self.noise.whiten(jitters)
+        """Compute how likely each response (n, n_responses) is for each picture; (k, n), to be added over repeats.
+
+        Natural logarithms of densities, less what is the same for all pictures.
+        """
+        white = self.noise.whiten(responses).astype(np.float64)
+        answers, slopes = (self.noise.whiten(each).astype(np.float64) for each in (self.answers, self.slopes))
+        found = np.empty((len(answers), len(white)))
+        for k, (answer, slope) in enumerate(zip(answers, slopes, strict=True)):
+            off = white - answer
+            ways = np.stack([self.gain_jitter * answer, self.latency_jitter * slope])
             # Woodbury's identity: two directions more than the noise has.
-            inner = np.eye(2) + ways @ ways.T
-            along = ways @ (white - self.noise.whiten(answer[None])).T
-            found[k] += 0.5 * (along * np.linalg.solve(inner, along)).sum(axis=0)
-            found[k] -= 0.5 * np.linalg.slogdet(inner)[1]
+            inner, along = np.eye(2) + ways @ ways.T, ways @ off.T
+            explained = (along * np.linalg.solve(inner, along)).sum(axis=0)
+            found[k] = 0.5 * (explained - np.square(off).sum(axis=1) - np.linalg.slogdet(inner)[1])
         return found
 
 
