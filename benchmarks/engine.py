@@ -273,12 +273,24 @@ def main() -> None:
     sized.add_argument("--shape", choices=("tiny", "sd-turbo"))
     sized.add_argument("--device", default="auto")
     sized.add_argument("--backend", action="append", default=[], help="only these; repeat")
-    sized.add_argument("--steps", type=int, default=1, help="UNet calls of stage 1")
+    sized.add_argument("--steps", type=int, action="append", default=[], help="UNet calls of stage 1 (1); repeat")
+    sized.add_argument("--batch", type=int, action="append", default=[], help="pictures at once (1 and 8); repeat")
+    sized.add_argument("--unproven", action="store_true", help="without the proof, which takes minutes on a CPU")
+    sized.add_argument("--keep", type=Path, help="a folder where networks and exports stay for the next run")
     given = parser.parse_args()
     if given.shape:
         from benchmarks import shapes
 
-        found = shapes.measure(given.shape, given.device, given.backend, given.steps, given.repeats)
+        plan = shapes.Plan(
+            given.shape,
+            given.device,
+            tuple(given.backend),
+            tuple(given.steps) or (1,),
+            tuple(given.batch) or (1, 8),
+            given.repeats,
+            proven=not given.unproven,
+        )
+        found = shapes.measure(plan, given.keep)
         shapes.report(found | about(), as_json=given.json)
         return
     size = {"pictures": given.pictures, "repeats": given.repeats, "exact_iterations": given.exact_steps}

@@ -14,7 +14,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from engine.backends.cache import EngineCache
 from engine.models.loading import load_models
 from engine.reconstructor import Reconstructor
 from engine.registry import BACKENDS
-from engine.spec import EngineSpec, ModelSpec, StructureSpec
+from engine.spec import EngineSpec, ModelSpec
 from engine.verify import verify_engine
 
 PARTS = ("table", "verify", "steady", "tests")
@@ -41,16 +40,13 @@ _MINUTES = {"torch-compile", "onnx-tensorrt"}
 
 def spec_of(folder: Path, device: str, backend: str) -> EngineSpec:
     """Return two UNet calls and eight gradient steps a picture."""
-    structure = StructureSpec(
-        iterations=shapes.GRADIENT_STEPS, renoise_strength=0.3, refinement_rounds=1, candidates=1, guidance=None
-    )
     models = ModelSpec(folder=str(folder))
-    return EngineSpec(models=models, device=device, backend=backend, steps=1, structure=structure)
+    return EngineSpec(models=models, device=device, backend=backend, steps=1, structure=shapes.structure_of(1))
 
 
 def table(folder: Path, device: str, backends: list[str], out: Path) -> None:
     """Write the table for docs/performance.md."""
-    answer = shapes.measure_in(folder, "sd-turbo", device, backends, steps=1, repeats=30) | about()
+    answer = shapes.measure_in(folder, shapes.Plan(device=device, backends=tuple(backends))) | about()
     (out / "table.json").write_text(json.dumps(answer), encoding="utf-8")
     (out / "table.md").write_text(shapes.markdown(answer) + "\n", encoding="utf-8")
 
@@ -96,11 +92,7 @@ def measure(shape: str, device: str, asked: list[str], out: Path, seconds: float
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     parts: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="minddiffuser-gpu-") as name:
-        folder = Path(name) / "models"
-        folder.mkdir()
-        shapes.SHAPES[shape](folder)
-        shapes.write_gradient(folder)
+    with shapes.networks(shape) as folder:
         here, left = runs_here(folder, device)
         backends = asked or here
         for part in PARTS:

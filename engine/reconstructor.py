@@ -3,22 +3,25 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from decoder.features import Features, LayerTarget
+from engine.backends.base import Backend
 from engine.backends.cache import EngineCache
 from engine.backends.choice import make_backend
 from engine.batching import in_order, make_batches
+from engine.final import decode_final
 from engine.models.batches import sizes
+from engine.models.latent_space import check_latent_space
 from engine.models.loading import Models, load_models
-from engine.models.memory import THRIFTIEST, decode_by, forget_peak, peak_bytes, plan_decode
+from engine.models.memory import THRIFTIEST, Decode, DecodePlan, decode_by, forget_peak, peak_bytes, plan_decode
 from engine.picture import NOT_FINITE, Picture
 from engine.registry import REFERENCE
-from engine.setup import make_setup
+from engine.setup import Setup, make_setup
 from engine.spec import EngineSpec
 from engine.stage1 import generate
 from engine.stage2.improve import improve
@@ -38,6 +41,8 @@ class Reconstructor:
         Loaded models to share; loaded from `spec.models` otherwise.
     cache : Path, optional
         Folder for exported networks and built engines; without one backend 'auto' is torch.
+    backend : Backend, optional
+        One that is open and runs these models; by default that of the specification, proven.
 
     Attributes
     ----------
@@ -56,14 +61,34 @@ class Reconstructor:
 
     lost = ""
 
-    def __init__(self, spec: EngineSpec, models: Models | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        models: Models | None = None,
+        cache: Path | None = None,
+        backend: Backend | None = None,
+    ) -> None:
         self.spec = spec
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.models = models or load_models(spec.models, spec.device)
-        choice = make_backend(spec.backend, self.models, EngineCache(cache) if cache else None)
-        self.backend, self.left = choice.backend, choice.left
-        self.setup = make_setup(spec, self.models, self.backend.name, self.backend.unet, self.backend.decode)
+        self.left: dict[str, str] = {}
+        if backend is None:
+            choice = make_backend(spec.backend, self.models, EngineCache(cache) if cache else None)
+            backend, self.left = choice.backend, choice.left
+        self.backend = backend
+        decode, self._small = self.backend.decode, partial(self.backend.decode, preview=True)
+        if self.models.preview_autoencoder is not None:
+            check_latent_space(self.models, decode, self._small)
+        small_alone = spec.final_decoder == "preview_vae"
+        self.setup = make_setup(
+            spec,
+            self.models,
+            self.backend.name,
+            self.backend.unet,
+            self._small if small_alone else decode,
+            None if small_alone or self.models.preview_autoencoder is None else self._small,
+        )
 
     @property
     def backend_name(self) -> str:
@@ -147,8 +172,12 @@ class Reconstructor:
         pictures = [preview.pictures for preview in previews]
         if on_preview is not None:
             on_preview(in_order(batches, pictures))
+        latents = [preview.latents for preview in previews]
         if self.spec.structure.mode != "none":
-            pictures = [improve(batch, preview, self.setup) for batch, preview in zip(batches, previews, strict=True)]
+            made = [improve(batch, preview, self.setup) for batch, preview in zip(batches, previews, strict=True)]
+            pictures, latents = [one for one, _ in made], [x for _, x in made]
+        if self.setup.decode_preview is not None:
+            pictures = [decode_final(one, x, self.setup) for one, x in zip(pictures, latents, strict=True)]
         return in_order(batches, pictures)
 
     def warm_up(self, batch: int = 1) -> None:
@@ -173,12 +202,19 @@ class Reconstructor:
     def _keep_to(self, budget_gib: float, batches: Sequence[int]) -> None:
         """Decode in slices or tiles that fit beside what all else is seen to take, or refuse."""
         forget_peak(self.models.device)
-        self.setup = replace(self.setup, decode=decode_by(THRIFTIEST, self.backend.decode, self.models))
+        preview = self.spec.final_decoder == "preview_vae"
+        decode = self.setup.decode
+        self.setup = self._decoding(decode_by(THRIFTIEST, decode, self.models, preview=preview))
         for size in batches:
             self.dry_run(size)
-        plan = plan_decode(self.models, budget_gib, peak_bytes(self.models.device))
-        self.setup = replace(self.setup, decode=decode_by(plan, self.backend.decode, self.models))
+        plan = plan_decode(self.models, budget_gib, peak_bytes(self.models.device), preview=preview)
+        self.setup = self._decoding(decode_by(plan, decode, self.models, preview=preview))
         logger.info("engine.memory_gib: %s", "tiles, by torch" if plan.tiled else f"{plan.slices} pictures at once")
+
+    def _decoding(self, decode: Decode) -> Setup:
+        """Return the setup with another decoder; a small one of previews takes one at a time then."""
+        small = self.setup.decode_preview and decode_by(DecodePlan(1, False), self._small, self.models)
+        return replace(self.setup, decode=decode, decode_preview=small)
 
     def dry_run(self, count: int, on_preview: OnPreview | None = None) -> list[Picture]:
         """Reconstruct placeholder features, and log nothing of what becomes of them."""

@@ -35,6 +35,8 @@ class Setup:
         The backend's UNet; no gradient flows through it.
     decode : callable
         Latents to pictures (n, 3, height, width).
+    decode_preview : callable or None
+        The same for previews; None: as the final picture.
     view : callable
         Latents to shallow CLIP features, as fast stage 2 takes its gradients.
     from_z, from_noise : Schedule
@@ -52,12 +54,17 @@ class Setup:
     backend: str
     unet: MaskedPredict
     decode: Decode
+    decode_preview: Decode | None
     view: View
     from_z: Schedule
     from_noise: Schedule
     renoise: Schedule | None
     layer_weights: tuple[float, ...]
     units: int
+
+    def preview_pixels(self, latents: Tensor) -> Tensor:
+        """Decode latents as previews are."""
+        return (self.decode_preview or self.decode)(latents)
 
     def predict(self, unet: MaskedPredict, mask: Tensor, guidance: float) -> Predict:
         """Return a UNet for one batch's caption masks (n, tokens), with classifier-free guidance unless it is 1."""
@@ -70,8 +77,10 @@ class Setup:
         return guided(lambda x, t, c: unet(x, t, c, both), guidance, null)
 
 
-def make_setup(spec: EngineSpec, models: Models, backend: str, unet: MaskedPredict, decode: Decode) -> Setup:
-    """Lay out schedules and the way of gradients for a specification.
+def make_setup(
+    spec: EngineSpec, models: Models, backend: str, unet: MaskedPredict, decode: Decode, decode_preview: Decode | None
+) -> Setup:
+    """Lay out decoders, schedules and the way of gradients for a specification.
 
     Raises
     ------
@@ -81,7 +90,7 @@ def make_setup(spec: EngineSpec, models: Models, backend: str, unet: MaskedPredi
     structure = spec.structure
     strength = structure.renoise_strength if structure.iterations else 0.0
     units, weights = 0, structure.layer_weights
-    view = decoded_view(models)
+    view = decoded_view(models, spec)
     if structure.mode != "none":
         units = models.shallow.tokens * models.shallow.width
         weights = weights[: models.shallow.depth]
@@ -93,6 +102,7 @@ def make_setup(spec: EngineSpec, models: Models, backend: str, unet: MaskedPredi
         backend,
         unet,
         decode,
+        decode_preview,
         view,
         make_schedule(models.scheduler, kind=spec.sampler, steps=spec.steps, strength=spec.strength),
         make_schedule(models.scheduler, kind=spec.sampler, steps=spec.steps, strength=1.0),
@@ -125,12 +135,13 @@ def image_tokens(
     return adapter.embed(e).to(like)
 
 
-def decoded_view(models: Models) -> View:
-    """Return the exact way from latents to shallow CLIP features: through the VAE's decoder."""
+def decoded_view(models: Models, spec: EngineSpec) -> View:
+    """Return the exact way from latents to shallow CLIP features: through the decoder of the final picture."""
+    decode = models.decode_preview if spec.final_decoder == "preview_vae" else models.decode_pixels
 
     def view(latents: Tensor, blocks: Sequence[int]) -> Mapping[int, Tensor]:
         shallow = models.shallow
-        return shallow.features(shallow.patches(models.decode_pixels(latents).float()), blocks)
+        return shallow.features(shallow.patches(decode(latents).float()), blocks)
 
     return view
 

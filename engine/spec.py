@@ -1,8 +1,8 @@
 """What a configuration may say about the engine; free of heavy imports."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from engine.registry import BACKENDS
 from engine.stage2_loss.terms import LossWeights
@@ -37,6 +37,8 @@ class ModelSpec(_Spec):
     """diffusers UNet2DConditionModel."""
     vae: str | None = None
     """diffusers AutoencoderKL or AutoencoderTiny."""
+    preview_vae: str | None = None
+    """A small autoencoder of the same latent space (TAESD beside Stable Diffusion's), which decodes the preview."""
     scheduler: str | None = None
     """diffusers scheduler_config.json: the noise schedule and what the UNet predicts."""
     text: str | None = None
@@ -85,6 +87,10 @@ class StructureSpec(_Spec):
     guidance: Annotated[float, Field(ge=0, le=50)] | None = 1.5
     """Classifier-free guidance of the re-noising (fast); None: as in stage 1. It restores meaning that the optimisation
     cost, at twice the UNet's price."""
+    structure_latent_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of the latent that goes with the structure, where the decoder predicts one, in the final latent (fast, with
+    renoise_strength). That latent is a mean over what a window may mean: it has no edges where nothing is known of
+    them, and takes from the final picture those that are likely wrong."""
     check: bool = True
     """Whether training reconstructs held-out calibration windows both ways, and stage 2 is left out for a bundle of
     which they say that it does not help; false: it is never left out."""
@@ -116,6 +122,8 @@ class EngineSpec(_Spec):
     """Classifier-free guidance; 1 is none, and half the cost (students and Turbo want none)."""
     structure: StructureSpec = StructureSpec()
     """Stage 2."""
+    final_decoder: Literal["vae", "preview_vae"] = "vae"
+    """With models.preview_vae: which of the two decodes the final picture and carries gradients that go through one."""
     embedding: Literal["beside", "instead"] = "beside"
     """With models.ip_adapter: whether `e` is taken beside the caption `c`, or instead of it (an empty caption then)."""
     embedding_norm: Annotated[float, Field(gt=0)] | None = None
@@ -128,3 +136,9 @@ class EngineSpec(_Spec):
     noise: Literal["window", "stream"] = "window"
     """window: each window has noise of its own; stream: all windows of a session share one, so that pictures of like
     windows are alike and change smoothly."""
+
+    @model_validator(mode="after")
+    def _has_final_decoder(self) -> Self:
+        if self.final_decoder == "preview_vae" and self.models.preview_vae is None:
+            raise ValueError("final_decoder is 'preview_vae' and models.preview_vae names none")
+        return self

@@ -21,12 +21,14 @@ class Preview:
     ----------
     first : Tensor, shape (n, channels, height, width)
         The UNet's first output, which fast stage 2 begins with too.
+    latents : Tensor, shape (n, channels, height, width)
     pixels : Tensor, shape (n, 3, height, width)
         Before they are rounded.
     pictures : list of Picture
     """
 
     first: Tensor
+    latents: Tensor
     pixels: Tensor
     pictures: list[Picture]
 
@@ -44,7 +46,7 @@ def generate(batch: Batch, setup: Setup) -> Preview:
     x = begin(batch.schedule, batch.z, batch.noise[0])
     latents = sample(recorded, batch.schedule, x, batch.c, list(batch.noise[1:]))
     sampled = time.perf_counter()
-    pixels = setup.decode(latents)
+    pixels = setup.preview_pixels(latents)
     arrays = to_uint8(pixels).cpu().numpy()
     timings = {"stage1": sampled - start, "decode1": time.perf_counter() - sampled}
     faults = ["" if sound else f"stage 1 gave {NOT_FINITE}" for sound in finite(latents, pixels)]
@@ -52,7 +54,7 @@ def generate(batch: Batch, setup: Setup) -> Preview:
         Picture(f.window_id, 1, array, seed, setup.backend, dict(timings), f.confidence, fault=fault, batch=len(arrays))
         for f, array, seed, fault in zip(batch.features, arrays, batch.seeds, faults, strict=True)
     ]
-    return Preview(outputs[0], pixels, pictures)
+    return Preview(outputs[0], latents, pixels, pictures)
 
 
 def finite(*batches: Tensor) -> list[bool]:

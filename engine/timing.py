@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.backends.base import Backend
+from engine.backends.base import Backend, run_part
 from engine.backends.cache import EngineCache
 from engine.backends.choice import make_backend
 from engine.backends.export import example
 from engine.errors import BackendError, CacheError
 from engine.models.loading import Models, load_models
+from engine.models.parts import parts_of
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
 from engine.registry import BACKENDS
@@ -117,11 +118,8 @@ def network_timings(
     timings = {}
     for batch in batches:
         inputs = example(models, "unet", batch, torch.Generator().manual_seed(0))
-        calls: dict[str, Callable[[], object]] = {
-            "unet": partial(backend.unet, *inputs),
-            "decoder": partial(backend.decode, inputs[0]),
-        }
-        for part, call in calls.items():
+        for part in parts_of(models):
+            call = partial(run_part, backend, part, inputs if part == "unet" else inputs[:1])
             what = f"{part} b{batch} in {backend.name}"
             timings[f"{part} b{batch}"] = call_timing(call, models.device, repeats, what, report, within_s)
     return timings

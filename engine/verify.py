@@ -26,7 +26,7 @@ from stream.types.progress import Progress
 
 BATCHES = (1, 2, 8)
 """Sizes that are timed: the proof has had them compiled."""
-_SECONDS = 3.0
+_SECONDS = 1.0
 """That one timing may take: on a CPU, batches of 8 take longer than anybody waits for twenty of them."""
 
 

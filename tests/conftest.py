@@ -70,13 +70,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give each worker a cache of its own, not the user's; only exported engines are shared, which take a minute."""
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all workers of this run have in common, for what takes long to make."""
     folder = tmp_path_factory.getbasetemp()
-    engines = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "engines"
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give each worker a cache of its own, not the user's; only exported engines are shared, which take a minute."""
+    engines, cache = shared / "engines", tmp_path_factory.mktemp("cache")
     engines.mkdir(exist_ok=True)
-    cache = tmp_path_factory.mktemp("cache")
     (cache / "engines").symlink_to(engines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINDDIFFUSER_CACHE", str(cache))

@@ -61,6 +61,7 @@ WINGS = {
         "setup",
         "batching",
         "stage1",
+        "final",
         "stage2",
         "backends",
         "reconstructor",

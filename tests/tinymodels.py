@@ -18,6 +18,7 @@ SD_SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "turbo": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
 """Those that their repositories name."""
+_FITTED = 200  # steps
 
 
 def write_stable_diffusion(folder: Path, family: str = "1.x", *, tokens: int = 12) -> None:
@@ -88,6 +89,46 @@ def write_tiny(folder: Path) -> None:
     (clip / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     model = open_clip.CLIP(**config)
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, clip / "open_clip_model.safetensors")
+
+
+def write_autoencoders(folder: Path) -> None:
+    """Write `kl`, a KL autoencoder whose weights are random, and `small`, a tiny one fitted to decode as it does."""
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    torch.manual_seed(0)
+    large = AutoencoderKL(
+        latent_channels=4,
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=1,
+        mid_block_add_attention=False,
+        scaling_factor=0.18215,
+    ).eval()
+    for name, weight in large.decoder.named_parameters():
+        if "conv2" in name:  # so near to a linear map that a small network learns it within a second
+            weight.data *= 0.1
+    small = AutoencoderTiny(
+        latent_channels=4,
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(16, 16),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    )
+    optimizer = torch.optim.Adam(small.decoder.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.05, total_iters=_FITTED)
+    with torch.enable_grad():
+        for _ in range(_FITTED):
+            latents = torch.nn.functional.interpolate(torch.randn(2, 4, 4, 4), (8, 8), mode="bicubic")
+            with torch.no_grad():
+                pictures = large.decode(latents / large.config.scaling_factor).sample
+            loss = torch.nn.functional.mse_loss(small.decode(latents).sample, pictures)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    large.save_pretrained(folder / "kl")
+    small.save_pretrained(folder / "small")
 
 
 def write_ip_adapter(file: Path, unet: Any, *, embedding: int, tokens: int = 4) -> None:

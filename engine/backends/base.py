@@ -1,11 +1,13 @@
 """What every backend and every runtime of exported networks keeps to."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.models.loading import Models
+from engine.models.parts import Part
 
 
 class Backend(Protocol):
@@ -33,9 +35,19 @@ class Backend(Protocol):
         """
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return pictures (n, 3, height, width), float32, about [0, 1], of scaled latents."""
+    def decode(self, latents: Tensor, *, preview: bool = False) -> Tensor:
+        """Return pictures (n, 3, height, width), float32, about [0, 1], of scaled latents.
+
+        `preview` takes the small autoencoder of previews, where the models have one.
+        """
         ...
+
+
+def run_part(backend: Backend, part: Part, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Run one network of a backend."""
+    if part == "unet":
+        return backend.unet(*inputs)
+    return backend.decode(*inputs, preview=part == "preview_decoder")
 
 
 class Runner(Protocol):
@@ -52,36 +64,37 @@ class Runner(Protocol):
 
 
 class NetworkBackend:
-    """Runs two exported networks.
+    """Runs exported networks.
 
     Parameters
     ----------
     name : str
     models : Models
         Give shapes and the type of the inputs; no weights of theirs are loaded.
-    unet, decoder : Runner
+    runners : dict of part to Runner
     """
 
-    def __init__(self, name: str, models: Models, unet: Runner, decoder: Runner) -> None:
+    def __init__(self, name: str, models: Models, runners: Mapping[Part, Runner]) -> None:
         self.name = name
-        self._unet, self._decoder = unet, decoder
+        self._runners = runners
         self._dtype = export_dtype(models)
         self._size = models.image_size
 
     @property
     def compiled(self) -> int:
         """See `Backend`."""
-        return self._unet.compiled + self._decoder.compiled
+        return sum(runner.compiled for runner in self._runners.values())
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""
         inputs = (x.detach().to(self._dtype), timesteps, c.detach().to(self._dtype), mask)
-        return self._unet.run(inputs, tuple(x.shape)).float()
+        return self._runners["unet"].run(inputs, tuple(x.shape)).float()
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, preview: bool = False) -> Tensor:
         """See `Backend`."""
+        runner = self._runners["preview_decoder" if preview else "decoder"]
         shape = (len(latents), 3, self._size, self._size)
-        return self._decoder.run((latents.detach().to(self._dtype),), shape).float()
+        return runner.run((latents.detach().to(self._dtype),), shape).float()
 
 
 def export_dtype(models: Models) -> torch.dtype:

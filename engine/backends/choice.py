@@ -6,11 +6,11 @@ from typing import cast
 
 from engine.backends.base import Backend
 from engine.backends.cache import EngineCache
-from engine.backends.export import OPSETS, PARTS, exported, onnx_key
-from engine.backends.exported import exportable
+from engine.backends.export import OPSETS, exportable, exported, onnx_key
 from engine.backends.proof import REPORT_IT, proven
 from engine.errors import BackendError, CacheError
 from engine.models.loading import Models
+from engine.models.parts import parts_of
 from engine.registry import BACKENDS, ORDER, REFERENCE
 from stream.types.progress import Progress
 
@@ -115,8 +115,8 @@ def _open(name: str, models: Models, cache: EngineCache | None, report: Progress
     return opened()
 
 
-def starts_at_once(models: Models, cache: EngineCache) -> str:
-    """Return 'auto' where that exports nothing first, else 'torch', which needs no export.
+def exports_first(models: Models, cache: EngineCache) -> bool:
+    """Check whether 'auto' would export the networks before it starts, which takes a minute or two.
 
     Parameters
     ----------
@@ -124,11 +124,11 @@ def starts_at_once(models: Models, cache: EngineCache) -> str:
     cache : EngineCache
         Where exports are kept.
     """
-    if models.device.type != "cpu":
-        return "auto"
+    runs_exports = (name for name in ORDER[models.device.type] if BACKENDS[name].checks_exports)
+    if all(BACKENDS[name].unavailable_because(models.device) for name in runs_exports):
+        return False
     source = exportable(models)
-    there = all(any(cache.find(onnx_key(source, part, opset)) for opset in OPSETS) for part in PARTS)
-    return "auto" if there else "torch"
+    return not all(any(cache.find(onnx_key(source, part, opset)) for opset in OPSETS) for part in parts_of(source))
 
 
 def export_parts(models: Models, cache: EngineCache, report: Progress | None = None) -> str | None:
@@ -156,6 +156,6 @@ def export_parts(models: Models, cache: EngineCache, report: Progress | None = N
         if entry.checks_exports and entry.unavailable_because(models.device) is None:
             _open(entry.name, models, cache, report, build=True)
             return entry.name
-    for part in PARTS:
+    for part in parts_of(models):
         exported(exportable(models), part, cache, OPSETS[-1], report=report)
     return None

@@ -8,26 +8,31 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from engine.backends.base import export_dtype
 from engine.backends.cache import EngineCache, Key
 from engine.errors import BackendError
 from engine.models.folders import hash_folders
 from engine.models.loading import Models
+from engine.models.parts import FOLDERS, Part
 from engine.models.weights import count_weights
+from engine.spec import ModelSpec
 from stream.types.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["unet", "decoder"]
-PARTS: tuple[Part, ...] = ("unet", "decoder")
 OPSETS = (20, 23)
 """20 is read by every runtime still in use; 23 has attention as one operator, which gained nothing on a CPU."""
 FILE = "model.onnx"
-INPUTS: dict[Part, tuple[str, ...]] = {"unet": ("x", "timesteps", "c", "mask"), "decoder": ("latents",)}
+INPUTS: dict[Part, tuple[str, ...]] = {
+    "unet": ("x", "timesteps", "c", "mask"),
+    "decoder": ("latents",),
+    "preview_decoder": ("latents",),
+}
 OUTPUT = "out"
 _NEEDED = ("onnx", "onnxscript")
 _ROOM = 1.2  # times the weights as they are exported: they are written once, beside the program
@@ -63,13 +68,13 @@ class _Unet(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, *, preview: bool) -> None:
         super().__init__()
-        self.network = models.vae
-        self._models = models
+        self.network = models.preview_vae if preview else models.vae
+        self._decode = models.decode_preview if preview else models.decode_pixels
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self._models.decode_pixels(latents)
+        return self._decode(latents)
 
 
 def unavailable_because() -> str | None:
@@ -78,10 +83,17 @@ def unavailable_because() -> str | None:
     return f"{' and '.join(lacking)} not installed" if lacking else None
 
 
+def exportable(models: Models) -> Models:
+    """Return models to export, in the type for it: their weights are let go of when the file is there."""
+    name = cast("Literal['float32', 'float16', 'bfloat16']", str(export_dtype(models)).removeprefix("torch."))
+    spec: ModelSpec = models.spec.model_copy(update={"dtype": name})
+    return Models(spec, str(models.device))
+
+
 def example(models: Models, part: Part, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
     """Random inputs of a network, in the order of `INPUTS`, on the models' device."""
     x = torch.randn((batch, *models.latent_shape), generator=generator).to(models.device, models.dtype)
-    if part == "decoder":
+    if part != "unet":
         return (x,)
     c = torch.randn((batch, models.context_tokens, models.context_dim), generator=generator).to(
         models.device, models.dtype
@@ -92,18 +104,21 @@ def example(models: Models, part: Part, batch: int, generator: torch.Generator |
 
 def onnx_key(models: Models, part: Part, opset: int) -> Key:
     """Return what an exported network depends on."""
+    return {**network_key(models, part), "kind": "onnx", "opset": opset, **exporter_versions()}
+
+
+def network_key(models: Models, part: Part) -> dict[str, str | int]:
+    """Return what a traced network depends on, but for the versions of what traces it."""
     shape = "x".join(str(n) for n in models.latent_shape)
     return {
-        "kind": "onnx",
         "part": part,
         "weights": weights_hash(models, part),
         "architecture": architecture_hash(models, part),
         "shapes": f"latent n x {shape}, c n x {models.context_tokens} x {models.context_dim}",
         "dtype": str(models.dtype),
-        "scaling": f"{models.scaling} {models.shift}",
-        "opset": opset,
+        "scaling": f"{models.autoencoder.scaling} {models.autoencoder.shift}",
         "device": models.device.type,
-    } | exporter_versions()
+    }
 
 
 def exporter_versions() -> dict[str, str]:
@@ -114,7 +129,7 @@ def exporter_versions() -> dict[str, str]:
 def weights_hash(models: Models, part: Part) -> str:
     """sha256 of a network's weights and configuration."""
     folder = hash_folders([_folder(models, part)])
-    if part == "decoder" or models.ip_adapter is None:
+    if part != "unet" or models.ip_adapter is None:
         return folder
     return hashlib.sha256(f"{folder} {models.ip_adapter.digest}".encode()).hexdigest()
 
@@ -141,7 +156,7 @@ def exported(
     Parameters
     ----------
     models : Models
-    part : {'unet', 'decoder'}
+    part : {'unet', 'decoder', 'preview_decoder'}
     cache : EngineCache
     opset : int
     verify : callable, optional
@@ -162,7 +177,7 @@ def exported(
     if reason := unavailable_because():
         msg = f"the {part} cannot be exported: {reason}; pip install 'minddiffuser[onnx]'"
         raise BackendError(msg)
-    room = int(_ROOM * count_weights(_folder(models, part)) * models.dtype.itemsize)
+    room = int(_ROOM * weight_bytes(models, part))
     logger.info("exporting the %s to ONNX (opset %d); this is done once", part, opset)
     what = f"{part} to ONNX, opset {opset}"
 
@@ -187,23 +202,18 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int, step: Calla
     `step` is told how many steps are done: 0, 1 once the network is traced, 2 translated, 3 written.
     """
     step(0)
-    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models)
-    batch = torch.export.Dim("n", min=1, max=_MOST)
-    names = INPUTS[part]
     logging.getLogger("onnxscript").setLevel(logging.WARNING)
     logging.getLogger("onnx_ir").setLevel(logging.WARNING)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         # exported by hand, because torch.onnx.export would hide the error of a first attempt behind that of a second
-        traced = torch.export.export(
-            network.eval(), example(models, part, 2), dynamic_shapes={name: {0: batch} for name in names}, strict=False
-        )
+        traced = trace(models, part)
         step(1)
         program: Any = torch.onnx.export(
             traced,
             dynamo=True,
             opset_version=opset,
-            input_names=list(names),
+            input_names=list(INPUTS[part]),
             output_names=[OUTPUT],
             verbose=False,
         )
@@ -212,8 +222,22 @@ def write_onnx(models: Models, part: Part, folder: Path, opset: int, step: Calla
     step(3)
 
 
+def trace(models: Models, part: Part) -> Any:
+    """Return a network as torch.export traces it; the batch is the one dimension left open."""
+    network: nn.Module = _Unet(models) if part == "unet" else _Decoder(models, preview=part == "preview_decoder")
+    batch = torch.export.Dim("n", min=1, max=_MOST)
+    shapes = {name: {0: batch} for name in INPUTS[part]}
+    with torch.no_grad():
+        return torch.export.export(network.eval(), example(models, part, 2), dynamic_shapes=shapes, strict=False)
+
+
+def weight_bytes(models: Models, part: Part) -> int:
+    """Return the size of a network's weights in the models' type."""
+    return count_weights(_folder(models, part)) * models.dtype.itemsize
+
+
 def _folder(models: Models, part: Part) -> Path:
-    return models.parts["unet" if part == "unet" else "vae"]
+    return models.parts[FOLDERS[part]]
 
 
 def _version(package: str) -> str:

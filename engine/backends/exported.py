@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
 
 import torch
 
-from engine.backends.base import NetworkBackend, Runner, export_dtype
+from engine.backends.base import NetworkBackend, Runner
 from engine.backends.cache import EngineCache, Key
-from engine.backends.export import FILE, OPSETS, PARTS, Part, exported, onnx_key
+from engine.backends.export import FILE, OPSETS, exportable, exported, onnx_key
 from engine.backends.proof import REPORT_IT, compare
 from engine.backends.reference import Reference, reference_of
 from engine.errors import BackendError
 from engine.models.loading import Models
-from engine.spec import ModelSpec
+from engine.models.parts import Part, parts_of
 from stream.types.progress import Progress
 
 OpenFile = Callable[[Path, Part, Key], Runner]
@@ -23,7 +22,7 @@ OpenFile = Callable[[Path, Part, Key], Runner]
 def open_exported(
     name: str, models: Models, cache: EngineCache, open_file: OpenFile, report: Progress | None = None
 ) -> NetworkBackend:
-    """Return a backend of both exported networks, at the first opset that exporter and runtime both master.
+    """Return a backend of the exported networks, each at the first opset that exporter and runtime both master.
 
     Raises
     ------
@@ -33,8 +32,8 @@ def open_exported(
         If there is no room for an export.
     """
     source = exportable(models)
-    unet, decoder = (_open_part(name, models, source, part, cache, open_file, report) for part in PARTS)
-    return NetworkBackend(name, models, unet, decoder)
+    runners = {part: _open_part(name, models, source, part, cache, open_file, report) for part in parts_of(models)}
+    return NetworkBackend(name, models, runners)
 
 
 def _open_part(
@@ -66,13 +65,6 @@ def _open_part(
             faults.append(str(error))
     msg = f"backend {name}: {'; '.join(dict.fromkeys(faults))}"
     raise BackendError(msg)
-
-
-def exportable(models: Models) -> Models:
-    """Return models to export, in the type for it: their weights are let go of when the file is there."""
-    name = cast("Literal['float32', 'float16', 'bfloat16']", str(export_dtype(models)).removeprefix("torch."))
-    spec: ModelSpec = models.spec.model_copy(update={"dtype": name})
-    return Models(spec, str(models.device))
 
 
 def check(runner: Runner, part: Part, reference: Reference, dtype: torch.dtype) -> None:

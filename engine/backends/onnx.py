@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.backends.export import INPUTS, example
-from engine.backends.exported import exportable, open_exported
+from engine.backends.export import INPUTS, example, exportable
+from engine.backends.exported import open_exported
 from engine.errors import BackendError
 from engine.models.batches import PROFILE
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from engine.backends.base import NetworkBackend
     from engine.backends.cache import EngineCache, Key
-    from engine.backends.export import Part
     from engine.models.loading import Models
+    from engine.models.parts import Part
     from stream.types.progress import Progress
 
 _PROVIDERS = {
@@ -73,15 +73,21 @@ def open_backend(
     def open_file(file: Path, part: Part, key: Key) -> OnnxRunner:
         if name == "onnx":
             return OnnxRunner(file, name, models.device)
-        folder = cache.path(engine_key(key, models.device))
-        folder.mkdir(mode=0o700, exist_ok=True)
-        inputs = dict(zip(INPUTS[part], example(exportable(models), part, 1), strict=True))
-        return OnnxRunner(file, name, models.device, tensorrt_settings(folder, inputs))
+        return OnnxRunner(file, name, models.device, tensorrt_settings(*engine_place(name, models, cache, part, key)))
 
     return open_exported(name, models, cache, open_file, report)
 
 
-def engine_key(exported: Key, device: torch.device, name: str = "onnx-tensorrt") -> Key:
+def engine_place(
+    name: str, models: Models, cache: EngineCache, part: Part, exported: Key
+) -> tuple[Path, dict[str, Tensor]]:
+    """Return where a TensorRT provider keeps its engines of one exported network, and one of each of its inputs."""
+    folder = cache.path(engine_key(exported, models.device, name))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder, dict(zip(INPUTS[part], example(exportable(models), part, 1), strict=True))
+
+
+def engine_key(exported: Key, device: torch.device, name: str) -> Key:
     """Return what an engine of a TensorRT provider depends on; it looks at names and not at weights itself."""
     capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
     return {

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.backends.base import Backend
+from engine.backends.base import Backend, run_part
 from engine.backends.cache import EngineCache, Key
-from engine.backends.export import PARTS, weights_hash
+from engine.backends.export import weights_hash
 from engine.backends.reference import Reference, reference_of
 from engine.models.loading import Models
+from engine.models.parts import parts_of
 from stream.types.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -94,12 +95,13 @@ def prove(
     calls = [*enumerate(BATCHES), *((place + _SHIFT, BATCHES[place]) for place in order)]
     differences: dict[str, float] = {}
     runs, fault = 0, ""
-    for part in PARTS:
+    parts = parts_of(models)
+    for part in parts:
         for first, batch in calls:
-            what = f"the {part} at batch {batch}"
+            what = f"the {part.replace('_', ' ')} at batch {batch}"
             inputs, expected = reference.rows(part, first, batch)
             try:
-                output = backend.unet(*inputs) if part == "unet" else backend.decode(*inputs)
+                output = run_part(backend, part, inputs)
             except Exception as error:  # of any runtime; whatever it is, this backend shows no picture
                 logger.debug("proof of %s: %s failed", backend.name, what, exc_info=True)
                 fault = f"{what} fails ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]})"
@@ -108,7 +110,7 @@ def prove(
                 differences[part] = max(largest, differences.get(part, 0.0))
             runs += 1
             if report is not None:
-                report(f"proving {backend.name}", runs, len(PARTS) * len(calls))
+                report(f"proving {backend.name}", runs, len(parts) * len(calls))
             if fault:
                 return Proof(fault, differences, runs, round(time.perf_counter() - start, 2))
     return Proof("", differences, runs, round(time.perf_counter() - start, 2))
@@ -179,7 +181,7 @@ def proof_key(name: str, models: Models) -> Key:
         "proof": _VERSION,
         "dtype": str(models.dtype),
         "device": device_name(models.device),
-        **{part: weights_hash(models, part) for part in PARTS},
+        **{part: weights_hash(models, part) for part in parts_of(models)},
         **versions(),
     }
 

@@ -3,7 +3,6 @@
 It is computed once for a set of weights and kept, because every backend is compared with the same.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.backends.base import run_part
 from engine.backends.cache import EngineCache, Key
-from engine.backends.export import PARTS, Part, weights_hash
+from engine.backends.export import INPUTS, weights_hash
 from engine.backends.torch import TorchBackend
 from engine.models.batches import LARGEST
 from engine.models.loading import Models
+from engine.models.parts import Part, parts_of
 
 _FILE = "reference.safetensors"
 _ROWS = LARGEST
@@ -25,7 +26,7 @@ _ROOM = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Inputs and outputs of both networks, row by row.
+    """Inputs and outputs of each network, row by row.
 
     Attributes
     ----------
@@ -64,19 +65,18 @@ def reference_of(models: Models, cache: EngineCache | None, seed: int = 0) -> Re
         return _compute(models, seed)
     from safetensors.torch import load_file, save_file
 
+    parts = parts_of(models)
+
     def build(folder: Path) -> None:
         made = _compute(models, seed)
-        tensors = {f"{part}.{place}": tensor for part in PARTS for place, tensor in enumerate(made.inputs[part])}
-        tensors |= {f"{part}.out": made.outputs[part] for part in PARTS}
+        tensors = {f"{part}.{place}": tensor for part in parts for place, tensor in enumerate(made.inputs[part])}
+        tensors |= {f"{part}.out": made.outputs[part] for part in parts}
         save_file(tensors, folder / _FILE)
 
     entry = cache.get(reference_key(models, seed), build, room=_ROOM)
     tensors = load_file(entry / _FILE, device=str(models.device))
-    inputs: dict[Part, tuple[Tensor, ...]] = {
-        "unet": tuple(tensors[f"unet.{place}"] for place in range(4)),
-        "decoder": (tensors["decoder.0"],),
-    }
-    return Reference(inputs, {part: tensors[f"{part}.out"] for part in PARTS})
+    inputs = {part: tuple(tensors[f"{part}.{place}"] for place in range(len(INPUTS[part]))) for part in parts}
+    return Reference(inputs, {part: tensors[f"{part}.out"] for part in parts})
 
 
 def reference_key(models: Models, seed: int = 0) -> Key:
@@ -87,8 +87,8 @@ def reference_key(models: Models, seed: int = 0) -> Key:
         "seed": seed,
         "dtype": str(models.dtype),
         "device": models.device.type,
-        "scaling": f"{models.scaling} {models.shift}",
-        **{part: weights_hash(models, part) for part in PARTS},
+        "scaling": f"{models.autoencoder.scaling} {models.autoencoder.shift}",
+        **{part: weights_hash(models, part) for part in parts_of(models)},
         **{package: version(package) for package in ("torch", "diffusers")},
     }
 
@@ -96,12 +96,11 @@ def reference_key(models: Models, seed: int = 0) -> Key:
 def _compute(models: Models, seed: int) -> Reference:
     eager = TorchBackend(models)
     inputs = _inputs(models, np.random.default_rng(seed))
-    calls: dict[str, Callable[..., Tensor]] = {"unet": eager.unet, "decoder": eager.decode}
-    outputs = {
-        part: torch.cat([calls[part](*(tensor[row : row + 1] for tensor in inputs[part])) for row in range(_ROWS)])
-        for part in PARTS
-    }
-    return Reference(inputs, {part: out.contiguous() for part, out in outputs.items()})
+    outputs = {}
+    for part in parts_of(models):
+        rows = [tuple(tensor[row : row + 1] for tensor in inputs[part]) for row in range(_ROWS)]
+        outputs[part] = torch.cat([run_part(eager, part, row) for row in rows]).contiguous()
+    return Reference(inputs, outputs)
 
 
 def _inputs(models: Models, rng: np.random.Generator) -> dict[Part, tuple[Tensor, ...]]:
@@ -115,4 +114,5 @@ def _inputs(models: Models, rng: np.random.Generator) -> dict[Part, tuple[Tensor
     place = torch.arange(models.context_tokens)
     mask = ((place < lengths) | (place >= models.tokens)).to(models.device)
     c = normal(models.context_tokens, models.context_dim)
-    return {"unet": (normal(*models.latent_shape), timesteps, c, mask), "decoder": (normal(*models.latent_shape),)}
+    unet = (normal(*models.latent_shape), timesteps, c, mask)
+    return {part: unet if part == "unet" else (normal(*models.latent_shape),) for part in parts_of(models)}

@@ -16,18 +16,18 @@ from engine.backends.base import NetworkBackend
 from engine.backends.export import (
     INPUTS,
     OUTPUT,
-    PARTS,
-    Part,
     architecture_hash,
     example,
+    exportable,
     exported,
     exporter_versions,
     weights_hash,
 )
-from engine.backends.exported import check, exportable
+from engine.backends.exported import check
 from engine.backends.reference import reference_of
 from engine.errors import BackendError
 from engine.models.batches import PROFILE
+from engine.models.parts import parts_of
 from stream.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from engine.backends.cache import EngineCache, Key
     from engine.models.loading import Models
+    from engine.models.parts import Part
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +77,13 @@ def open_backend(
         raise BackendError(msg)
     source = exportable(models)
     reference = reference_of(source, cache)  # now: an export puts its own attention into the network
-    unet, decoder = (
-        open_runner(source, part, cache, partial(check, part=part, reference=reference, dtype=models.dtype), report)
-        for part in PARTS
-    )
-    return NetworkBackend(name, models, unet, decoder)
+    runners = {
+        part: open_runner(
+            source, part, cache, partial(check, part=part, reference=reference, dtype=models.dtype), report
+        )
+        for part in parts_of(models)
+    }
+    return NetworkBackend(name, models, runners)
 
 
 def opset(version: str) -> int:
@@ -108,10 +111,10 @@ def plan_key(models: Models, part: Part, version: str) -> Key:
 
 
 def built(models: Models, cache: EngineCache) -> bool:
-    """Return whether the engines of both networks are there."""
+    """Return whether the engines of all networks are there."""
     import tensorrt as trt
 
-    return all(cache.find(plan_key(models, part, trt.__version__)) for part in PARTS)
+    return all(cache.find(plan_key(models, part, trt.__version__)) for part in parts_of(models))
 
 
 def open_runner(
@@ -126,7 +129,7 @@ def open_runner(
     Parameters
     ----------
     models : Models
-    part : {'unet', 'decoder'}
+    part : {'unet', 'decoder', 'preview_decoder'}
     cache : EngineCache
     verify : callable
         Given a fresh engine before it is kept; raises a BackendError where it is of no use.

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.backends.export import INPUTS, example
-from engine.backends.exported import exportable, open_exported
-from engine.backends.onnx import TYPES, engine_key, onnx_runtime, profile_shapes, start_session, where
+from engine.backends.exported import open_exported
+from engine.backends.onnx import TYPES, engine_place, onnx_runtime, profile_shapes, start_session, where
 from engine.errors import BackendError
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
     from engine.backends.base import NetworkBackend
     from engine.backends.cache import EngineCache, Key
-    from engine.backends.export import Part
     from engine.models.loading import Models
+    from engine.models.parts import Part
     from stream.types.progress import Progress
 
 _PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
@@ -70,10 +69,7 @@ def open_backend(
     """
 
     def open_file(file: Path, part: Part, key: Key) -> RtxRunner:
-        folder = cache.path(engine_key(key, models.device, name))
-        folder.mkdir(mode=0o700, exist_ok=True)
-        inputs = dict(zip(INPUTS[part], example(exportable(models), part, 1), strict=True))
-        return RtxRunner(file, models.device, settings(folder, inputs))
+        return RtxRunner(file, models.device, settings(*engine_place(name, models, cache, part, key)))
 
     return open_exported(name, models, cache, open_file, report)
 

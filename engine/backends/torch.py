@@ -1,19 +1,32 @@
 """Torch: eager, compiled, or replayed as CUDA graphs; channels-last convolutions, no autograd."""
 
+import hashlib
 import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from engine.backends.base import NetworkBackend, Runner
+from engine.backends.cache import EngineCache, Key
+from engine.backends.export import exportable, network_key, trace, weight_bytes
+from engine.errors import BackendError
 from engine.models.loading import Models
+from engine.models.parts import Part, parts_of
+from stream.types.progress import Progress
 
 Mode = Literal["torch", "torch-compile", "torch-graphs"]
+_PACKAGE = "network.pt2"
+_SCRATCH = "TORCHINDUCTOR_CACHE_DIR"
+_CPU = Path("/proc/cpuinfo")
+_ROOM = 4  # times the weights: in the package, and on the way there
 _WARM = 3  # calls before a capture: cuDNN and cuBLAS choose their kernels and allocate in the first
 
 
@@ -37,8 +50,23 @@ def _no_compiler() -> str | None:
     return None
 
 
-def open_backend(name: str, models: Models, _: object, **__: object) -> "TorchBackend":
-    """Return the backend of a mode; nothing is kept in files."""
+def open_backend(
+    name: str, models: Models, cache: EngineCache | None, *, report: Progress | None = None, **_: object
+) -> "TorchBackend | NetworkBackend":
+    """Return the backend of a mode; on a CPU compiled networks are kept in files.
+
+    Raises
+    ------
+    BackendError
+        If a network cannot be compiled, or there is nowhere to keep it.
+    CacheError
+        If there is no room for it.
+    """
+    if name == "torch-compile" and models.device.type == "cpu":
+        if cache is None:
+            msg = f"backend {name}: it needs a cache folder for compiled networks, and none was given"
+            raise BackendError(msg)
+        return compile_networks(name, models, cache, report)
     return TorchBackend(models, cast("Mode", name))
 
 
@@ -56,34 +84,129 @@ class TorchBackend:
     def __init__(self, models: Models, mode: Mode = "torch") -> None:
         self.name: str = mode
         self._dtype = models.dtype
+        functions: dict[Part, Callable[..., Tensor]] = {"unet": models.run_unet, "decoder": models.decode_pixels}
         _ = models.unet, models.vae  # read now: torch's compiler cannot follow how weights are loaded
-        unet: Callable[..., Tensor] = models.run_unet
-        decode: Callable[..., Tensor] = models.decode_pixels
+        if models.preview_autoencoder is not None:
+            functions["preview_decoder"] = models.decode_preview
+            _ = models.preview_vae
         if mode == "torch-compile":
             # reduce-overhead hands out the same memory at every call; `_own` copies before the next one
-            kind = "reduce-overhead" if models.device.type == "cuda" else "default"
-            unet, decode = (torch.compile(f, dynamic=False, mode=kind) for f in (unet, decode))
+            functions = {part: torch.compile(f, dynamic=False, mode="reduce-overhead") for part, f in functions.items()}
         elif mode == "torch-graphs":
-            unet, decode = Graphs(unet), Graphs(decode)
-        self._unet, self._decode = unet, decode
+            functions = {part: Graphs(f) for part, f in functions.items()}
+        self._functions = functions
 
     @property
     def compiled(self) -> int:
         """See `Backend`; torch counts what it compiles by process."""
         if self.name == "torch-compile":
             return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-        return sum(len(f.captured) for f in (self._unet, self._decode) if isinstance(f, Graphs))
+        return sum(len(f.captured) for f in self._functions.values() if isinstance(f, Graphs))
 
     def unet(self, x: Tensor, timesteps: Tensor, c: Tensor, mask: Tensor) -> Tensor:
         """See `Backend`."""
         with torch.no_grad():
             x = x.to(self._dtype, memory_format=torch.channels_last)
-            return _own(self._unet(x, timesteps, c.to(self._dtype), mask))
+            return _own(self._functions["unet"](x, timesteps, c.to(self._dtype), mask))
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, preview: bool = False) -> Tensor:
         """See `Backend`."""
+        decode = self._functions["preview_decoder" if preview else "decoder"]
         with torch.no_grad():
-            return _own(self._decode(latents.to(memory_format=torch.channels_last)))
+            return _own(decode(latents.to(memory_format=torch.channels_last)))
+
+
+def compile_networks(name: str, models: Models, cache: EngineCache, report: Progress | None = None) -> NetworkBackend:
+    """Return networks that AOTInductor compiled for this CPU, each once for all batch sizes, or did before.
+
+    Nearly all of a compilation is the C++ compiler's time: one program a batch size would take as many times as long.
+
+    Raises
+    ------
+    BackendError
+        If a network cannot be compiled.
+    CacheError
+        If there is no room for it.
+    """
+    source = exportable(models)
+    runners: dict[Part, Runner] = {}
+    for part in parts_of(models):
+
+        def build(folder: Path, part: Part = part) -> None:
+            what = f"{part} compiled by torch"
+            if report is not None:
+                report(what, 0, 1)
+            with _scratch(folder / "scratch"):
+                torch._inductor.aoti_compile_and_package(trace(source, part), package_path=str(folder / _PACKAGE))
+            if report is not None:
+                report(what, 1, 1)
+
+        try:
+            entry = cache.get(_compiled_key(source, part), build, room=_ROOM * weight_bytes(source, part))
+            runners[part] = CompiledRunner(entry / _PACKAGE)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+            first = (str(error).splitlines() or [""])[0][:160]
+            msg = (
+                f"backend {name}: the {part} cannot be compiled ({type(error).__name__}: {first}): use backend 'torch'"
+            )
+            raise BackendError(msg) from error
+    return NetworkBackend(name, models, runners)
+
+
+class CompiledRunner:
+    """One network that AOTInductor compiled.
+
+    Parameters
+    ----------
+    file : Path
+    """
+
+    compiled = 0  # one program takes every batch size
+
+    def __init__(self, file: Path) -> None:
+        self._program: Any = torch._inductor.aoti_load_package(str(file))
+
+    def run(self, inputs: tuple[Tensor, ...], shape: tuple[int, ...]) -> Tensor:
+        """See `engine.backends.base.Runner`."""
+        with torch.no_grad():
+            out: Tensor = self._program(*(tensor.contiguous() for tensor in inputs))
+        return out.reshape(shape)
+
+
+def _compiled_key(models: Models, part: Part) -> Key:
+    """Return what a compiled network depends on: it is made for this CPU and a number of threads."""
+    return {
+        **network_key(models, part),
+        "kind": "compiled",
+        "instructions": _instructions(),
+        "threads": torch.get_num_threads(),
+        **{package: version(package) for package in ("torch", "diffusers")},
+    }
+
+
+def _instructions() -> str:
+    """Return a hash of the instructions that this CPU has, where the system tells them, or what torch knows of them."""
+    try:
+        lines = _CPU.read_text(encoding="utf-8").splitlines()
+        flags = next(line for line in lines if line.lower().startswith(("flags", "features")))
+    except (OSError, StopIteration):
+        return torch.backends.cpu.get_cpu_capability()
+    return hashlib.sha256(flags.encode()).hexdigest()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Let the compiler write what it needs on the way to a folder of its own, and remove that."""
+    before = os.environ.get(_SCRATCH)
+    os.environ[_SCRATCH] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SCRATCH]
+        else:
+            os.environ[_SCRATCH] = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own(out: Tensor) -> Tensor:

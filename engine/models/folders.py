@@ -1,8 +1,10 @@
 """Where weights lie: folders and hub ids, safetensors only, and the hash that names a feature space."""
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ModelError
 from engine.models.weights import check_weights, weight_files
@@ -12,6 +14,7 @@ from engine.spec import ModelSpec
 _PARTS = {
     "unet": ("unet-lcm", "unet"),
     "vae": ("vae", "autoencoder"),
+    "preview_vae": (),
     "scheduler": ("scheduler",),
     "text": ("text_encoder", "clip"),
     "tokenizer": ("tokenizer",),
@@ -104,6 +107,25 @@ def find_parts(spec: ModelSpec, *, fetch: bool = True) -> dict[str, Path]:
         if part not in {"scheduler", "tokenizer"}:
             check_weights(part, path)
     return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a configuration that diffusers, transformers or open_clip saved.
+
+    Raises
+    ------
+    ModelError
+        If it is missing or no JSON.
+    """
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"{path} is missing: the folder is not in the layout that diffusers saves"
+        raise ModelError(msg) from error
+    except json.JSONDecodeError as error:
+        msg = f"{path} is not JSON ({error}): fetch the model anew"
+        raise ModelError(msg) from error
+    return config
 
 
 def hash_folders(folders: list[Path]) -> str:

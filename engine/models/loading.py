@@ -1,6 +1,5 @@
 """The models of the engine, and the encoders whose outputs a decoder learns to predict."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.errors import ModelError
+from engine.models.autoencoder import Autoencoder, beside, read_autoencoder
 from engine.models.clip import OPENAI_MEAN, OPENAI_STD, ShallowClip, lost_quick_gelu
-from engine.models.folders import find_parts, hash_folders
+from engine.models.folders import find_parts, hash_folders, read_config
 from engine.models.ip_adapter import read_ip_adapter
 from engine.models.weights import variant_of
 from engine.spec import ModelSpec
@@ -60,16 +60,13 @@ class Models:
         half = torch.float16 if self.device.type == "cuda" else torch.float32
         self.dtype = _DTYPES.get(spec.dtype, half)
         self.parts = find_parts(spec, fetch=fetch)
-        config = _read_config(self.parts["unet"] / "config.json")
-        vae = _read_config(self.parts["vae"] / "config.json")
-        self.vae_scale = 2 ** (len(vae.get("block_out_channels") or vae["encoder_block_out_channels"]) - 1)
+        config = read_config(self.parts["unet"] / "config.json")
+        vae = read_autoencoder(self.parts["vae"], self.dtype)
         side = int(config["sample_size"])
         self.latent_shape: tuple[int, int, int] = (int(config["in_channels"]), side, side)
-        self.image_size = side * self.vae_scale
-        self.scaling = float(vae.get("scaling_factor") or 1.0)
-        self.shift = float(vae.get("shift_factor") or 0.0)
-        upcast = self.dtype == torch.float16 and vae.get("force_upcast")
-        self.vae_dtype = torch.float32 if upcast else self.dtype
+        self.image_size = side * vae.scale
+        self.autoencoder = vae
+        self.preview_autoencoder = self._read_preview(vae)
         _refuse_others(self.parts["unet"], config)
         self.context_dim = int(config["cross_attention_dim"])
         self.tokens, width = _text_shape(self.parts["text"])
@@ -79,9 +76,9 @@ class Models:
                 "take both from one model family"
             )
             raise ModelError(msg)
-        if vae["latent_channels"] != config["in_channels"]:
+        if vae.channels != config["in_channels"]:
             msg = (
-                f"the UNet takes {config['in_channels']} latent channels and the VAE has {vae['latent_channels']}: "
+                f"the UNet takes {config['in_channels']} latent channels and the VAE has {vae.channels}: "
                 "take both from one model family"
             )
             raise ModelError(msg)
@@ -101,7 +98,7 @@ class Models:
     @cached_property
     def scheduler(self) -> dict[str, Any]:
         """The scheduler's configuration, as its file has it."""
-        return _read_config(self.parts["scheduler"] / "scheduler_config.json")
+        return read_config(self.parts["scheduler"] / "scheduler_config.json")
 
     @cached_property
     def unet(self) -> Any:
@@ -134,14 +131,33 @@ class Models:
 
     @cached_property
     def vae(self) -> Any:
-        """AutoencoderKL or AutoencoderTiny, in evaluation mode and channels-last, of type `vae_dtype`."""
+        """AutoencoderKL or AutoencoderTiny, in evaluation mode and channels-last, of type `autoencoder.dtype`."""
+        return self._load_autoencoder(self.autoencoder)
+
+    @cached_property
+    def preview_vae(self) -> Any:
+        """The small autoencoder of previews, as `vae`.
+
+        Raises
+        ------
+        ModelError
+            If the configuration names none.
+        """
+        if self.preview_autoencoder is None:
+            msg = "no autoencoder for previews is named in the models' configuration: set models.preview_vae"
+            raise ModelError(msg)
+        return self._load_autoencoder(self.preview_autoencoder)
+
+    def _read_preview(self, vae: Autoencoder) -> Autoencoder | None:
+        folder = self.parts.get("preview_vae")
+        return beside(vae, read_autoencoder(folder, self.dtype)) if folder else None
+
+    def _load_autoencoder(self, config: Autoencoder) -> Any:
         import diffusers
 
-        name = _read_config(self.parts["vae"] / "config.json")["_class_name"]
-        if name not in {"AutoencoderKL", "AutoencoderTiny"}:
-            msg = f"{self.parts['vae']}: a VAE of class {name!r}; AutoencoderKL and AutoencoderTiny are supported"
-            raise ModelError(msg)
-        return self._place(_from_pretrained(getattr(diffusers, name), self.parts["vae"], self.vae_dtype, **_PLAIN))
+        return self._place(
+            _from_pretrained(getattr(diffusers, config.class_name), config.folder, config.dtype, **_PLAIN)
+        )
 
     @cached_property
     def _open_clips(self) -> dict[Path, Any]:
@@ -173,7 +189,7 @@ class Models:
     def shallow(self) -> ShallowClip:
         """First blocks of the CLIP's vision tower."""
         model = self.clip
-        config = _read_config(self.parts["clip"] / "open_clip_config.json").get("preprocess_cfg", {})
+        config = read_config(self.parts["clip"] / "open_clip_config.json").get("preprocess_cfg", {})
         if not hasattr(model.visual, "transformer") or not hasattr(model.visual, "conv1"):
             msg = f"{self.parts['clip']}: its vision tower is not a plain ViT, so it has no shallow MLP features"
             raise ModelError(msg)
@@ -230,7 +246,7 @@ class Models:
         """
 
         def encode(batch: NDArray[np.uint8]) -> Tensor:
-            return self.encode_pixels(self.to_pixels(batch).to(self.vae_dtype))
+            return self.encode_pixels(self.to_pixels(batch).to(self.autoencoder.dtype))
 
         return _batched(encode, images)
 
@@ -238,12 +254,17 @@ class Models:
         """Scaled latents of pictures (n, 3, h, w) in [0, 1]; a KL encoder gives its mode."""
         encoded = self.vae.encode(pixels * 2 - 1)
         latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return (latents - self.shift) * self.scaling
+        return (latents - self.autoencoder.shift) * self.autoencoder.scaling
 
     def decode_pixels(self, latents: Tensor) -> Tensor:
         """Pictures (n, 3, h, w), about [0, 1] and not clamped, of scaled latents; gradients flow."""
-        decoded: Tensor = self.vae.decode(latents.to(self.vae_dtype) / self.scaling + self.shift, return_dict=False)[0]
-        return decoded / 2 + 0.5
+        return self.autoencoder.decode(self.vae, latents)
+
+    def decode_preview(self, latents: Tensor) -> Tensor:
+        """Return what the small autoencoder of previews makes of the same latents."""
+        network = self.preview_vae
+        assert self.preview_autoencoder is not None
+        return self.preview_autoencoder.decode(network, latents)
 
     def decode_latents(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Pictures (n, height, width, 3), uint8, of scaled latents (n, channels, height, width)."""
@@ -330,18 +351,6 @@ def _batched(encode: Callable[[Any], Tensor], items: Any) -> NDArray[Any]:
     return (whole if whole.dtype == torch.uint8 else whole.float()).numpy()
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        msg = f"{path} is missing: the folder is not in the layout that diffusers saves"
-        raise ModelError(msg) from error
-    except json.JSONDecodeError as error:
-        msg = f"{path} is not JSON ({error}): fetch the model anew"
-        raise ModelError(msg) from error
-    return config
-
-
 def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
     """Refuse UNets that want more than a latent, a timestep and a caption: they would fail, or be wrong in silence."""
     wants = {
@@ -362,9 +371,9 @@ def _refuse_others(folder: Path, config: dict[str, Any]) -> None:
 def _text_shape(folder: Path) -> tuple[int, int]:
     """Tokens that a text encoder gives (the length of every caption, padded), and the width of each."""
     if (folder / "open_clip_config.json").is_file():
-        text = _read_config(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
+        text = read_config(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
         return int(text.get("context_length", 77)), int(text.get("width", 512))
-    config = _read_config(folder / "config.json")
+    config = read_config(folder / "config.json")
     return int(config.get("max_position_embeddings", 77)), int(config.get("hidden_size", 512))
 
 

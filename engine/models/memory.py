@@ -1,6 +1,5 @@
 """How pictures are decoded within a budget of memory, by what everything else was seen to take."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import MemoryBudgetError
 from engine.models.batches import sizes
+from engine.models.folders import read_config
 from engine.models.loading import Models
 from stream.system import peak_memory
 
@@ -45,7 +45,7 @@ class DecodePlan:
 THRIFTIEST = DecodePlan(1, True)
 
 
-def plan_decode(models: Models, budget_gib: float, taken: int) -> DecodePlan:
+def plan_decode(models: Models, budget_gib: float, taken: int, *, preview: bool = False) -> DecodePlan:
     """Choose slices and tiles that keep to a budget.
 
     Parameters
@@ -54,6 +54,8 @@ def plan_decode(models: Models, budget_gib: float, taken: int) -> DecodePlan:
     budget_gib : float
     taken : int
         Most bytes that were taken (`peak_bytes`) while pictures were decoded by the thriftiest plan.
+    preview : bool
+        By the small decoder of previews.
 
     Raises
     ------
@@ -66,15 +68,15 @@ def plan_decode(models: Models, budget_gib: float, taken: int) -> DecodePlan:
             "raise it, or choose smaller models, structure.mode 'fast' or a half-precision models.dtype"
         )
         raise MemoryBudgetError(msg)
-    each = picture_bytes(models)
+    each = picture_bytes(models, preview=preview)
     # One tile, a quarter of a picture, is among what was taken.
     slices = (int((1 - _MARGIN) * budget_gib * GIB) - taken + each // 4) // each
     return DecodePlan(slices, False) if slices > 0 else THRIFTIEST
 
 
-def decode_by(plan: DecodePlan, decode: Decode, models: Models) -> Decode:
+def decode_by(plan: DecodePlan, decode: Decode, models: Models, *, preview: bool = False) -> Decode:
     """Return a decoder that keeps to a plan: `decode` in slices, or torch's own in tiles."""
-    one = _tiled(models) if plan.tiled else decode
+    one = _tiled(models, preview) if plan.tiled else decode
     return lambda latents: torch.cat([one(part) for part in torch.split(latents, sizes(len(latents), plan.slices))])
 
 
@@ -100,9 +102,9 @@ def peak_bytes(device: torch.device) -> int:
         return peak_memory()
 
 
-def _tiled(models: Models) -> Decode:
+def _tiled(models: Models, preview: bool) -> Decode:
     """Torch's decoder, set to work in tiles; diffusers blends them where they overlap."""
-    vae = models.vae
+    vae, whole = (models.preview_vae, models.decode_preview) if preview else (models.vae, models.decode_pixels)
     vae.tile_latent_min_size = models.latent_shape[-1] // 2
     vae.tile_sample_min_size = models.image_size // 2
 
@@ -111,18 +113,18 @@ def _tiled(models: Models) -> Decode:
         vae.enable_tiling()
         try:
             with torch.no_grad():
-                return models.decode_pixels(latents).float()
+                return whole(latents).float()
         finally:
             vae.disable_tiling()
 
     return decode
 
 
-def picture_bytes(models: Models) -> int:
-    """Working memory that decoding one picture takes, in bytes."""
-    config = json.loads((models.parts["vae"] / "config.json").read_text(encoding="utf-8"))
+def picture_bytes(models: Models, *, preview: bool = False) -> int:
+    """Working memory that decoding one picture takes, in bytes; `preview`: by the small decoder."""
+    config = read_config(models.parts["preview_vae" if preview else "vae"] / "config.json")
     widths = config.get("block_out_channels") or config["decoder_block_out_channels"]
     # a KL decoder's last block still has the width of the one before when it reaches full size
     widest = int(max(widths[:2]))
     side: int = models.image_size
-    return _LIVE * widest * side * side * _ITEM[models.vae_dtype]
+    return _LIVE * widest * side * side * _ITEM[models.autoencoder.dtype]

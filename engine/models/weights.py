@@ -10,7 +10,8 @@ from engine.errors import ModelError
 
 _NAME = re.compile(r"(?P<base>.+?)(?:\.(?P<variant>\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
 _PREFERRED = "fp16"
-_BASES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text": "model", "gradient": "model"}
+_DIFFUSERS = dict.fromkeys(("unet", "vae", "preview_vae"), "diffusion_pytorch_model")
+_BASES = {**_DIFFUSERS, "text": "model", "gradient": "model"}
 """What the library that reads a part calls its file (diffusers, transformers, our own)."""
 OPEN_CLIP = "open_clip_config.json"
 _AS_SAVED = "give a CLIP as open_clip saves it"

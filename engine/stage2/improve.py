@@ -14,24 +14,28 @@ from engine.sampling.sampling import begin, make_schedule, sample
 from engine.setup import Setup, decoded_view
 from engine.stage1 import Preview, finite
 from engine.stage2.judge import judge
-from engine.stage2.optimise import optimise_latent, optimise_through_sampler
+from engine.stage2.optimise import optimise_latent, optimise_through_sampler, per_sample
 from engine.stage2.renoise import refine
 from engine.stage2.targets import Targets, make_targets, report_lost_blocks
 
 
-def improve(batch: Batch, preview: Preview, setup: Setup) -> list[Picture]:
-    """Return the pictures of stage 2, and of stage 1 with a `note` where it could not be done or did not help."""
+def improve(batch: Batch, preview: Preview, setup: Setup) -> tuple[list[Picture], Tensor]:
+    """Return the pictures of stage 2, of stage 1 with a `note` where it could not be done or did not help; and latents.
+
+    They are decoded as previews are.
+    """
     start = time.perf_counter()
     targets = make_targets(batch.features, setup.layer_weights, setup.units, setup.models.device)
     if not targets.blocks or not any(problem is None for problem in targets.problems):
-        return [
+        pictures = [
             replace(picture, note=problem or "")
             for picture, problem in zip(preview.pictures, targets.problems, strict=True)
         ]
+        return pictures, preview.latents
     report_lost_blocks(batch.features, targets)
     latents = latents_of(batch, preview.first, targets, setup)
     sampled = time.perf_counter()
-    pixels = setup.decode(latents)
+    pixels = setup.preview_pixels(latents)
     arrays = to_uint8(pixels).cpu().numpy()
     decoded = time.perf_counter()
     notes = [
@@ -45,7 +49,8 @@ def improve(batch: Batch, preview: Preview, setup: Setup) -> list[Picture]:
     for picture, array, note in zip(preview.pictures, arrays, notes, strict=True):
         timed = replace(picture, timings=picture.timings | timings, note=note)
         pictures.append(timed if note else replace(timed, stage=2, pixels=array))
-    return pictures
+    stands = torch.tensor([bool(note) for note in notes], device=latents.device)
+    return pictures, torch.where(per_sample(stands, latents), preview.latents, latents)
 
 
 def latents_of(batch: Batch, first: Tensor, targets: Targets, setup: Setup) -> Tensor:
@@ -82,7 +87,12 @@ def _fast(batch: Batch, first: Tensor, targets: Targets, setup: Setup) -> Tensor
             list(batch.noise[1:]),
             refine=lambda _, x0: optimise_latent(x0, setup.view, targets, setup.spec.structure, batch.z),
         )
-    return latents if setup.renoise is None else refine(latents, batch, targets, setup, setup.renoise)
+    if setup.renoise is None:
+        return latents
+    refined = refine(latents, batch, targets, setup, setup.renoise)
+    if batch.structure_latent is None:
+        return refined
+    return torch.lerp(refined, batch.structure_latent, setup.spec.structure.structure_latent_share)
 
 
 def _through_sampler(batch: Batch, targets: Targets, setup: Setup) -> Tensor:
@@ -98,4 +108,4 @@ def _through_sampler(batch: Batch, targets: Targets, setup: Setup) -> Tensor:
 
     predict = setup.predict(differentiable, batch.mask, spec.guidance)
     start = (batch.z, batch.c, batch.noise)
-    return optimise_through_sampler(predict, schedule, start, decoded_view(models), targets, spec.structure)
+    return optimise_through_sampler(predict, schedule, start, decoded_view(models, spec), targets, spec.structure)

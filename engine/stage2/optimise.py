@@ -42,7 +42,8 @@ class _Adam:
         return value - rate * mean / (root + _EPSILON)
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Return one value a sample (n,) in a shape that goes with `like` (n, ...)."""
     return values.view(-1, *(1 for _ in like.shape[1:]))
 
 
@@ -86,7 +87,7 @@ def optimise_latent(
                     scale = 1 / structure_loss(features, targets).detach().clamp_min(1e-12)
                 loss = total_loss(Iterate(x, features, start, z, targets.evidence), targets, scale, spec.weights)
             better = usable & (loss.detach() < best_loss)
-            best = torch.where(_per_sample(better, x), x.detach(), best)
+            best = torch.where(per_sample(better, x), x.detach(), best)
             best_loss = torch.where(better, loss.detach(), best_loss)
             if not last:
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
@@ -135,7 +136,7 @@ def optimise_through_sampler(
             x0 = sample(predict, schedule, first, moved["c"], list(noise[1:]))
             loss = structure_loss(view(x0, targets.blocks), targets)
         better = loss.detach() < best_loss
-        best = torch.where(_per_sample(better, x0), x0.detach(), best)
+        best = torch.where(per_sample(better, x0), x0.detach(), best)
         best_loss = torch.where(better, loss.detach(), best_loss)
         if not final:
             gradients = torch.autograd.grad(loss.sum(), list(moved.values()))

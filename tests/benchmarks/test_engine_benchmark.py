@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.engine import against_exact
-from benchmarks.shapes import markdown, measure
+from benchmarks.shapes import PLAIN, Plan, markdown, measure
 from engine.models.loading import Models
 
 
@@ -20,14 +20,19 @@ def test_modes_are_held_against_exact_picture_by_picture() -> None:
     assert found["onestep"]["ssim"]["low"] < 0 < found["onestep"]["ssim"]["high"]
 
 
-def test_shapes_are_timed_as_the_table_says() -> None:
-    """On tiny shapes a picture takes two UNet calls and eight gradient steps, at both batch sizes, and has its row."""
-    found = measure("tiny", "cpu", ["torch"], steps=1, repeats=1)
+def test_shapes_are_timed_as_the_table_says(tmp_path: Path) -> None:
+    """A picture takes two UNet calls (three in two steps) and eight gradient steps, at each batch size in a row."""
+    plan = Plan("tiny", "cpu", ("torch",), steps=(1, 2), repeats=1, proven=False)
+    found = measure(plan, tmp_path)
     assert found["gradient_steps"] == 8
-    assert [row["unet_calls"] for row in found["backends"]["torch"].values()] == [2, 2]
-    assert set(found["plain_diffusers_ms"]) == set(found["backends"]["torch"]) == {"1", "8"}
+    rows = [row for row in found["rows"] if row["name"] == "torch"]
+    calls = {(row["steps"], row["batch"]): row["unet_calls"] for row in rows}
+    assert calls == {(1, 1): 2, (1, 8): 2, (2, 1): 3, (2, 8): 3}
+    plain = {(row["steps"], row["batch"]) for row in found["rows"] if row["name"] == PLAIN}
+    assert plain == {(1, 1), (1, 8), (2, 1), (2, 8)}
     table = markdown(found | {"versions": {"torch": "0"}})
-    assert sum(line.startswith("| torch |") for line in table.splitlines()) == 2
+    assert sum(line.startswith("| torch |") for line in table.splitlines()) == 4
+    assert "without the proof" in table
 
 
 @pytest.mark.big
@@ -36,8 +41,8 @@ def test_the_report_of_a_gpu_is_written_part_by_part(tmp_path: Path) -> None:
     found = gpu.measure("tiny", "cpu", ["torch"], tmp_path, seconds=280)
     assert found["parts"] == dict.fromkeys(gpu.PARTS, "done")
     table = json.loads((tmp_path / "table.json").read_text())
-    assert set(table["backends"]["torch"]) == {"1", "8"}
-    assert "| torch | 1 |" in (tmp_path / "table.md").read_text()
+    assert {row["batch"] for row in table["rows"] if row["name"] == "torch"} == {1, 8}
+    assert "| torch | 1 | 8 |" in (tmp_path / "table.md").read_text()
     assert "skipped" in (tmp_path / "tests.txt").read_text()
 
 

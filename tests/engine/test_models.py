@@ -123,7 +123,7 @@ def test_a_stable_diffusion_folder_loads(stable_diffusion: Path) -> None:
     from diffusers import AutoencoderKL
 
     models = load_models(ModelSpec(folder=str(stable_diffusion)), "cpu")
-    assert (models.latent_shape, models.image_size, models.vae_scale) == ((4, 8, 8), 16, 2)
+    assert (models.latent_shape, models.image_size, models.autoencoder.scale) == ((4, 8, 8), 16, 2)
     assert models.encode_text(["ab", "c"]).shape == (2, 12, 32)
     images = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), np.uint8)
     latents = models.encode_latents(images)

@@ -1,12 +1,15 @@
 """A small simulated participant and the bundle trained on it, made once for all tests of the application."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.conftest import ROOT, Cli
 from tests.soak.live import LiveProgram
@@ -28,12 +31,17 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_bundle(cli: Cli, small_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train on the small participant through the command line."""
-    folder = tmp_path_factory.mktemp("bundle") / "small"
-    run = cli("train", str(small_config), "--out", str(folder), "--json", timeout=290)
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["bundle"] == str(folder)
+def small_bundle(cli: Cli, small_config: Path, own_cache: Path, shared: Path) -> Path:
+    """Train on the small participant by the command line, once for all workers, with what it leaves in the cache."""
+    folder, left = shared / "small" / "bundle", shared / "small" / "cache"
+    with FileLock(shared / "small.lock"):
+        if not folder.exists():
+            trainer = replace(cli, environment=cli.environment | {"MINDDIFFUSER_CACHE": str(left)})
+            run = trainer("train", str(small_config), "--out", str(folder), "--json", timeout=290)
+            assert run.returncode == 0, run.stderr
+            assert json.loads(run.stdout)["bundle"] == str(folder)
+    for kind in ("simulated", "targets"):
+        shutil.copytree(left / kind, own_cache / kind, dirs_exist_ok=True)
     return folder
 
 

@@ -57,12 +57,12 @@ PRESENTATIONS = 100
 
 
 @pytest.fixture(scope="module")
-def world(cli: Cli, small_config: Path, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(small_config: Path, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the folder of somebody who follows the documentation: configs, a calibration, pictures, a scan."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "configs").mkdir()
     (folder / "configs" / "demo.yaml").write_text(small_config.read_text("utf-8").replace("name: small", "name: demo"))
-    (simulated,) = (Path(cli.environment["MINDDIFFUSER_CACHE"]) / "simulated").glob("eeg-demo-*")
+    (simulated,) = small_bundle.with_name("cache").glob("simulated/eeg-demo-*")
     recording = mne.io.read_raw_fif(simulated / "test_raw.fif")
     recording.crop(tmax=recording.annotations.onset[PRESENTATIONS]).save(folder / "test_raw.fif")
     write_stimuli(stimulus_table(load_test_stimuli()), folder / "pictures")

@@ -9,9 +9,9 @@ import torch
 
 from engine.backends.base import Backend
 from engine.backends.cache import EngineCache
-from engine.backends.choice import make_backend
-from engine.backends.export import FILE, INPUTS, OPSETS, example, exported, onnx_key, write_onnx
-from engine.backends.exported import check, exportable
+from engine.backends.choice import exports_first, make_backend
+from engine.backends.export import FILE, INPUTS, OPSETS, example, exportable, exported, onnx_key, write_onnx
+from engine.backends.exported import check
 from engine.backends.onnx import OnnxRunner, tensorrt_settings
 from engine.backends.reference import reference_of
 from engine.backends.torch import TorchBackend
@@ -56,11 +56,11 @@ def test_weights_are_read_before_anything_is_compiled(tiny: Models) -> None:
 
 @pytest.mark.big
 @pytest.mark.timeout(1200)
-def test_a_compiled_engine_agrees_with_eager(desk: Models) -> None:
+def test_a_compiled_engine_agrees_with_eager(desk: Models, cache: EngineCache) -> None:
     """Compiled, the desk models' UNet and decoder differ by 1e-4 at most from eager torch, at two batch sizes."""
     if reason := BACKENDS["torch-compile"].unavailable_because(CPU):
         pytest.skip(reason)
-    backend, eager = make_backend("torch-compile", desk).backend, TorchBackend(desk)
+    backend, eager = make_backend("torch-compile", desk, cache).backend, TorchBackend(desk)
     for batch, tokens in ((1, desk.tokens), (3, 5)):
         found, expected = (outputs(one, desk, batch, tokens) for one in (backend, eager))
         for ours, theirs in zip(found, expected, strict=True):
@@ -93,13 +93,15 @@ def test_outputs_are_the_caller_s_own(desk: Models, cache: EngineCache) -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
 
 
-def test_auto_takes_the_fastest_and_says_why_not_the_others(desk: Models, cache: EngineCache) -> None:
-    """On a CPU that is OpenVINO; every other backend is named with its reason."""
+def test_auto_takes_the_fastest_and_says_why_not_the_others(desk: Models, cache: EngineCache, tmp_path: Path) -> None:
+    """On a CPU that is OpenVINO, which needs exports; every other backend is named with its reason."""
+    assert exports_first(desk, EngineCache(tmp_path))
     choice = make_backend("auto", desk, cache)
     assert choice.backend.name == "openvino"
     assert set(choice.left) == set(BACKENDS) - {"openvino"}
     assert all(choice.left.values())
     assert "NVIDIA" in choice.left["tensorrt"]
+    assert not exports_first(desk, cache)
 
 
 def test_the_table_of_backends_in_the_docs_is_the_registry_s() -> None:
@@ -162,7 +164,7 @@ def test_a_wrong_export_is_refused_and_not_kept(desk: Models, cache: EngineCache
 def test_nothing_is_compiled_anew_after_warm_up(desk: Models, cache: EngineCache) -> None:
     """OpenVINO compiles a batch size once, and keeps the last few."""
     backend = make_backend("openvino", desk, cache).backend
-    runner = backend._decoder  # type: ignore[attr-defined]
+    runner = backend._runners["decoder"]  # type: ignore[attr-defined]
     compiled: list[object] = []
     compile_ = runner._compile
     runner._compile = lambda shapes: (compiled.append(shapes), compile_(shapes))[1]

@@ -7,11 +7,11 @@ import pytest
 
 from engine.backends.cache import EngineCache
 from engine.backends.choice import make_backend
-from engine.backends.export import PARTS
 from engine.backends.proof import proof_key, prove, proven
 from engine.backends.reference import reference_of
 from engine.errors import BackendError
 from engine.models.loading import Models, load_models
+from engine.models.parts import PARTS
 from engine.registry import BACKENDS, ORDER, BackendEntry
 from tests.engine.backends import wrong_backends as wrong
 from tests.engine.backends.wrong_backends import Changed

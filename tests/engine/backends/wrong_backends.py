@@ -86,7 +86,7 @@ class Changed:
     Parameters
     ----------
     models : Models
-    part : {'unet', 'decoder'}
+    part : {'unet', 'decoder', 'preview_decoder'}
     change : callable
     """
 
@@ -102,11 +102,11 @@ class Changed:
         out = self._eager.unet(x, timesteps, c, mask)
         return self._change(out) if self._part == "unet" else out
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, preview: bool = False) -> Tensor:
         """See `engine.backends.base.Backend`."""
         self.calls += 1
-        out = self._eager.decode(latents)
-        return self._change(out) if self._part == "decoder" else out
+        out = self._eager.decode(latents, preview=preview)
+        return self._change(out) if self._part == ("preview_decoder" if preview else "decoder") else out
 
 
 OPENED: list[Changed] = []
