@@ -111,7 +111,7 @@ def main() -> int:
     if given.prepare or given.here:
         with workers(1, given.cluster):
             if given.prepare:
-                from benchmarks.results.ablations import Lab
+                from benchmarks.results.lab import Lab
 
                 Lab.of(setups[0]).plain()
             else:
