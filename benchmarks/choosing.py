@@ -94,11 +94,11 @@ def score(models: Models, shown: Shown, pictures: NDArray[np.uint8]) -> dict[str
 
 def with_settings(spec: EngineSpec, settings: dict[str, Any]) -> EngineSpec:
     """Change settings of stage 2, or of the engine, by name."""
-    raw = spec.model_dump()
+    raw = spec.model_dump(exclude_unset=True)  # a pool's settings go with its address alone
     for name, value in settings.items():
-        place = raw if name.startswith(ENGINE) else raw["structure"]
+        place = raw if name.startswith(ENGINE) else raw.setdefault("structure", {})
         place[name.removeprefix(ENGINE)] = value
-    return EngineSpec.model_validate(raw)
+    return type(spec).model_validate(raw)
 
 
 def tried(models: Models, spec: EngineSpec, shown: Shown, *, begin: bool) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ are small, and everything else, rooms included, runs on this machine's cores, wh
 
     python -m benchmarks.pool --json
     python -m benchmarks.pool --simulated --rooms 64 --replicas 8
+    python -m benchmarks.pool --scaling --replicas 4
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -49,6 +51,8 @@ SIZE = 128
 SPACE = "simulated"
 RATE_HZ = 0.5
 """Windows a second of a room: a picture every two seconds."""
+OVER_MS, FOUR_P99_MS = 25.0, 1500.0
+"""What a pool may add to a picture, and the 99th percentile of four rooms."""
 
 
 class SleepingEngine:
@@ -183,6 +187,27 @@ def paired(spec: EngineSpec, url: str, windows: Sequence[Features], count: int) 
     }
 
 
+def bounds(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hold what `real` found against what a pool is to keep to."""
+    lines: list[dict[str, Any]] = []
+
+    def line(what: str, figure: float, bound: float, *, least: bool = False) -> None:
+        held = figure >= bound if least else figure <= bound
+        lines.append({"what": what, "figure": figure, "bound": f"{'>=' if least else '<='} {bound:g}", "held": held})
+
+    for name, one in found.items():
+        room, four = one["one room"], one[f"4 rooms at {RATE_HZ:g}/s"]
+        slow, own = one["slow room alone, and beside a fast one"], one["one engine alone, pictures a second"]
+        line(f"{name}: a preview over an engine of one's own, ms", room["over_own_preview_ms"], OVER_MS)
+        line(f"{name}: a picture over an engine of one's own, ms", room["over_own_picture_ms"], OVER_MS)
+        line(f"{name}: lost of four rooms' windows", four["dropped"] + four["failed"], 0)
+        line(f"{name}: four rooms' p99, ms", four["picture_p50_p99_ms"][1], FOUR_P99_MS)
+        longer = round(slow[1]["picture_p50_p99_ms"][1] - slow[0]["picture_p50_p99_ms"][1], 1)
+        line(f"{name}: a slow room's p99 beside a fast one over alone, ms", longer, room["own_picture_ms"])
+        line(f"{name}: pictures a second", one["as fast as it goes"]["pictures_a_second"], own, least=True)
+    return lines
+
+
 def own_throughput(spec: EngineSpec, windows: Sequence[Features], seconds: float) -> float:
     """Return the pictures a second of one engine alone; in a process of its own."""
     engine, done, start = LocalEngine(spec, 1), 0, time.perf_counter()
@@ -241,13 +266,16 @@ async def real(seconds: float, count: int) -> dict[str, Any]:
 
     prepared = prepare()
     windows = decoded(prepared, 0, 20).features
-    engine = EngineSpec(models=prepared.config.engine.models, threads=1)
+    models, cores = prepared.config.engine.models, os.cpu_count() or 1
     found: dict[str, Any] = {}
     with _apart() as apart:
         for replicas in (1, 2):
-            spec = PoolSpec(replicas=replicas, port=0, cpus=0.5)
+            engine = EngineSpec(models=models, threads=max(1, cores // replicas))
+            spec = PoolSpec(replicas=replicas, port=0)
+            own = await apart(own_throughput, engine, windows, seconds)
             async with running(engine, spec, LocalEngine) as url:
-                one = found[f"{replicas} replicas"] = {}
+                one = found[f"{replicas} x {engine.threads} threads"] = {}
+                one["one engine alone, pictures a second"] = own
                 one["one room"] = await apart(paired, engine, url, windows, count)
                 for rooms in (1, 4, 8):
                     even = [Room(f"room {i}", RATE_HZ) for i in range(rooms)]
@@ -259,8 +287,7 @@ async def real(seconds: float, count: int) -> dict[str, Any]:
                 one["slow room alone, and beside a fast one"] = [summary([g], seconds) for g in (*alone, got[0])]
                 crowd = [Room(f"crowd {i}", 0.0) for i in range(2 * replicas)]
                 one["as fast as it goes"] = summary(await apart(run_rooms, crowd, url, windows, seconds), seconds)
-        found["one engine alone, pictures a second"] = await apart(own_throughput, engine, windows, seconds)
-    return found
+    return found | {"bounds": bounds(found)}
 
 
 async def simulated(seconds: float, rooms: int, most: int) -> dict[str, Any]:
@@ -280,6 +307,39 @@ async def simulated(seconds: float, rooms: int, most: int) -> dict[str, Any]:
                     got = await apart(run_rooms, chance, url, windows, seconds)
                     found[f"{replicas} replicas, {n} rooms by chance at {RATE_HZ:g}/s"] = summary(got, seconds)
     return found
+
+
+async def scaling(seconds: float, most: int) -> dict[str, Any]:
+    """Count replicas while a crowd comes to a pool of one that may have more, and after it has gone."""
+    from ray import serve
+
+    from minddiffuser.pool.ray_cluster import NAME, SCALING
+
+    spec = PoolSpec(replicas=1, max_replicas=most, port=0, cpus=0, batch=8, queue=256)
+    changes: list[tuple[float, int]] = []
+    start, over = time.perf_counter(), asyncio.Event()
+
+    def look() -> int:
+        states = serve.status().applications[NAME].deployments["engine"].replica_states
+        return sum(count for state, count in states.items() if state == "RUNNING")
+
+    async def watch() -> None:
+        while not over.is_set() or changes[-1][1] > 1:
+            now = await asyncio.to_thread(look)
+            if not changes or now != changes[-1][1]:
+                changes.append((round(time.perf_counter() - start, 1), now))
+            await asyncio.sleep(0.5)
+
+    with _apart() as apart:
+        async with running(EngineSpec(), spec, SleepingEngine) as url:
+            start = time.perf_counter()
+            watching = asyncio.create_task(watch())
+            crowd = [Room(f"crowd {i}", 0.0) for i in range(16 * most)]
+            got = await apart(run_rooms, crowd, url, _windows(20), seconds)
+            gone = round(time.perf_counter() - start, 1)
+            over.set()
+            await asyncio.wait_for(watching, 2 * SCALING["downscale_delay_s"])
+    return {"replicas since": changes, "the crowd went after": gone} | summary(got, seconds)
 
 
 def _windows(count: int) -> list[Features]:
@@ -312,18 +372,23 @@ class _apart:  # noqa: N801  a block
 
 def main() -> None:
     """Measure, and print one JSON object."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line has it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="in one line")
     parser.add_argument("--simulated", action="store_true", help="engines that sleep, in place of the desk models")
+    parser.add_argument("--scaling", action="store_true", help="the same, from one to --replicas as rooms come and go")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=30, help="pictures of the paired measurement")
     parser.add_argument("--rooms", type=int, default=64)
     parser.add_argument("--replicas", type=int, default=8)
     given = parser.parse_args()
-    work = (
-        simulated(given.seconds, given.rooms, given.replicas) if given.simulated else real(given.seconds, given.repeats)
-    )
-    kind = "simulated: engines sleep" if given.simulated else "desk models, simulated EEG"
+    if given.scaling:
+        work = scaling(given.seconds, given.replicas)
+    elif given.simulated:
+        work = simulated(given.seconds, given.rooms, given.replicas)
+    else:
+        work = real(given.seconds, given.repeats)
+    kind = "simulated: engines sleep" if given.simulated or given.scaling else "desk models, simulated EEG"
     found = {"kind": kind, "machine": machine(), "seconds": given.seconds, "found": asyncio.run(work)}
     print(json.dumps(found, indent=None if given.json else 1))
 

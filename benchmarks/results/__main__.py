@@ -3,6 +3,7 @@
     python -m benchmarks.results                     every setup, into docs/results
     python -m benchmarks.results demo ablations-text some of them
     python -m benchmarks.results --check             every setup, into another folder; 1 if figures left their intervals
+    python -m benchmarks.results --cluster auto      fits on the Ray cluster of this machine, or on that at an address
     python -m benchmarks.results --tables            no setup: only pages and table anew
 
 Setups whose data are not on this machine (MINDDIFFUSER_DATA, or ../shared/data) are skipped and named. One that fails
@@ -20,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.results.setups import COMMITTED, ROOT, SETUPS, Setup, named
+from decoder.parallel import workers
 from stream.atomic import write_whole
 
 
-def run_all(setups: list[Setup], out: Path, jobs: int) -> list[str]:
-    """Run setups, `jobs` at a time; give the names of those that failed."""
+def run_all(setups: list[Setup], out: Path, jobs: int, cluster: str | None = None) -> list[str]:
+    """Run setups, `jobs` at a time, with their fits here or on a Ray cluster; give the names of those that failed."""
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     for setup in setups:
@@ -38,13 +40,14 @@ def run_all(setups: list[Setup], out: Path, jobs: int) -> list[str]:
     can_run = sorted(
         (setup for setup in setups if not setup.unavailable_because()), key=lambda setup: waits[setup.name]
     )
+    there = ["--cluster", cluster] if cluster else []
     with ThreadPoolExecutor(jobs) as pool:
-        made = shared and pool.submit(_in_a_process, "shared decoders", [shared.name, "--prepare"], jobs)
+        made = shared and pool.submit(_in_a_process, "shared decoders", [shared.name, "--prepare", *there], jobs)
 
         def run(setup: Setup) -> bool:
             if made and waits[setup.name]:
                 made.result()
-            return _in_a_process(setup.name, [setup.name, "--here", "--out", str(out)], jobs)
+            return _in_a_process(setup.name, [setup.name, "--here", "--out", str(out), *there], jobs)
 
         failed = [setup.name for setup, well in zip(can_run, pool.map(run, can_run), strict=True) if not well]
     print(f"{len(setups)} setups, {time.monotonic() - began:.0f} s", flush=True)
@@ -93,6 +96,7 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true", help="make pages and table anew from the JSONs there are")
     parser.add_argument("--list", action="store_true", help="name the setups, and what they lack here")
     parser.add_argument("--jobs", type=int, default=2, help="setups at a time, which share the cores; default 2")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Ray cluster whose nodes do the fits of every setup")
     parser.add_argument("--here", action="store_true", help="one setup, in this process")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -104,17 +108,18 @@ def main() -> int:
         for setup in setups:
             print(f"{setup.name:<22} {setup.unavailable_because() or 'can run'}")
         return 0
-    if given.prepare:
-        from benchmarks.results.ablations import Lab
+    if given.prepare or given.here:
+        with workers(1, given.cluster):
+            if given.prepare:
+                from benchmarks.results.lab import Lab
 
-        Lab.of(setups[0]).plain()
-        return 0
-    if given.here:
-        run_here(setups[0], given.out or COMMITTED)
+                Lab.of(setups[0]).plain()
+            else:
+                run_here(setups[0], given.out or COMMITTED)
         return 0
     with tempfile.TemporaryDirectory(prefix="minddiffuser-check-") as scratch:
         out = (given.out or (Path(scratch) if given.check else COMMITTED)).resolve()
-        failed = [] if given.tables else run_all(setups, out, max(1, given.jobs))
+        failed = [] if given.tables else run_all(setups, out, max(1, given.jobs), given.cluster)
         wrong = check([setup.name for setup in setups], out) if given.check else []
         from benchmarks.results.tables import write_pages
 

@@ -8,6 +8,8 @@ from typing import Literal
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "results"
 ABLATIONS = "ablations-"
+FULL = "the demo as it is"
+"""First variant of most ablations."""
 
 
 def data_folder() -> Path:

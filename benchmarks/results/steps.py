@@ -166,11 +166,13 @@ def figures_of_folds(
 
 
 def _ablations(setup: Setup, _: Path) -> dict[str, Any]:
-    from benchmarks.results.ablations import Lab, compare
+    from benchmarks.results.ablations import compare
+    from benchmarks.results.ceilings import ideal, lost
+    from benchmarks.results.lab import Lab
 
-    group = setup.name.partition("-")[2]
-    rows = compare(Lab.of(setup), group)
-    return {"command": f"python -m benchmarks.results {setup.name}", "group": group, "rows": rows}
+    lab, group = Lab.of(setup), setup.name.partition("-")[2]
+    found = {"command": f"python -m benchmarks.results {setup.name}", "group": group, "rows": compare(lab, group)}
+    return found | ({"lost": lost(lab), "ideal": ideal(lab)} if group == "ceilings" else {})
 
 
 def write_sheet(page: Path, file: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import ceilings_page
 from benchmarks.results.ablations_chart import chart
 from benchmarks.results.reports import report_of
 from benchmarks.results.setups import ABLATIONS, SETUPS
@@ -240,6 +241,7 @@ def ablation_page(answers: Mapping[str, Answer]) -> str:
         rows = [[row["name"], str(row["n"]), *(_cell(row, key) for key in used)] for row in answer["rows"]]
         parts += [
             f"## {GROUPS[answer['group']]}",
+            *(ceilings_page.parts(answer, HEADS, short, table) if answer["group"] == "ceilings" else ()),
             table(("variant", "pictures", *(HEADS[key] for key in used)), rows),
             f"`{answer['command']}`, {answer['seconds']:.0f} s on {answer['machine']}. "
             f"[Figures]({answer['setup']}.json).",

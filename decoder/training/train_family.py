@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from decoder.data.splits import TrainTest
 from decoder.data.targets import Targets
 from decoder.data.training_set import TrainingSet
 from decoder.features import Features
 from decoder.models.family import Fit
+from decoder.parallel import apply_each
 from decoder.spec import DecoderSpec
 from decoder.training.train_embedding import held_out_scores
 from stream.types.progress import Progress, no_progress
@@ -34,13 +37,10 @@ def family_scores(
         By decoded feature, as `decoder.training.train_embedding.held_out_scores`.
     """
     folds = samples.folds(spec.cv_folds, np.random.default_rng(spec.seed))
+    decode = partial(_decode_fold, fit, windows, samples, targets, spec)
     decoded: dict[int, Features] = {}
-    for number, (train, test) in enumerate(folds):
-        progress("scores", number, len(folds))
-        model = fit(samples.take(train), targets, spec)
-        found = model.predict([windows[row] for row in test], samples.data[test])
-        decoded |= dict(zip(test.tolist(), found, strict=True))
-    progress("scores", len(folds), len(folds))
+    for fold in apply_each(decode, folds, about="scores", progress=progress):
+        decoded |= fold
     scores = {}
     for name, truth in targets.arrays().items():
         values = [decoded[row].values(name) for row in range(len(samples.rows))]
@@ -55,3 +55,12 @@ def family_scores(
                 name,
             )
     return scores
+
+
+def _decode_fold(
+    fit: Fit, windows: Sequence[Window], samples: TrainingSet, targets: Targets, spec: DecoderSpec, fold: TrainTest
+) -> dict[int, Features]:
+    """Fit on a fold's training part and decode its held-out windows, by row."""
+    train, test = fold
+    model = fit(samples.take(train), targets, spec)
+    return dict(zip(test.tolist(), model.predict([windows[row] for row in test], samples.data[test]), strict=True))

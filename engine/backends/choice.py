@@ -115,8 +115,8 @@ def _open(name: str, models: Models, cache: EngineCache | None, report: Progress
     return opened()
 
 
-def starts_at_once(models: Models, cache: EngineCache) -> str:
-    """Return 'auto' where that exports nothing first, else 'torch', which needs no export.
+def exports_first(models: Models, cache: EngineCache) -> bool:
+    """Check whether 'auto' would export the networks before it starts, which takes a minute or two.
 
     Parameters
     ----------
@@ -124,11 +124,11 @@ def starts_at_once(models: Models, cache: EngineCache) -> str:
     cache : EngineCache
         Where exports are kept.
     """
-    if models.device.type != "cpu":
-        return "auto"
+    runs_exports = (name for name in ORDER[models.device.type] if BACKENDS[name].checks_exports)
+    if all(BACKENDS[name].unavailable_because(models.device) for name in runs_exports):
+        return False
     source = exportable(models)
-    there = all(any(cache.find(onnx_key(source, part, opset)) for opset in OPSETS) for part in parts_of(source))
-    return "auto" if there else "torch"
+    return not all(any(cache.find(onnx_key(source, part, opset)) for opset in OPSETS) for part in parts_of(source))
 
 
 def export_parts(models: Models, cache: EngineCache, report: Progress | None = None) -> str | None:

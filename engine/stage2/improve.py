@@ -87,7 +87,12 @@ def _fast(batch: Batch, first: Tensor, targets: Targets, setup: Setup) -> Tensor
             list(batch.noise[1:]),
             refine=lambda _, x0: optimise_latent(x0, setup.view, targets, setup.spec.structure, batch.z),
         )
-    return latents if setup.renoise is None else refine(latents, batch, targets, setup, setup.renoise)
+    if setup.renoise is None:
+        return latents
+    refined = refine(latents, batch, targets, setup, setup.renoise)
+    if batch.structure_latent is None:
+        return refined
+    return torch.lerp(refined, batch.structure_latent, setup.spec.structure.structure_latent_share)
 
 
 def _through_sampler(batch: Batch, targets: Targets, setup: Setup) -> Tensor:

@@ -67,15 +67,14 @@ class PoolSpec(BaseModel):
     """Engines: each a process with the models of its own."""
     max_replicas: int | None = Field(None, ge=1, le=1000)
     """Let Ray start up to so many while windows wait, and end them again; null: always `replicas`."""
-    cpus: float = Field(1.0, ge=0, le=1024)
-    """Cores that Ray reserves for each; how many threads it uses says `engine.threads`."""
+    cpus: float | None = Field(None, ge=0, le=1024)
+    """Cores that Ray reserves for each, and threads that it uses where `engine.threads` is 0, one at least. Null: all
+    of this machine's, shared out among the replicas; 1 on a cluster."""
     gpus: float = Field(0.0, ge=0, le=64)
     """Share of a GPU for each: 1, or 0.5 where two share one."""
     batch: int | None = Field(None, ge=1, le=8)
     """Windows made together at most; the backend is warmed up for all sizes up to it. Null: 8 on a GPU and 1 on a CPU,
     where a batch saves nothing."""
-    wait_ms: float = Field(5.0, ge=0, le=1000)
-    """How long the first window of a batch waits for others."""
     queue: int = Field(64, ge=1, le=100_000)
     """Windows of all rooms that may wait; beyond, the pool answers at once that it is full."""
     room_queue: int = Field(4, ge=1, le=10_000)

@@ -34,13 +34,26 @@ def ready_engine(spec: EngineSpec, bundle: Bundle, models: Models | None = None)
     decoder.errors.BundleError
         The bundle was trained for other models.
     """
+    from engine.backends.cache import EngineCache
+    from engine.backends.choice import exports_first
+    from engine.models.loading import load_models
     from engine.reconstructor import Reconstructor
     from minddiffuser.cache import cache_dir
 
-    reconstructor = Reconstructor(engine_of(spec, bundle), models, cache_dir() / "engines")
+    models, cache = models or load_models(spec.models, spec.device), cache_dir() / "engines"
+    if spec.backend == "auto" and exports_first(models, EngineCache(cache)):
+        words = "the networks are exported for this machine's fastest backend, once, which takes a minute or two"
+        logger.warning("%s; engine.backend: torch starts at once", words)
+    reconstructor = Reconstructor(engine_of(spec, bundle), models, cache)
     bundle.check_feature_space(reconstructor.models.feature_space)
     reconstructor.warm_up()
     return reconstructor
+
+
+def made_here(config: Config) -> None:
+    """Warn where a command that asks no pool is given a config that names one."""
+    if config.engine.remote is not None:
+        logger.warning("engine.remote is for live sessions: these pictures are made in this process, by this config")
 
 
 @asynccontextmanager

@@ -30,6 +30,9 @@ OWN_ERROR = re.compile(r"^(?:engine|minddiffuser|decoder)\.[\w.]+: ")
 """What a traceback puts before one of our own lines."""
 ON_A_GPU = 8
 """Windows made together on a GPU, where the config does not say."""
+SCALING = {"upscale_delay_s": 5, "downscale_delay_s": 120, "metrics_interval_s": 2, "look_back_period_s": 6}
+"""Windows that wait for 5 s start an engine; two minutes that could do with fewer, longer than the pauses of an
+experiment, end one."""
 
 
 def batch_of(spec: PoolSpec) -> int:
@@ -42,9 +45,16 @@ def slots_of(spec: PoolSpec) -> int:
     return 2 * batch_of(spec) * (spec.max_replicas or spec.replicas)
 
 
+def cpus_of(spec: PoolSpec, cores: float | None) -> float:
+    """Return the cores that each replica has: of this machine's, or 1 where those of a cluster are to be had (None)."""
+    if spec.cpus is not None:
+        return spec.cpus
+    return float(max(1, int(cores or 1) // (spec.max_replicas or spec.replicas)))
+
+
 @contextmanager
-def ray_started(spec: PoolSpec, address: str | None) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at an address, while the block runs.
+def ray_started(spec: PoolSpec, address: str | None) -> Iterator[PoolSpec]:
+    """Start Ray on this machine, or join the cluster at an address, while the block runs; give `spec` with its `cpus`.
 
     Raises
     ------
@@ -52,9 +62,11 @@ def ray_started(spec: PoolSpec, address: str | None) -> Iterator[None]:
         There is no cluster, or it has fewer cores or GPUs than the replicas are to have.
     """
     with started(address):
-        _check_room(spec, ray.cluster_resources(), address)
+        there = ray.cluster_resources()
+        spec = spec.model_copy(update={"cpus": cpus_of(spec, None if address else there.get("CPU", 1.0))})
+        _check_room(spec, there, address)
         try:
-            yield
+            yield spec
         finally:
             if address is not None and ray.is_initialized():  # the cluster stays, and so would the replicas
                 with contextlib.suppress(RayError, RayServeException):
@@ -67,7 +79,7 @@ def end_ray() -> None:
 
 
 def _check_room(spec: PoolSpec, there: dict[str, float], address: str | None) -> None:
-    for key, share, word in (("CPU", spec.cpus, "cpus"), ("GPU", spec.gpus, "gpus")):
+    for key, share, word in (("CPU", spec.cpus or 0.0, "cpus"), ("GPU", spec.gpus, "gpus")):
         if share * spec.replicas > there.get(key, 0.0):
             where = f"the cluster at {address}" if address else "this machine"
             raise AppError(
@@ -82,6 +94,7 @@ class Replicas:
     Parameters
     ----------
     spec : PoolSpec
+        As `ray_started` gives it.
     engine : EngineSpec
     account : PoolAccount
         Counts windows that are sent once more.
@@ -96,6 +109,7 @@ class Replicas:
 
     def __init__(self, spec: PoolSpec, engine: EngineSpec, account: PoolAccount, make: Make = LocalEngine) -> None:
         self._account, batch = account, batch_of(spec)
+        threads = engine.threads or max(1, int(spec.cpus or 1))
         about = {
             "version": version("minddiffuser"),
             "replicas": spec.replicas,
@@ -114,7 +128,7 @@ class Replicas:
         )
         serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "WARNING"})
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        app = deployment.bind(engine, batch, spec.wait_ms / 1e3, about, make)
+        app = deployment.bind(engine.model_copy(update={"threads": threads}), batch, about, make)
         try:
             handle = serve.run(app, name=NAME, route_prefix=None)
             self.about = About.model_validate(handle.about.remote().result(timeout_s=60))
@@ -147,7 +161,7 @@ def _how_many(spec: PoolSpec, batch: int) -> dict[str, Any]:
     if spec.max_replicas is None or spec.max_replicas == spec.replicas:
         return {"num_replicas": spec.replicas}
     bounds = {"min_replicas": spec.replicas, "max_replicas": spec.max_replicas, "target_ongoing_requests": batch}
-    return {"autoscaling_config": bounds}
+    return {"autoscaling_config": bounds | SCALING}
 
 
 def _failure(reason: str) -> Part:

@@ -15,6 +15,7 @@ for _name, _value in (
     ("RAY_USAGE_STATS_ENABLED", "0"),
     ("RAY_AUTH_MODE", "token"),
     ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1"),  # a replica without a share of a GPU sees none
+    ("RAY_worker_niceness", "0"),  # pictures are awaited; Ray's 15 lets everything else on the machine go first
 ):
     os.environ.setdefault(_name, _value)  # Ray reads them as it is imported
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
-
-from ray import serve
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from decoder.features import Features
 from engine.picture import Picture
@@ -67,33 +68,39 @@ class LocalEngine:
 Make = Callable[[EngineSpec, int], PoolEngine]
 
 
-def _batched(method: Callable[..., Any]) -> Any:
-    """Let Ray Serve collect calls; how many and for how long is set as the replica starts."""
-    return serve.batch(max_batch_size=8, batch_wait_timeout_s=0.005)(method)
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A window, since when it waits, and the parts of its answer as they are made."""
+
+    features: Features
+    seed: int
+    since: float
+    parts: asyncio.Queue[Part | Exception] = field(default_factory=asyncio.Queue)
 
 
 class Replica:
     """What Ray Serve starts: takes windows one by one, and makes their pictures in batches.
+
+    A window that finds the engine idle is begun at once; those that come meanwhile are made together. (Ray's own
+    `serve.batch` closes a batch by time, whether or not the engine can take it.)
 
     Parameters
     ----------
     spec : EngineSpec
     batch : int
         Windows made together at most.
-    wait_s : float
-        How long the first window of a batch waits for others.
     about : dict
         What the door adds to what the pool says of itself.
     make : callable
         Makes the engine.
     """
 
-    def __init__(self, spec: EngineSpec, batch: int, wait_s: float, about: dict[str, Any], make: Make) -> None:
+    def __init__(self, spec: EngineSpec, batch: int, about: dict[str, Any], make: Make) -> None:
         self._engine = make(spec, batch)
         self._about = About(protocol=PROTOCOL, batch=batch, **about, **self._engine.about())
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="reconstruct")
-        self._together.set_max_batch_size(batch)
-        self._together.set_batch_wait_timeout_s(wait_s)
+        self._waiting: deque[_Waiting] = deque()
+        self._working: asyncio.Task[None] | None = None
 
     def about(self) -> dict[str, Any]:
         """Return what the pool is, as JSON."""
@@ -102,22 +109,43 @@ class Replica:
     async def __call__(self, body: bytes) -> AsyncGenerator[Part, None]:
         """Yield head and pixels of a window's preview, and of its picture."""
         head, features = read_window(body, self._about)
-        async for part in self._together((features, head.seed, time.perf_counter())):
-            yield part
+        window = _Waiting(features, head.seed, time.perf_counter())
+        self._waiting.append(window)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work())
+        try:
+            kind = ""
+            while kind != "picture":
+                part = await window.parts.get()
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+                kind = part[0]["kind"]
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(window)  # its room went away
 
-    @_batched
-    async def _together(self, windows: list[tuple[Features, int, float]]) -> AsyncGenerator[list[Part], None]:
-        """Yield the previews of a batch, and then its pictures."""
+    async def _work(self) -> None:
+        """Make pictures as long as windows wait."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(self._about.batch, len(self._waiting)))]
+            try:
+                await self._make(batch)
+            except Exception as error:  # it costs these windows and no others
+                for window in batch:
+                    window.parts.put_nowait(error)
+
+    async def _make(self, batch: list[_Waiting]) -> None:
+        """Make the pictures of a batch, and hand out the previews of all first."""
         loop, began = asyncio.get_running_loop(), time.perf_counter()
-        waited = [began - since for _, _, since in windows]
-        features, seeds = [f for f, _, _ in windows], [seed for _, seed, _ in windows]
-        previews: asyncio.Future[list[Picture]] = loop.create_future()
 
-        def hand_over(pictures: list[Picture]) -> None:
-            loop.call_soon_threadsafe(previews.set_result, pictures)
+        def hand_out(kind: Literal["preview", "picture"], pictures: list[Picture]) -> None:
+            for window, picture in zip(batch, pictures, strict=True):
+                window.parts.put_nowait(write_picture(picture, kind, began - window.since))
 
-        work = loop.run_in_executor(self._worker, self._engine.reconstruct, features, hand_over, seeds)
-        await asyncio.wait([previews, work], return_when=asyncio.FIRST_COMPLETED)
-        if previews.done():
-            yield [write_picture(p, "preview", s) for p, s in zip(previews.result(), waited, strict=True)]
-        yield [write_picture(p, "picture", s) for p, s in zip(await work, waited, strict=True)]
+        def on_preview(pictures: list[Picture]) -> None:
+            loop.call_soon_threadsafe(hand_out, "preview", pictures)
+
+        features, seeds = [window.features for window in batch], [window.seed for window in batch]
+        pictures = await loop.run_in_executor(self._worker, self._engine.reconstruct, features, on_preview, seeds)
+        hand_out("picture", pictures)

@@ -67,8 +67,7 @@ async def run_pool(
         engine = config.engine
 
         def start() -> Replicas:
-            stack.enter_context(ray_started(spec, address))
-            return Replicas(spec, engine, account, make)
+            return Replicas(stack.enter_context(ray_started(spec, address)), engine, account, make)
 
         replicas = await _started(start, stop)
         door = Door(spec, replicas.about, replicas, token, slots_of(spec), account)

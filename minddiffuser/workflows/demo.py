@@ -26,7 +26,7 @@ from minddiffuser.cache import cache_dir, key_of, made_once
 from minddiffuser.config.spec import Config, config_of, load_config
 from minddiffuser.console import console, progress, show_page
 from minddiffuser.errors import AppError
-from minddiffuser.live.engines import ready_engine
+from minddiffuser.live.engines import made_here, ready_engine
 from minddiffuser.live.loopback import Outcome, run_loopback
 from minddiffuser.shipped import CONFIGS, DEMO_DECODER
 from minddiffuser.training.data import load_dataset, originals, simulated_test
@@ -205,16 +205,15 @@ async def run_demo(
 def _engine(prepared: Prepared) -> Reconstructor:
     """Return the engine with a backend that starts at once: an export takes as long as all the rest of a start."""
     from engine.backends.cache import EngineCache
-    from engine.backends.choice import starts_at_once
+    from engine.backends.choice import exports_first
     from engine.models.loading import load_models
 
     spec = prepared.config.engine
     models = load_models(spec.models, spec.device)
-    if spec.backend == "auto":
-        backend = starts_at_once(models, EngineCache(cache_dir() / "engines"))
-        if backend != "auto":
-            logger.info("backend %s; `minddiffuser engine export` prepares a faster one", backend)
-        spec = spec.model_copy(update={"backend": backend})
+    if spec.backend == "auto" and exports_first(models, EngineCache(cache_dir() / "engines")):
+        logger.info("backend torch; `minddiffuser engine export` prepares a faster one")
+        spec = spec.model_copy(update={"backend": "torch"})
+    made_here(prepared.config)
     return ready_engine(spec, prepared.bundle, models)
 
 

@@ -36,7 +36,7 @@ from minddiffuser.evaluation.examples import choose, trios
 from minddiffuser.evaluation.perception import Judges
 from minddiffuser.evaluation.quality import pose_quality, score
 from minddiffuser.evaluation.verdict import verdict_of_evaluation
-from minddiffuser.live.engines import ready_engine
+from minddiffuser.live.engines import made_here, ready_engine
 from minddiffuser.live.loopback import run_loopback
 from minddiffuser.report.report import maps_seen_from, report_page
 from minddiffuser.shipped import config_file
@@ -119,6 +119,7 @@ async def run_evaluate(
         report = stack.enter_context(progress())
         models = load_models(config.engine.models, config.engine.device)
         dataset = load_dataset(config, data_dir, models, report)
+        made_here(config)
         reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
         profile = profile_of(bundle.meta)

@@ -8,12 +8,17 @@ from engine.composing.compose import alpha_of, compose
 from engine.composing.pack import load_pack
 from engine.models.loading import load_models
 from engine.spec import EngineSpec
+from minddiffuser.config.spec import load_config
+from tests.conftest import ROOT
 
 
 def test_settings_are_of_stage_2_or_of_the_engine() -> None:
-    """A plain name is stage 2's; what does not exist is refused."""
-    changed = with_settings(EngineSpec(), {"candidates": 3, "engine.strength": 0.5})
-    assert (changed.structure.candidates, changed.strength) == (3, 0.5)
+    """A plain name is stage 2's; what a config says otherwise stays, and what does not exist is refused."""
+    for spec in (EngineSpec(), load_config(ROOT / "configs" / "demo-fmri.yaml").engine):
+        changed = with_settings(spec, {"candidates": 3, "engine.strength": 0.5})
+        assert (changed.structure.candidates, changed.strength) == (3, 0.5)
+        assert changed.structure.renoise_strength == spec.structure.renoise_strength
+        assert type(changed) is type(spec)
     with pytest.raises(ValidationError, match="drafts"):
         with_settings(EngineSpec(), {"drafts": 3})
 

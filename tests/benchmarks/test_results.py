@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.results import tables
-from benchmarks.results.ablations import FEW_CHANNELS, GROUPS, changed, with_truth
+from benchmarks.results import ceilings_page, tables
+from benchmarks.results.ablations import FEW_CHANNELS, GROUPS
+from benchmarks.results.ceilings import with_truth
+from benchmarks.results.lab import changed
 from benchmarks.results.reports import report_of
-from benchmarks.results.setups import COMMITTED, SETUPS, Figure
+from benchmarks.results.setups import COMMITTED, FULL, SETUPS, Figure
 from benchmarks.results.steps import figures_of_folds, figures_of_test, write_sheet
 from decoder.data.targets import Targets
 from decoder.features import Features, LayerTarget
@@ -43,10 +45,16 @@ def figure(value: float, low: float, high: float, **more: Any) -> dict[str, Any]
 DEMO = answer("demo", figures=[figure(0.7, 0.6, 0.8, stage1=0.65, mean_image=0.5, p=0.001)])
 FACES = answer("muse-faces-folds", figures=[figure(0.735, 0.7, 0.76, chance=[0.45, 0.55], reported=0.727)])
 VALUES = dict.fromkeys(tables.HEADS, 0.5)
-FULL = {"name": "full", "n": 60, "values": VALUES, "intervals": {key: [0.4, 0.6] for key in VALUES}, "differences": {}}
+FULL_ROW = {
+    "name": "full",
+    "n": 60,
+    "values": VALUES,
+    "intervals": {key: [0.4, 0.6] for key in VALUES},
+    "differences": {},
+}
 LESS = {"mean": -0.1, "interval": [-0.15, -0.05]}
-FEWER = {**FULL, "name": "8 channels", "differences": dict.fromkeys(VALUES, LESS)}
-ABLATION = answer("ablations-channels", group="channels", rows=[FULL, FEWER])
+FEWER = {**FULL_ROW, "name": "8 channels", "differences": dict.fromkeys(VALUES, LESS)}
+ABLATION = answer("ablations-channels", group="channels", rows=[FULL_ROW, FEWER])
 
 
 def test_the_table_says_what_the_figures_are() -> None:
@@ -91,7 +99,7 @@ def test_figures_outside_the_committed_interval_are_named() -> None:
     (gone,) = tables.differences(DEMO, {**DEMO, "figures": []})
     assert "gone" in gone
     off = {**FEWER, "values": {**VALUES, "ssim": 0.7}}
-    (line,) = tables.differences(ABLATION, {**ABLATION, "rows": [FULL, off]})
+    (line,) = tables.differences(ABLATION, {**ABLATION, "rows": [FULL_ROW, off]})
     assert "8 channels, ssim is .700" in line
 
 
@@ -164,7 +172,7 @@ def test_a_changed_config_differs_in_what_was_asked_for() -> None:
 
 
 def test_true_features_take_the_place_of_decoded_ones() -> None:
-    """Only those that are named, structure behind the mask and without the latent that was decoded with it."""
+    """Only those that are named, structure behind the mask and with its own latent or none."""
     rng = np.random.default_rng(0)
     mask = np.array([True, False, True])
     c, z = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 4), (1, 2, 2)))
@@ -175,10 +183,45 @@ def test_true_features_take_the_place_of_decoded_ones() -> None:
     assert by_s.structure_latent is None
     assert by_s.c is c
     assert by_s.z is z
+    np.testing.assert_array_equal(with_truth(decoded, true, 3, ("s",), 2 * z).structure_latent, 2 * z)
     by_z = with_truth(decoded, true, 3, ("z",))
     np.testing.assert_array_equal(by_z.z, true.z[3])
     assert by_z.s is decoded.s
     assert by_z.structure_latent is z
+
+
+def ceilings_answer(all_true: float) -> dict[str, Any]:
+    """Give the answer of ceilings in which all true features reach a share of PixCorr and of two-way, and s half."""
+    reached = {
+        ceilings_page.CHANCE: 0.1,
+        ceilings_page.BASELINE: 0.2,
+        "stage 1": 0.3,
+        FULL: 0.4,
+        "true c": 0.41,
+        "true s": (0.4 + all_true) / 2,
+        "true c, s": all_true,
+    }
+    rows = [
+        {**FULL_ROW, "name": name, "values": {**VALUES, "pixcorr": share, "two_way_clip": share, "position": 1 - share}}
+        for name, share in reached.items()
+    ]
+    lost = [{"feature": "c", "correlation": 0.5, "two_way": 0.75, "explained": 0.25}]
+    ideal = {"pictures": 60, "stage1": 0.2, "ours": 0.3, "by_repeats": {"1": {"top1": 0.9, "top5": 1.0, "n": 60}}}
+    return answer("ablations-ceilings", group="ceilings", rows=rows, lost=lost, ideal=ideal)
+
+
+def test_ceilings_say_which_part_holds_the_figures_back() -> None:
+    """Decoding where true features give back more than what lacks with them, else the engine; with the figures."""
+    decoding = ceilings_page.sentence(ceilings_answer(0.9))
+    assert decoding.startswith("**Decoding holds the figures back**")
+    assert "PixCorr 0.400 of 1 lacks 0.500 by decoding and 0.100 by the engine" in decoding
+    assert "most with true s: 0.650" in decoding
+    assert "position error 0.600 of 0 lacks 0.500 by decoding" in decoding
+    assert ceilings_page.sentence(ceilings_answer(0.6)).startswith("**The engine holds the figures back**")
+    page = "\n".join(ceilings_page.parts(ceilings_answer(0.9), tables.HEADS, tables.short, tables.table))
+    assert "| PixCorr | .100 | .200 | .300 | .400 | .410 | .650 | .900 |" in page
+    assert "names it in .900 from 1 presentation;" in page
+    assert "| c | .500 | .750 | .250 |" in page
 
 
 def test_what_is_missing_is_skipped_and_what_fails_stops_nothing(tmp_path: Path) -> None:

@@ -222,6 +222,22 @@ def test_stage_2_begins_at_the_structure_latent(desk: Models, with_structure_lat
     assert torch.equal(with_it, without)
 
 
+def test_the_structure_latent_has_its_share_of_the_final_latent(
+    desk: Models, windows: list[Features], with_structure_latent: list[Features]
+) -> None:
+    """The final latent lies as far toward it as is asked for; windows without such a latent stay what they were."""
+    none, some, plain, same = (
+        refined(
+            Reconstructor(spec(renoise_strength=0.3, refinement_rounds=1, structure_latent_share=share), desk), each
+        )[0]
+        for each in (with_structure_latent[:1], windows[:1])
+        for share in (0, 0.4)
+    )
+    asked = torch.from_numpy(np.stack([other.z for other in windows[1:2] if other.z is not None]))
+    torch.testing.assert_close(some, 0.6 * none + 0.4 * asked, atol=1e-5, rtol=0)
+    assert torch.equal(plain, same)
+
+
 def test_windows_with_and_without_such_a_latent_share_a_call(
     desk: Models, with_structure_latent: list[Features]
 ) -> None:

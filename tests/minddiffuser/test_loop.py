@@ -81,14 +81,19 @@ def test_the_report_has_the_keys_that_later_checks_read(report: dict[str, object
 
 
 def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tmp_path: Path) -> None:
-    """The same windows give the same scores through LSL and MQTT (as PNG, so bit by bit); a page shows them."""
+    """The same windows give the same scores through LSL and MQTT (as PNG, so bit by bit); a page shows them.
+
+    They are made here, whatever pool the config names, and a line says so.
+    """
     bundle = Bundle.load(small_bundle)
     publish = {**bundle.meta["config"].get("publish", {}), "format": "png"}
-    bundle.meta["config"] = bundle.meta["config"] | {"publish": publish}
+    engine = {**bundle.meta["config"].get("engine", {}), "remote": "http://127.0.0.1:1"}
+    bundle.meta["config"] = bundle.meta["config"] | {"publish": publish, "engine": engine}
     folder, page = tmp_path / "lossless", tmp_path / "report.html"
     bundle.save(folder)
     run = cli("evaluate", str(folder), "--limit", "12", "--report", str(page), "--json")
     assert run.returncode == 0, run.stderr
+    assert "engine.remote is for live sessions" in " ".join(run.stderr.split())
     answer = json.loads(run.stdout)
     assert answer["live_equals_offline"]["equal"], answer["live_equals_offline"]
     assert answer["live"]["n"] == answer["offline"]["n"] == 12

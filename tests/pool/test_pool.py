@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.models.loading import Models
 from engine.picture import Picture
 from engine.reconstructor import Reconstructor
-from minddiffuser.config.engine import RoomEngineSpec
+from minddiffuser.config.engine import PoolSpec, RoomEngineSpec
 from minddiffuser.errors import AppError, ConfigError
 from minddiffuser.remote.engine import RemoteEngine
 from minddiffuser.remote.errors import PoolLostError
@@ -46,7 +46,7 @@ AGAIN_S = 5.0
 @pytest.fixture(scope="module")
 def pool(cluster: RayCluster, tiny: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """Start a pool of two replicas on the cluster."""
-    settings = {"replicas": 2, "cpus": 0.5, "batch": 4, "wait_ms": 20, "body_mb": 0.5, "queue": 6, "room_queue": 3}
+    settings = {"replicas": 2, "cpus": 0.5, "batch": 4, "body_mb": 0.5, "queue": 6, "room_queue": 3}
     pool = Pool(cluster, tmp_path_factory.mktemp("pool"), spec_of(tiny), settings)
     pool.make_secrets()
     pool.start()
@@ -226,6 +226,24 @@ def test_a_config_that_is_open_to_strangers_is_refused(part: dict[str, Any], lin
         config_for("nobody", **part)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "cores", "each"),
+    [
+        ({}, 2, 2),
+        ({}, None, 1),
+        ({"cpus": 0.5}, 2, 0.5),
+        ({"replicas": 2}, 2, 1),
+        ({"replicas": 8}, 2, 1),
+        ({"replicas": 2, "max_replicas": 4}, 9, 2),
+    ],
+)
+def test_replicas_share_the_machine(spec: dict[str, Any], cores: float | None, each: float) -> None:
+    """Unless the config says so, engines have all cores among them; on a cluster one each."""
+    from minddiffuser.pool.ray_cluster import cpus_of
+
+    assert cpus_of(PoolSpec(**spec), cores) == each
 
 
 async def test_a_pool_of_another_version_is_not_joined(tiny: Models) -> None:

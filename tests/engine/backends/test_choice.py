@@ -9,7 +9,7 @@ import torch
 
 from engine.backends.base import Backend
 from engine.backends.cache import EngineCache
-from engine.backends.choice import make_backend
+from engine.backends.choice import exports_first, make_backend
 from engine.backends.export import FILE, INPUTS, OPSETS, example, exportable, exported, onnx_key, write_onnx
 from engine.backends.exported import check
 from engine.backends.onnx import OnnxRunner, tensorrt_settings
@@ -114,13 +114,15 @@ def test_outputs_are_the_caller_s_own(desk: Models, cache: EngineCache) -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
 
 
-def test_auto_takes_the_fastest_and_says_why_not_the_others(desk: Models, cache: EngineCache) -> None:
-    """On a CPU that is OpenVINO; every other backend is named with its reason."""
+def test_auto_takes_the_fastest_and_says_why_not_the_others(desk: Models, cache: EngineCache, tmp_path: Path) -> None:
+    """On a CPU that is OpenVINO, which needs exports; every other backend is named with its reason."""
+    assert exports_first(desk, EngineCache(tmp_path))
     choice = make_backend("auto", desk, cache)
     assert choice.backend.name == "openvino"
     assert set(choice.left) == set(BACKENDS) - {"openvino"}
     assert all(choice.left.values())
     assert "NVIDIA" in choice.left["tensorrt"]
+    assert not exports_first(desk, cache)
 
 
 def test_the_table_of_backends_in_the_docs_is_the_registry_s() -> None:
