@@ -142,7 +142,7 @@ def compile_networks(name: str, models: Models, cache: EngineCache, report: Prog
                 report(what, 1, 1)
 
         try:
-            entry = cache.get(_compiled_key(source, part), build, room=_ROOM * weight_bytes(source, part))
+            entry = cache.get(compiled_key(source, part), build, room=_ROOM * weight_bytes(source, part))
             runners[part] = CompiledRunner(entry / _PACKAGE)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
             first = (str(error).splitlines() or [""])[0][:160]
@@ -173,7 +173,7 @@ class CompiledRunner:
         return out.reshape(shape)
 
 
-def _compiled_key(models: Models, part: Part) -> Key:
+def compiled_key(models: Models, part: Part) -> Key:
     """Return what a compiled network depends on: it is made for this CPU and a number of threads."""
     return {
         **network_key(models, part),

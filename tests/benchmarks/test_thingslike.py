@@ -1,8 +1,9 @@
-"""Presentations of the simulated participant are put together in the order in which they came, none twice."""
+"""Presentations are put together in the order in which they came, none twice; weights are those of probabilities."""
 
 import numpy as np
 
 from benchmarks.thingslike_data import Trials
+from benchmarks.thingslike_likelihood import choose_weights
 
 
 def test_groups_of_presentations_are_disjoint_and_their_means_are_those_of_the_windows() -> None:
@@ -15,3 +16,19 @@ def test_groups_of_presentations_are_disjoint_and_their_means_are_those_of_the_w
     means, again = trials.means(2)
     assert means.ravel().tolist() == [1, 5, 2, 6]
     assert of.tolist() == again.tolist() == [0, 0, 1, 1]
+
+
+def test_weights_are_those_of_probabilities() -> None:
+    """A log-likelihood that is one gets weight 1, half of it 2, and a similarity that knows nothing next to none."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for _ in range(4):
+        truth = rng.normal(size=(200, 8))
+        likelihood = -0.5 * np.square(truth[:, None] - (truth + rng.normal(size=truth.shape))).sum(axis=2)
+        parts.append((rng.normal(size=(200, 200)), likelihood))
+    a, b = choose_weights(parts)
+    assert a < 0.1
+    np.testing.assert_allclose(b, 1, atol=0.1)
+    np.testing.assert_allclose(choose_weights([(r, each / 2) for r, each in parts])[1], 2 * b, rtol=0.01)
+    told_twice = choose_weights([(each, each) for _, each in parts])
+    np.testing.assert_allclose(sum(told_twice), b, rtol=0.05)

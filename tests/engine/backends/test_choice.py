@@ -14,7 +14,7 @@ from engine.backends.export import FILE, INPUTS, OPSETS, example, exportable, ex
 from engine.backends.exported import check
 from engine.backends.onnx import OnnxRunner, tensorrt_settings
 from engine.backends.reference import reference_of
-from engine.backends.torch import TorchBackend
+from engine.backends.torch import TorchBackend, compiled_key
 from engine.errors import BackendError
 from engine.models.loading import Models, load_models
 from engine.registry import BACKENDS
@@ -65,6 +65,27 @@ def test_a_compiled_engine_agrees_with_eager(desk: Models, cache: EngineCache) -
         found, expected = (outputs(one, desk, batch, tokens) for one in (backend, eager))
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_what_is_compiled_is_for_this_cpu_and_its_threads(
+    tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another CPU, number of threads or network is compiled anew; without a folder to keep it nothing is."""
+    key = compiled_key(tiny, "unet")
+    assert {"weights", "architecture", "shapes", "torch", "instructions", "threads"} <= set(key)
+    cpu = tmp_path / "cpuinfo"
+    cpu.write_text("processor : 0\nflags : sse avx\n")
+    monkeypatch.setattr("engine.backends.torch._CPU", cpu)
+    another = compiled_key(tiny, "unet")
+    cpu.write_text("processor : 0\nflags : sse avx avx2\n")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: int(key["threads"]) + 1)
+    assert {name for name in key if key[name] != another[name]} == {"instructions"}
+    assert {name for name in key if another[name] != compiled_key(tiny, "unet")[name]} == {"instructions", "threads"}
+    cpu.unlink()
+    assert compiled_key(tiny, "unet")["instructions"] == torch.backends.cpu.get_cpu_capability()
+    if BACKENDS["torch-compile"].unavailable_because(CPU) is None:
+        with pytest.raises(BackendError, match="torch-compile: it needs a cache folder for compiled networks"):
+            make_backend("torch-compile", tiny)
 
 
 def test_what_torch_cannot_compile_without_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
