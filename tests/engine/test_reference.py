@@ -30,7 +30,7 @@ GUIDED = StructureSpec(
 )
 SPECS = {
     "default": EngineSpec(threads=1),
-    "structure-latent": EngineSpec(threads=1, structure=StructureSpec(structure_latent_share=0)),
+    "structure-latent": EngineSpec(threads=1),
     "guided": EngineSpec(threads=1, steps=2, strength=0.7, guidance=2, structure=GUIDED),
     "exact": EngineSpec(threads=1, steps=2, strength=0.7, structure=PAPER),
 }
