@@ -10,7 +10,7 @@ from tests.soak.account import account
 from tests.soak.live import LiveProgram
 from tests.soak.run import soak
 
-SECONDS = 120.0
+SECONDS = 80.0
 SEED = 219  # everybody who sends is killed and stalled, and everybody who receives is stalled
 PAUSE_S = (1.5, 6.0)
 
