@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/minddiffuser demo $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # The decoder that `make demo` uses, made again from nothing: some minutes.
 demo-decoder: $(VENV)/.installed

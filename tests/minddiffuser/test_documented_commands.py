@@ -32,6 +32,8 @@ BLOCK = re.compile(r"^```console( until-stopped)?\n(.*?)^```", re.MULTILINE | re
 DOCUMENTED_BROKER = "127.0.0.1:1883"
 WITHOUT_GPU = {"sd-turbo": "tiny", "cuda": "cpu"}
 """Words of commands for a GPU, and what they are tried with here."""
+BRIEFLY = ("--repeats", "1", "--batch", "1", "--unproven")
+"""What the test adds to a benchmark."""
 SHORTER = {
     "evaluate": ["--limit", "6"],
     "engine": ["--repeats", "3"],
@@ -121,7 +123,7 @@ def carry_out(command: str, cli: Cli, world: Path, *, until_stopped: bool) -> No
         return
     if words[:2] == ["python", "-m"]:
         assert words[2].startswith("benchmarks."), command
-        arguments = [sys.executable, *(WITHOUT_GPU.get(word, word) for word in words[1:]), "--repeats", "1"]
+        arguments = [sys.executable, *(WITHOUT_GPU.get(word, word) for word in words[1:]), *BRIEFLY]
     else:
         assert words[0] == "minddiffuser", command
         arguments = [sys.executable, "-m", "minddiffuser", *words[1:], *SHORTER.get(words[1], [])]

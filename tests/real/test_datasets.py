@@ -145,6 +145,7 @@ def test_miyawaki_figures_are_drawn_from_weights_that_never_saw_them() -> None:
     assert pixcorr(shown.images[rows], others).mean() == pytest.approx(0.66, abs=0.03)
 
 
+@pytest.mark.big
 @pytest.mark.timeout(900)
 def test_v4_photographs_are_identified_as_well_as_reported() -> None:
     """Macaque V4, ten folds: CLIP's first block tells 1,200 photographs apart (0.94), likelihood better (0.99)."""
