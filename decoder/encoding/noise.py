@@ -49,7 +49,7 @@ class Noise:
         return np.asarray(scaled.reshape(len(whitened), -1) * self.scale, np.float32)
 
 
-def fit_noise(errors: NDArray[np.floating], n_channels: int, pictures: NDArray[np.intp] | None = None) -> Noise:
+def fit_noise(errors: NDArray[np.floating], n_channels: int) -> Noise:
     """Estimate the covariance of errors: whole where it is small, else of times, and of channels by temporal mode.
 
     Each response, or channel, is scaled to unit variance; what remains is shrunk toward the identity as far as so many
@@ -62,9 +62,6 @@ def fit_noise(errors: NDArray[np.floating], n_channels: int, pictures: NDArray[n
     errors : ndarray, shape (n, n_channels * n_times)
         Of mean 0.
     n_channels : int
-    pictures : ndarray of int, shape (n,), or None
-        That each error is of, from 0 without gaps, where errors of one picture share what a model does not know of it:
-        how far covariances are shrunk is then told by the means of pictures. None: errors are independent.
     """
     scale = np.sqrt(np.square(errors, dtype=np.float64).mean(axis=0))
     n, n_responses = errors.shape
@@ -80,22 +77,17 @@ def fit_noise(errors: NDArray[np.floating], n_channels: int, pictures: NDArray[n
     n_times = maps.shape[2]
     modes, channels = np.eye(n_times), np.tile(np.eye(maps.shape[1]), (n_times, 1, 1))
     maps = maps[:, alive]
-    independent = (
-        maps if pictures is None else np.stack([maps[pictures == one].mean(axis=0) for one in np.unique(pictures)])
-    )
     inner = np.eye(maps.shape[1])
     for _ in range(STEPS if n_times > 1 and maps.size else 1):
-        inner = _shrunk_whitener(
-            *(np.swapaxes(each @ modes, 1, 2).reshape(-1, len(inner)) for each in (maps, independent))
-        )
+        inner = _shrunk_whitener(np.swapaxes(maps @ modes, 1, 2).reshape(-1, len(inner)))
         if n_times > 1:
-            modes = _shrunk_whitener(*((inner @ each).reshape(-1, n_times) for each in (maps, independent)))
+            modes = _shrunk_whitener((inner @ maps).reshape(-1, n_times))
     if n_times == 1:
         channels[np.ix_([0], alive, alive)] = inner
         return Noise(scale, modes, channels)
     modes = modes @ np.linalg.eigh(modes)[1]
     for mode, weights in enumerate(modes.T):
-        rest = _shrunk_whitener(*((each @ weights) @ inner for each in (maps, independent)))
+        rest = _shrunk_whitener((maps @ weights) @ inner)
         both = inner @ rest
         values, vectors = np.linalg.eigh(both @ both.T)
         channels[np.ix_([mode], alive, alive)] = (vectors * np.sqrt(values)) @ vectors.T
@@ -118,12 +110,10 @@ def symmetric_power(covariance: Floats, power: float) -> Floats:
     return np.asarray((vectors * values**power) @ vectors.T)
 
 
-def _shrunk_whitener(samples: Floats, independent: Floats) -> Floats:
+def _shrunk_whitener(samples: Floats) -> Floats:
     """Return the symmetric inverse square root of the shrunk covariance of samples (n, m) about 0."""
-    from sklearn.covariance import ledoit_wolf_shrinkage
-    from sklearn.covariance import shrunk_covariance as toward_identity
+    from sklearn.covariance import ledoit_wolf
 
     if not samples.any():
         return np.eye(samples.shape[1])
-    shrinkage = ledoit_wolf_shrinkage(independent, assume_centered=True)
-    return symmetric_power(toward_identity(samples.T @ samples / len(samples), shrinkage), -0.5)
+    return symmetric_power(ledoit_wolf(samples, assume_centered=True)[0], -0.5)
