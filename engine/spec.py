@@ -87,7 +87,7 @@ class StructureSpec(_Spec):
     guidance: Annotated[float, Field(ge=0, le=50)] | None = 1.5
     """Classifier-free guidance of the re-noising (fast); None: as in stage 1. It restores meaning that the optimisation
     cost, at twice the UNet's price."""
-    structure_latent_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    structure_latent_share: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of the latent that goes with the structure, where the decoder predicts one, in the final latent (fast, with
     renoise_strength). That latent is a mean over what a window may mean: it has no edges where nothing is known of
     them, and takes from the final picture those that are likely wrong."""
