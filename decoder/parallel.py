@@ -87,6 +87,11 @@ def _check_answers(address: str) -> None:
         raise TrainingError(f"no Ray cluster at {address!r}: {reason}") from None
 
 
+def in_batches(progress: Progress, batch: int, n: int) -> Progress:
+    """Return a progress that counts n items where batches of them are counted."""
+    return lambda what, done, _: progress(what, min(n, done * batch), n)
+
+
 def apply_each(
     function: Callable[[T], R],
     tasks: Sequence[T],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from decoder.data.stimuli import StimulusTable
 from decoder.errors import TrainingError
 from decoder.features import block_name, block_of
-from decoder.parallel import OnCpu, iterate_each
+from decoder.parallel import OnCpu, in_batches, iterate_each
 from stream.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Pictures:
     def shared_out(self, what: str, encode: Callable[[Any], T], items: Any) -> Iterator[T]:
         """Yield what a function makes of items, a batch at a time; by the `workers` there are, where that helps."""
         parts = [items[start : start + self.batch] for start in range(0, len(items), self.batch)]
-        return iterate_each(encode, parts, about=what, progress=self.progress, models=self.encoders)
+        progress = in_batches(self.progress, self.batch, len(items))
+        return iterate_each(encode, parts, about=what, progress=progress, models=self.encoders)
 
 
 @dataclass(frozen=True, slots=True)

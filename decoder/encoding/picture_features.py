@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from decoder.data.feature_registry import Encoders
 from decoder.encoding.early_vision import early_vision
-from decoder.parallel import iterate_each
+from decoder.parallel import in_batches, iterate_each
 from decoder.visual_features import cells
 from stream.types.progress import Progress, no_progress
 
@@ -99,9 +99,9 @@ def compute_picture_features(
         By group. Half precision, as of `decoder.data.targets.Targets`: blocks have many units.
     """
     sources = [Source(images[start : start + batch], encoders, blocks) for start in range(0, len(images), batch)]
-    compute = partial(_compute, kinds)
+    compute, report = partial(_compute, kinds), in_batches(progress, batch, len(images))
     parts: dict[str, list[NDArray[np.float16]]] = {}
-    for groups in iterate_each(compute, sources, about="picture features", progress=progress, models=encoders):
+    for groups in iterate_each(compute, sources, about="picture features", progress=report, models=encoders):
         for name, values in groups.items():
             parts.setdefault(name, []).append(values)
     return {name: np.concatenate(each) for name, each in parts.items()}
