@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import get_active_backend
+from threadpoolctl import threadpool_limits
 
 from decoder.errors import TrainingError
 from stream.types.progress import Progress, no_progress
@@ -26,9 +27,9 @@ class OnCpu(Protocol):
 
 @contextmanager
 def workers(jobs: int, cluster: str | None = None) -> Iterator[None]:
-    """Have `apply_each` use several processes.
+    """Have `apply_each` use several processes, each with its share of this machine's cores for torch's threads.
 
-    Each has its share of this machine's cores for the threads of its linear algebra.
+    What comes out is the same to the bit.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def workers(jobs: int, cluster: str | None = None) -> Iterator[None]:
             yield
     elif jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        with parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=threads):
+        with parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=threads, mmap_mode="c"):
             yield
     else:
         yield
@@ -150,9 +151,13 @@ def iterate_each(
 
 
 def _named(function: Callable[[T], R], name: str, task: T) -> R:
-    """Apply the function; an error names the task."""
+    """Apply the function; an error names the task.
+
+    Linear algebra takes one thread, in whatever process: with several its sums are added up in another order.
+    """
     try:
-        return function(task)
+        with threadpool_limits(1, user_api="blas"):
+            return function(task)
     except TrainingError as error:
         raise TrainingError(f"{name}: {error}") from error
     except Exception as error:
