@@ -27,6 +27,12 @@ def square(offset: float, number: int) -> tuple[float, int]:
     return number**2 + offset, os.getpid()
 
 
+def axes(seed: int) -> np.ndarray:
+    """Return principal axes whose last bits hang on how many threads add up the sums."""
+    x = np.random.default_rng(seed).normal(size=(300, 350))
+    return np.linalg.eigh(x @ x.T)[1]
+
+
 def fail(number: int) -> int:
     """Fail at 3 in one line, at 4 by accident."""
     if number == 3:
@@ -79,6 +85,14 @@ def test_folds_by_two_processes_are_those_by_one_to_the_bit() -> None:
         assert one.window_id == other.window_id
         for name in (*FEATURES[:2], "s1"):
             np.testing.assert_array_equal(one.decoded(name), other.decoded(name))
+
+
+def test_linear_algebra_by_two_processes_is_that_by_one_to_the_bit() -> None:
+    """Also where this process has several threads for it."""
+    alone = apply_each(axes, [0, 1, 2], about="axes")
+    with workers(2):
+        together = apply_each(axes, [0, 1, 2], about="axes")
+    np.testing.assert_array_equal(alone, together)
 
 
 def test_a_fit_by_two_processes_is_that_by_one_to_the_bit() -> None:
