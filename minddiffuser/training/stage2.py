@@ -187,6 +187,7 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
 
     Whoever wants it all the same sets `engine.structure.check: false`.
     """
+    mention_likelihood(spec, bundle)
     checked = bundle.meta.get("stage2")
     if spec.structure.mode == "none" or not spec.structure.check or not isinstance(checked, dict):
         return spec
@@ -194,3 +195,13 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
         return spec
     logger.warning("%s Final pictures are stage 1's.", checked.get("sentence", "Stage 2 is off for this bundle."))
     return spec.model_copy(update={"structure": spec.structure.model_copy(update={"mode": "none"})})
+
+
+def mention_likelihood(spec: EngineSpec, bundle: Bundle) -> None:
+    """Warn where stage 2 is to go by a likelihood that the bundle cannot give."""
+    trained = (bundle.meta.get("config") or {}).get("decoder") or {}
+    if spec.structure.mode != "none" and spec.structure.weights.likelihood and trained.get("encoding") is None:
+        logger.warning(
+            "engine.structure.weights.likelihood is of no effect: the bundle has no encoding model; train one with "
+            "decoder.encoding: {}"
+        )

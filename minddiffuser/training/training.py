@@ -170,6 +170,7 @@ def train_from_file(
     from engine.models.loading import load_models
     from minddiffuser.training.data import load_dataset
     from minddiffuser.training.preprocessing import check_preprocessing
+    from minddiffuser.training.stage2 import mention_likelihood
 
     config = load_config(config_file).of_events()
     trained = Bundle.load(start) if start is not None else None
@@ -179,6 +180,7 @@ def train_from_file(
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)
     bundle = train(config, dataset, models) if trained is None else move(trained, config, dataset, models)
+    mention_likelihood(config.engine, bundle)
     folder = out or bundle_path(config)
     write_with_fallback(folder, bundle.save)
     answer = {

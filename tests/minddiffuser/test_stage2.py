@@ -167,6 +167,19 @@ def test_a_bundle_that_it_does_not_help_has_stage_1_s_final_pictures(
     assert engine_of(spec, bundle) == spec
 
 
+def test_a_likelihood_that_nothing_gives_is_said(trained: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """A weight of the likelihood is named as of no effect where the bundle has no encoding model, and only there."""
+    spec = EngineSpec.model_validate({"structure": {"weights": {"likelihood": 0.5}}})
+    bundle = trained.without_memory()
+    engine_of(EngineSpec(), bundle)
+    bundle.meta = {**trained.meta, "config": {"decoder": {"encoding": {}}}}
+    engine_of(spec, bundle)
+    assert "likelihood" not in caplog.text
+    bundle.meta["config"] = {}
+    engine_of(spec, bundle)
+    assert "weights.likelihood is of no effect: the bundle has no encoding model" in caplog.text
+
+
 @pytest.mark.parametrize("meta", [{}, {"stage2": None}, {"stage2": "yes"}])
 def test_a_bundle_of_an_earlier_version_keeps_stage_2(trained: Bundle, meta: dict[str, Any]) -> None:
     """Where nobody asked, it is as the config says."""
