@@ -165,7 +165,9 @@ def decide(stage1: dict[str, Floats], stage2: dict[str, Floats]) -> dict[str, An
         f"[{one['interval'][0]:+.3f}, {one['interval'][1]:+.3f}]"
         for words, one in ((words, measures[name]) for name, words in MEASURES.items())
     )
-    does = f"hurts {' and '.join(MEASURES[name] for name in hurt)}" if hurt else "helps" if used else "does not help"
+    gains_for_sure = "helps" if overall["interval"][0] > 0 else "gains a little, within chance,"
+    hurts = f"hurts {' and '.join(MEASURES[name] for name in hurt)}"
+    does = hurts if hurt else gains_for_sure if used else "does not help"
     state = "on" if used else "off for this bundle"
     sentence = (
         f"Stage 2 is {state}: it {does} on {len(weighed)} held-out calibration windows (two-way identification, "
