@@ -184,6 +184,12 @@ def test_an_option_that_would_do_nothing_is_refused(
     assert words in refused(*command.format(**given).split())
 
 
+def test_a_recording_is_named_as_it_is_read(refused: Run, tmp_path: Path) -> None:
+    """What `record` writes must be found again by its name, so another ending than XDF's is refused first."""
+    assert f"name it {tmp_path / 'a.xdf'}" in refused("record", tmp_path / "a.csv", "--timeout", "0")
+    assert not list(tmp_path.glob("a.*"))
+
+
 @pytest.mark.parametrize("command", ["demo --headless --report {}", "record {}", "evaluate {bundle} --report {}"])
 def test_a_folder_is_no_file(refused: Run, odd: Path, tmp_path: Path, command: str) -> None:
     """An output that should be a file and is a folder is refused."""
