@@ -175,11 +175,12 @@ def train_from_file(
     """Carry out `minddiffuser train`; return where the bundle is and how well it does on held-out windows."""
     from decoder.models.bundle import Bundle
     from engine.models.loading import load_models
-    from minddiffuser.training.data import load_dataset
+    from minddiffuser.training.data import check_image_bank, load_dataset
     from minddiffuser.training.preprocessing import check_preprocessing
     from minddiffuser.training.stage2 import mention_likelihood
 
     config = load_config(config_file).of_events()
+    check_image_bank(config)
     trained = Bundle.load(start) if start is not None else None
     if trained is not None:
         check_preprocessing(config, trained)
