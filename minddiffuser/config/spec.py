@@ -36,7 +36,7 @@ from stream.errors import PublishError
 from stream.files.bids import BidsRun
 from stream.lsl.live import SourceSpec
 from stream.mqtt.broker import BrokerSpec
-from stream.mqtt.topics import topic_of
+from stream.mqtt.topics import checked_session
 from stream.signal.filters import FilterSpec
 from stream.tables.label_table import LabelSpec
 
@@ -164,10 +164,9 @@ class QueueSpec(Strict):
 
 def _session_name(name: str) -> str:
     try:
-        topic_of(name, "status")
+        return checked_session(name)
     except PublishError as error:
         raise ValueError(str(error)) from None
-    return name
 
 
 class PublishSpec(Strict):

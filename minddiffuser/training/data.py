@@ -190,6 +190,19 @@ def _origins(spec: DataSpec, calibration: Sequence[Recording]) -> tuple[dict[str
     return subjects, sessions
 
 
+def check_image_bank(config: Config) -> None:
+    """Check that the folder from which priors are to learn is there, before anything slow.
+
+    Raises
+    ------
+    AppError
+        It is not.
+    """
+    bank = config.data.image_bank
+    if isinstance(bank, Path) and config.decoder.image_bank_features and not (bank / "stimuli.csv").is_file():
+        raise AppError(f"data.image_bank {bank}: no stimuli.csv in it, or no such folder; name a folder of pictures")
+
+
 def load_image_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
     """Compose or read the pictures from which priors learn, that of the text conditioning from their captions too.
 

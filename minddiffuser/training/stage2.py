@@ -179,7 +179,9 @@ def decide(stage1: dict[str, Floats], stage2: dict[str, Floats]) -> dict[str, An
         f"[{one['interval'][0]:+.3f}, {one['interval'][1]:+.3f}]"
         for words, one in ((words, measures[name]) for name, words in MEASURES.items())
     )
-    does = f"hurts {' and '.join(MEASURES[name] for name in hurt)}" if hurt else "helps" if used else "does not help"
+    gains_for_sure = "helps" if overall["interval"][0] > 0 else "gains a little, within chance,"
+    hurts = f"hurts {' and '.join(MEASURES[name] for name in hurt)}"
+    does = hurts if hurt else gains_for_sure if used else "does not help"
     state = "on" if used else "off for this bundle"
     sentence = (
         f"Stage 2 is {state}: it {does} on {len(weighed)} held-out calibration windows (two-way identification, "
@@ -201,6 +203,7 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
 
     Whoever wants it all the same sets `engine.structure.check: false`.
     """
+    mention_likelihood(spec, bundle)
     checked = bundle.meta.get("stage2")
     if spec.structure.mode == "none" or not spec.structure.check or not isinstance(checked, dict):
         return spec
@@ -208,3 +211,13 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
         return spec
     logger.warning("%s Final pictures are stage 1's.", checked.get("sentence", "Stage 2 is off for this bundle."))
     return spec.model_copy(update={"structure": spec.structure.model_copy(update={"mode": "none"})})
+
+
+def mention_likelihood(spec: EngineSpec, bundle: Bundle) -> None:
+    """Warn where stage 2 is to go by a likelihood that the bundle cannot give."""
+    trained = (bundle.meta.get("config") or {}).get("decoder") or {}
+    if spec.structure.mode != "none" and spec.structure.weights.likelihood and trained.get("encoding") is None:
+        logger.warning(
+            "engine.structure.weights.likelihood is of no effect: the bundle has no encoding model; train one with "
+            "decoder.encoding: {}"
+        )

@@ -52,9 +52,10 @@ def evaluate_config(config_file: Path, data_dir: Path | None, *, choose: bool = 
         The data are not there, or cannot be split as the config asks.
     """
     from engine.models.loading import load_models
-    from minddiffuser.training.data import load_dataset
+    from minddiffuser.training.data import check_image_bank, load_dataset
 
     config = load_config(config_file).of_events()
+    check_image_bank(config)
     if not choose:
         config = config.model_copy(update={"candidates": ()})
     models = load_models(config.engine.models, config.engine.device)
