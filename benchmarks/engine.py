@@ -275,6 +275,7 @@ def main() -> None:
     sized.add_argument("--backend", action="append", default=[], help="only these; repeat")
     sized.add_argument("--steps", type=int, action="append", default=[], help="UNet calls of stage 1 (1); repeat")
     sized.add_argument("--batch", type=int, action="append", default=[], help="pictures at once (1 and 8); repeat")
+    sized.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="auto", help="as engine.models")
     sized.add_argument("--unproven", action="store_true", help="without the proof, which takes minutes on a CPU")
     sized.add_argument("--keep", type=Path, help="a folder where networks and exports stay for the next run")
     given = parser.parse_args()
@@ -289,6 +290,7 @@ def main() -> None:
             tuple(given.batch) or (1, 8),
             given.repeats,
             proven=not given.unproven,
+            dtype=given.dtype,
         )
         found = shapes.measure(plan, given.keep)
         shapes.report(found | about(), as_json=given.json)

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class Plan:
         Of each median.
     proven : bool
         Prove backends first, as every start does.
+    dtype : str
+        Of the UNet and the decoder, as in a config.
     """
 
     shape: str = "sd-turbo"
@@ -73,6 +75,7 @@ class Plan:
     batches: tuple[int, ...] = (1, 8)
     repeats: int = 30
     proven: bool = True
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
 
 @contextmanager
@@ -168,7 +171,7 @@ def measure(plan: Plan, kept: Path | None = None) -> dict[str, Any]:
 def measure_in(folder: Path, plan: Plan) -> dict[str, Any]:
     """Time the plain loop and each backend on networks that are written; engines are kept beside their folder."""
     cache = EngineCache(folder.parent / "engines")
-    models = load_models(ModelSpec(folder=str(folder)), plan.device)
+    models = load_models(ModelSpec(folder=str(folder), dtype=plan.dtype), plan.device)
     device = models.device
     run = plain_loop(models)
     rows = [

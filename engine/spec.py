@@ -1,5 +1,6 @@
 """What a configuration may say about the engine; free of heavy imports."""
 
+import difflib
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -10,7 +11,9 @@ from engine.stage2_loss.terms import LossWeights
 
 def _known(name: str) -> str:
     if name not in BACKEND_NAMES:
-        raise ValueError(f"is {name!r}, must be one of {', '.join(BACKEND_NAMES)}")
+        near = difflib.get_close_matches(name.casefold(), BACKEND_NAMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"is {name!r}, must be one of {', '.join(BACKEND_NAMES)}{hint}")
     return name
 
 

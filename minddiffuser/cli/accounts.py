@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minddiffuser.report.tables import bold, delay_line, table
+from stream.mqtt.topics import PICTURES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,6 +45,9 @@ def live(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table("Stream and markers", ("what", "count"), _ingest(ingest), numbers=1)
     if any(found["latency_ms"].values()):
         yield _latency("Latency of each step, ms", found["latency_ms"])
+    for kind, one in found.get("messages", {}).items():
+        if kind in PICTURES and (unsent := one["dropped"] + one["denied"]):
+            yield f"The broker did not get {unsent} of {one['put']} times a {kind}: it was gone, or refused it"
     if ended := found.get("ended"):
         yield f"Ended: {ended}."
     for problem in found["problems"]:

@@ -36,7 +36,7 @@ from stream.errors import PublishError
 from stream.files.bids import BidsRun
 from stream.lsl.live import SourceSpec
 from stream.mqtt.broker import BrokerSpec
-from stream.mqtt.topics import topic_of
+from stream.mqtt.topics import checked_session
 from stream.signal.filters import FilterSpec
 from stream.tables.label_table import LabelSpec
 
@@ -164,10 +164,9 @@ class QueueSpec(Strict):
 
 def _session_name(name: str) -> str:
     try:
-        topic_of(name, "status")
+        return checked_session(name)
     except PublishError as error:
         raise ValueError(str(error)) from None
-    return name
 
 
 class PublishSpec(Strict):
@@ -188,7 +187,8 @@ class PublishSpec(Strict):
     """Home Assistant's discovery prefix ('homeassistant'), where the session is to show up there by itself."""
     abstain_below: float | None = Field(None, ge=0, le=1)
     """Abstain from windows whose confidence is lower: no picture, only a note with the reason; null: the confidence
-    below which the bundle's held-out windows were told no better than by chance; 0: every picture is published."""
+    below which the bundle's held-out windows were told no better than by chance, and of sliding windows what nineteen
+    of twenty windows without a response stay below; 0: every picture is published."""
 
 
 class DisplaySpec(Strict):

@@ -204,12 +204,23 @@ def topic_of(session: str, name: str) -> str:
     PublishError
         The session's name cannot be part of a topic.
     """
-    if session != "+" and not is_session_name(session):
+    return f"{ROOT}/{session if session == '+' else checked_session(session)}/{name}"
+
+
+def checked_session(name: str) -> str:
+    """Return the name of one session, which is part of topics and of file names.
+
+    Raises
+    ------
+    PublishError
+        It cannot be.
+    """
+    if not is_session_name(name):
         raise PublishError(
-            f"session name {session[:80]!r}: use 1 to 64 letters, digits, '.', '_' or '-', neither '.' nor '-' first, "
+            f"session name {name[:80]!r}: use 1 to 64 letters, digits, '.', '_' or '-', neither '.' nor '-' first, "
             "no '.' last, and no name of a device such as CON"
         )
-    return f"{ROOT}/{session}/{name}"
+    return name
 
 
 def is_session_name(name: str) -> bool:

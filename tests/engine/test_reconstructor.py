@@ -328,6 +328,18 @@ def test_captions_of_any_length_share_a_batch(desk: Models, windows: list[Featur
         assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
 
 
+def test_why_stage_1_stands_is_warned_of_once(
+    desk: Models, windows: list[Features], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A decoder without structure has the same note in each window's picture, and one line in the log."""
+    engine = Reconstructor(spec(), desk)
+    for window in windows[:3]:
+        (picture,) = engine.reconstruct([Features(window.window_id, window.c, window.z)])
+        assert picture.note == "no decoded structure"
+    warned = [record for record in caplog.records if record.levelname == "WARNING" and "stands" in record.message]
+    assert len(warned) == 1
+
+
 def test_missing_and_broken_features(engine: Reconstructor, windows: list[Features]) -> None:
     """Windows without z, without s, or with NaN anywhere each get a picture and leave the others as they were."""
     whole = engine.reconstruct(windows[:1])[0]
