@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from minddiffuser.console import console
 from minddiffuser.live.names import namer_of
 from minddiffuser.loading import unless_stopped
 from minddiffuser.remote.engine import Engine, RemoteEngine
@@ -71,14 +72,20 @@ async def engine_for(config: Config, bundle: Bundle, stop: asyncio.Event) -> Asy
     """
     spec = config.engine
     if spec.remote is None:
-        yield await unless_stopped(lambda: ready_engine(spec, bundle), stop)
+        yield await _started(spec, bundle, stop)
         return
-    local = await unless_stopped(lambda: ready_engine(spec, bundle), stop) if spec.fallback == "local" else None
+    local = await _started(spec, bundle, stop) if spec.fallback == "local" else None
     room = f"{config.publish.session}-{uuid.uuid4().hex[:8]}"
     stage2 = engine_of(spec, bundle).structure.mode != "none"
     async with RemoteEngine(spec, room, str(bundle.meta.get("feature_space")), stage2=stage2, fallback=local) as engine:
         logger.info("engine: the pool at %s, as room %s", spec.remote, room)
         yield engine
+
+
+async def _started(spec: EngineSpec, bundle: Bundle, stop: asyncio.Event) -> Reconstructor:
+    """Load the engine, and show that this goes on: an export takes minutes in which nothing else is said."""
+    with console.status("starting the engine"):
+        return await unless_stopped(lambda: ready_engine(spec, bundle), stop)
 
 
 def namer_for(engine: Engine, stimuli: StimulusTable) -> Namer | None:

@@ -119,8 +119,6 @@ async def run_evaluate(
         report = stack.enter_context(progress())
         models = load_models(config.engine.models, config.engine.device)
         dataset = load_dataset(config, data_dir, models, report)
-        made_here(config)
-        reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
         profile = profile_of(bundle.meta)
         every = cut_windows(recording, config, profile)
@@ -133,6 +131,10 @@ async def run_evaluate(
             )
         require_pictures(windows, dataset.stimuli)
         features = [bundle.decode([window])[0] for window in windows]
+        made_here(config)
+        report("starting the engine", 0, 1)
+        reconstructor = ready_engine(config.engine, bundle, models)
+        report("starting the engine", 1, 1)
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
     answer: dict[str, Any] = {
