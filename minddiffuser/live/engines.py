@@ -9,19 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from minddiffuser.live.names import namer_of
 from minddiffuser.loading import unless_stopped
 from minddiffuser.remote.engine import Engine, RemoteEngine
 from minddiffuser.training.stage2 import engine_of
 
 if TYPE_CHECKING:
-    from decoder.data.stimuli import StimulusTable
     from decoder.models.bundle import Bundle
     from engine.models.loading import Models
     from engine.reconstructor import Reconstructor
     from engine.spec import EngineSpec
     from minddiffuser.config.spec import Config
-    from minddiffuser.live.names import Namer
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +76,3 @@ async def engine_for(config: Config, bundle: Bundle, stop: asyncio.Event) -> Asy
     async with RemoteEngine(spec, room, str(bundle.meta.get("feature_space")), stage2=stage2, fallback=local) as engine:
         logger.info("engine: the pool at %s, as room %s", spec.remote, room)
         yield engine
-
-
-def namer_for(engine: Engine, stimuli: StimulusTable) -> Namer | None:
-    """Return what names pictures where the models are in this process; elsewhere they stay without names."""
-    if isinstance(engine, RemoteEngine):
-        logger.info("pictures have no names: the models are in the pool")
-        return None
-    return namer_of(engine.models, stimuli)  # type: ignore[attr-defined]
