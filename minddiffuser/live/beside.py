@@ -55,6 +55,9 @@ class Retriever:
         answers = predict_answers(images, models, encoders)
         self._models = [(maps, own) for maps, own in zip(models, answers, strict=True)]
 
+    def __len__(self) -> int:
+        return len(self._images)
+
     def __call__(self, features: Features) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
         """Return the likeliest picture and what its metadata say of it; None of a window that says nothing of any."""
         evidence = features.evidence

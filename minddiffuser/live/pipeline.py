@@ -203,7 +203,9 @@ class Pipeline:
             if (found := self._beside.retriever(features)) is None:
                 return {}
             pixels, about = found
-            self._publisher.retrieved(encode(pixels, self._config.publish), {**meta, "retrieved": about})
+            self._publisher.publish_picture(
+                "retrieved", encode(pixels, self._config.publish), {**meta, "retrieved": about}
+            )
         except Exception as error:  # the reconstruction does not hang on it
             logger.warning("nothing is retrieved for window %s: %s", window.id, one_line(error))
             return {}

@@ -172,10 +172,6 @@ class Publisher:
         """Publish the picture the person was shown; see `publish_picture`."""
         self.publish_picture("original", payload, meta)
 
-    def retrieved(self, payload: bytes, meta: Mapping[str, Any]) -> None:
-        """Publish a picture that was retrieved, and not made; see `publish_picture`."""
-        self.publish_picture("retrieved", payload, meta)
-
     def preview(self, payload: bytes, meta: Mapping[str, Any]) -> None:
         """Publish the stage-1 picture of a window; see `publish_picture`."""
         self.publish_picture("preview", payload, meta)

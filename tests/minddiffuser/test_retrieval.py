@@ -19,8 +19,12 @@ from minddiffuser.archive.archive import Archive
 from minddiffuser.archive.pictures import decode
 from minddiffuser.config.spec import ArchiveSpec
 from minddiffuser.errors import AppError, ConfigError
+from minddiffuser.evaluation.perception import Judges
+from minddiffuser.evaluation.retrieved import retrieved_quality
 from minddiffuser.live.beside import Beside, Retriever, encoding_models, retriever_of
 from minddiffuser.viewing.subscribe import subscribe
+from stream.types.events import Event
+from stream.types.windows import Channels, Window
 from tests.minddiffuser.faulty import bundle_for, config_for, finished, live
 
 N, ANSWERS = 12, 6
@@ -152,3 +156,37 @@ async def test_it_is_published_apart(tiny: Models, tmp_path: Path) -> None:
     lines = (archive.folder / "windows.csv").read_text().splitlines()
     assert "picture 3; " in lines[1]
     assert file.name in lines[1]
+
+
+def test_what_is_retrieved_is_scored_apart(tiny: Models) -> None:
+    """Pictures found are held against those shown by the scores of reconstructions, beside chance and the mean image."""
+    rng, side = np.random.default_rng(5), tiny.image_size
+
+    def pictures(n: int) -> NDArray[np.uint8]:
+        return rng.integers(0, 256, (n, 4, 4, 3), np.uint8).repeat(side // 4, 1).repeat(side // 4, 2)
+
+    seen = pictures(6)
+    near = np.clip(seen.astype(int) + rng.integers(-9, 10, seen.shape), 0, 255).astype(np.uint8)
+    units = tiny.structure(near, (1,))[1]
+    maps = {1: (rng.normal(size=(units.shape[1], ANSWERS)) / units.std() / 10).astype(np.float32)}
+    others = np.concatenate([pictures(30), near])
+    retrieve = Retriever(others, [str(row) for row in range(36)], [maps], tiny, 1)
+    table = StimulusTable(tuple("abcdef"), seen, tuple((name,) for name in "abcdef"))
+    channels = Channels(("A1",), ("eeg",), ("V",))
+    windows = [
+        Window(f"w{row}", np.zeros((1, 1), np.float32), channels, 1.0, 0.0, 0.0, Event(0.0, name), 0.0, 0.0)
+        for row, name in enumerate("abcdef")
+    ]
+    answers = (units @ maps[1]).astype(np.float32)
+    features = [
+        Features(f"w{row}", np.zeros((1, 1), np.float32), evidence=Evidence(answer, maps))
+        for row, answer in enumerate(answers)
+    ]
+    mean = seen.mean(axis=0).astype(np.uint8)
+    found = retrieved_quality(windows, features, retrieve, table, mean, Judges(tiny), np.random.default_rng(0))
+    assert (found["bank"], found["n"], found["pictures"]) == (36, 6, 6)
+    assert found["stage2"]["two_way"] > 0.9
+    assert found["stage2"]["pixcorr"] > 0.9 > found["chance"]["pixcorr"]
+    assert found["mean_image"]["two_way"] == 0.5
+    alone = retrieved_quality(windows[:1], features[:1], retrieve, table, mean, Judges(tiny), np.random.default_rng(0))
+    assert alone == {"figures": "of 1 windows fewer than two are of a picture known: nothing to score"}
