@@ -159,7 +159,7 @@ async def test_it_is_published_apart(tiny: Models, tmp_path: Path) -> None:
 
 
 def test_what_is_retrieved_is_scored_apart(tiny: Models) -> None:
-    """Pictures found are held against those shown by the scores of reconstructions, beside chance and the mean image."""
+    """Pictures found are held against those shown by the scores of reconstructions, beside chance and mean image."""
     rng, side = np.random.default_rng(5), tiny.image_size
 
     def pictures(n: int) -> NDArray[np.uint8]:
