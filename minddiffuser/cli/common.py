@@ -167,6 +167,8 @@ def session_at(broker: str | None, session: str | None) -> tuple[BrokerSpec, str
         address, which = found
         sys.stderr.write(f"Session {'(all)' if which == '+' else which} at {address.address}\n")
         return address, which
+    which = f"session {session!r}" if session not in {None, "+"} else "session"
+    sys.stderr.write(f"No {which} runs on this machine; looking for one at 127.0.0.1:1883 (--broker names another)\n")
     return broker_at("127.0.0.1:1883"), session or "+"
 
 

@@ -190,7 +190,8 @@ class PublishSpec(Strict):
     """Home Assistant's discovery prefix ('homeassistant'), where the session is to show up there by itself."""
     abstain_below: float | None = Field(None, ge=0, le=1)
     """Abstain from windows whose confidence is lower: no picture, only a note with the reason; null: the confidence
-    below which the bundle's held-out windows were told no better than by chance; 0: every picture is published."""
+    below which the bundle's held-out windows were told no better than by chance, and of sliding windows what nineteen
+    of twenty windows without a response stay below; 0: every picture is published."""
 
 
 class DisplaySpec(Strict):

@@ -81,7 +81,9 @@ class Pipeline:
         self._publisher, self._latencies, self._originals = publisher, latencies, originals
         self.realigner = Realigner(bundle, config.realign) if config.realign is not None else None
         asked = config.publish.abstain_below
-        self.abstain_below = threshold_of(bundle.meta) if asked is None else asked
+        self.abstain_below = (
+            threshold_of(bundle.meta, sliding=config.window.mode == "sliding") if asked is None else asked
+        )
         self._models = reconstructor.about_models
         self.steps = Steps()
         self._smoother = FeatureSmoother(config.smooth) if config.smooth is not None else None

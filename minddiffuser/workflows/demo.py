@@ -238,7 +238,7 @@ def make_report(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
 
 
 def _show(url: str) -> None:
-    show_page("\nThe page is at", [url], "; pictures appear as they are decoded. Ctrl-C ends it.\n")
+    show_page("\nThe page is at", [url], " (pictures appear as they are decoded; Ctrl-C ends it)\n")
     webbrowser.open(url)
 
 

@@ -33,7 +33,9 @@ META: dict[str, Any] = {
     "window_id": "00007-bell", "stage": "picture", "sha256": {}, "event": {"label": "bell", "code": 7, "time": 12.5},
     "confidence": 0.4567, "names": ["bell", "pepper"], "truth": "bell", "right": True, "repeats": 2, "samples_lost": 3,
     "interpolated": ["Oz", "TP9"], "seed": "9223372036854775807", "backend": "torch",
-    "retrieved": {"pictures": 9, "likeliest": [{"name": "bell, 7", "probability": 0.5}, {"name": "drum", "probability": 0}]},
+    "retrieved": {"pictures": 9, "likeliest": [
+        {"name": "bell, 7", "probability": 0.5}, {"name": "drum", "probability": 0}
+    ]},
     "times": {"acquired": 13.0, "ready": 13.004, "taken": 13.005, "decoded": 13.02, "stage1": 13.1, "stage2": 13.2,
               "preview_published": 13.11, "published": 13.21},
 }  # fmt: skip

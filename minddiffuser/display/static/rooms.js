@@ -26,7 +26,7 @@ export function guess(window) {
 export function retrieved(window) {
   const { likeliest, pictures } = window?.meta.retrieved ?? {};
   const [first] = Array.isArray(likeliest) ? likeliest : [];
-  return first ? `${first.name} ${Math.round(100 * first.probability)} %, found among ${pictures} others` : "";
+  return first ? `${first.name} ${Math.round(100 * first.probability)} %, one of ${pictures}` : "";
 }
 
 /** Words for a picture, for those who do not see it. */
