@@ -10,19 +10,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from minddiffuser.console import console
-from minddiffuser.live.names import namer_of
 from minddiffuser.loading import unless_stopped
 from minddiffuser.remote.engine import Engine, RemoteEngine
 from minddiffuser.training.stage2 import engine_of
 
 if TYPE_CHECKING:
-    from decoder.data.stimuli import StimulusTable
     from decoder.models.bundle import Bundle
     from engine.models.loading import Models
     from engine.reconstructor import Reconstructor
     from engine.spec import EngineSpec
     from minddiffuser.config.spec import Config
-    from minddiffuser.live.names import Namer
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +83,3 @@ async def _started(spec: EngineSpec, bundle: Bundle, stop: asyncio.Event) -> Rec
     """Load the engine, and show that this goes on: an export takes minutes in which nothing else is said."""
     with console.status("starting the engine"):
         return await unless_stopped(lambda: ready_engine(spec, bundle), stop)
-
-
-def namer_for(engine: Engine, stimuli: StimulusTable) -> Namer | None:
-    """Return what names pictures where the models are in this process; elsewhere they stay without names."""
-    if isinstance(engine, RemoteEngine):
-        logger.info("pictures have no names: the models are in the pool")
-        return None
-    return namer_of(engine.models, stimuli)  # type: ignore[attr-defined]

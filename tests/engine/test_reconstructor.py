@@ -12,6 +12,7 @@ from engine.picture import Picture, fault_of
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec, ModelSpec, StructureSpec
 from engine.stage2.losses import structure_loss
+from engine.stage2.optimise import optimise_latent
 from engine.stage2.targets import make_targets
 
 OPTIMISATION_ALONE = {
@@ -220,6 +221,16 @@ def test_stage_2_begins_at_the_structure_latent(desk: Models, with_structure_lat
     plain = [replace(f, structure_latent=None) for f in with_structure_latent]
     (with_it, _), (without, _) = (refined(Reconstructor(spec(), desk), each) for each in (with_structure_latent, plain))
     assert torch.equal(with_it, without)
+
+
+def test_stage_2_may_begin_at_the_decoded_z(desk: Models, windows: list[Features]) -> None:
+    """Optimisation then moves z itself and asks no UNet; a window without z is begun at stage 1."""
+    engine = Reconstructor(spec(start="z"), desk)
+    z = torch.from_numpy(np.stack([f.z for f in windows[:1] if f.z is not None]))
+    targets = make_targets(windows[:1], engine.setup.layer_weights, engine.setup.units)
+    moved = optimise_latent(z, engine.setup.view, targets, engine.spec.structure, z)
+    torch.testing.assert_close(refined(engine, windows[:1])[0], moved, atol=1e-4, rtol=0)
+    assert not engine.reconstruct([replace(windows[0], z=None)])[0].fault
 
 
 def test_the_structure_latent_has_its_share_of_the_final_latent(
