@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -294,7 +294,7 @@ def _train(
                 order = torch.from_numpy(rng.permutation(len(y))[: steps * batch])
                 for rows in torch.split(order, batch):
                     parts = threads.map(partial(gradient, x), copies, rows.chunk(PARTS))
-                    loss, *gradients = (torch.stack(own).sum(dim=0) for own in zip(*parts, strict=True))
+                    loss, *gradients = (reduce(Tensor.add_, own) for own in zip(*parts, strict=True))
                     for parameter, own in zip(parameters, gradients, strict=True):
                         parameter.grad = own
                     adam.step()

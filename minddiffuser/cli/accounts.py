@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minddiffuser.report.tables import bold, delay_line, table
 from stream.mqtt.topics import PICTURES
+from stream.types.source_spec import NOTES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -184,7 +185,7 @@ def _recorded(found: Mapping[str, Any]) -> str:
     """Return in one line whether the recording is whole, and whether it holds markers."""
     streams: Sequence[Mapping[str, Any]] = found["streams"]
     lost = f"{found['lost']} samples are missing" if found["lost"] else "no sample is missing"
-    empty = [str(one["name"]) for one in streams if not one["samples"]]
+    empty = [str(one["name"]) for one in streams if not one["samples"] and one["name"] != NOTES]
     text = f"Recorded: {lost}"
     if empty:
         text += f"; nothing came from {', '.join(empty)}"

@@ -17,7 +17,7 @@ from minddiffuser.cli.output import say
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
 from stream.atomic import check_folder, write_whole, write_with_fallback
-from stream.system import loop_factory
+from stream.system import can_listen, loop_factory
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -101,6 +101,18 @@ def check_data(folder: Path | None) -> None:
     """
     if folder is not None and not folder.is_dir():
         raise AppError(f"--data {folder}: no such folder")
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that a page can be served where it is to be.
+
+    Raises
+    ------
+    AppError
+        The port is taken, or the address is none of this machine's.
+    """
+    if not can_listen(host, port):
+        raise AppError(f"{host}:{port}, where the page is to be, is taken; choose another --port (0: any free one)")
 
 
 def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:

@@ -23,6 +23,7 @@ from stream.mqtt.wire_models import (
     Name,
     Number,
     Numbers,
+    Retrieved,
     Scalar,
     State,
     Status,
@@ -79,6 +80,7 @@ class Topic:
 
 _PICTURES = (
     Topic("original", "picture", "the picture that was shown, where it is known", retained=True),
+    Topic("retrieved", "picture", "the likeliest of pictures that nobody was shown: found, not made", retained=True),
     Topic("preview", "picture", "the stage-1 picture, sent as soon as it exists", expiry_s=60),
     Topic("picture", "picture", "the final picture", retained=True),
 )
@@ -139,6 +141,8 @@ class Meta(Wire):
     """Caption of the picture, where it is known."""
     state: State | None = None
     """What became of the window."""
+    retrieved: Retrieved | None = None
+    """What was retrieved from a bank of pictures, apart from what was made."""
     names: Annotated[list[Name], Field(max_length=10)] | None = None
     """What the final picture seems to show, a guess; nearest first."""
     truth: Line | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -182,6 +183,14 @@ def test_an_option_that_would_do_nothing_is_refused(
     """What goes with another half of `evaluate` is not passed over in silence."""
     given = {"bundle": odd / "bundle-not-ours", "session": odd / "session-not-ours", "new": tmp_path / "new"}
     assert words in refused(*command.format(**given).split())
+
+
+def test_a_demo_whose_page_has_no_port_prepares_nothing(refused: Run, tmp_path: Path) -> None:
+    """That the page's port is taken is told before the participant is simulated."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}, where the page is to be, is taken" in refused("demo", "--port", port)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
 
 
 def test_a_recording_is_named_as_it_is_read(refused: Run, tmp_path: Path) -> None:

@@ -176,6 +176,8 @@ def test_record_says_whether_the_recording_is_whole() -> None:
     assert ["amp", "EEG", "750", "2", "1", "250", "Hz", "249.98", "Hz"] in rows
     assert lines[-2] == "Recorded: 2 samples are missing; nothing came from marks"
     assert lines[-1].endswith("minddiffuser inspect a.xdf")
+    notes = {**marks, "name": "minddiffuser-notes"}  # that nobody took a note is no loss
+    assert "nothing came" not in text_of(accounts.record({**found, "streams": [eeg, notes]}))
     alone = text_of(accounts.record({**found, "lost": 0, "streams": [eeg]}))
     assert "Recorded: no sample is missing; no marker stream among them" in alone
 
