@@ -2,12 +2,14 @@
 
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 from joblib.parallel import get_active_backend
+from threadpoolctl import threadpool_limits
 
 from decoder.errors import TrainingError
 from stream.types.progress import Progress, no_progress
@@ -16,11 +18,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class OnCpu(Protocol):
+    """Models that know where they run; pickled, they are the files that they were read from."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether they run on the CPU."""
+
+
 @contextmanager
 def workers(jobs: int, cluster: str | None = None) -> Iterator[None]:
-    """Have `apply_each` use several processes.
+    """Have `apply_each` use several processes, each with its share of this machine's cores for torch's threads.
 
-    Each has its share of this machine's cores for the threads of its linear algebra.
+    What comes out is the same to the bit.
 
     Parameters
     ----------
@@ -40,7 +50,12 @@ def workers(jobs: int, cluster: str | None = None) -> Iterator[None]:
             yield
     elif jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        with parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=threads):
+        with (
+            warnings.catch_warnings(),
+            parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=threads, mmap_mode="c"),
+        ):
+            # Processes whose memory has grown are replaced, which costs time and nothing else.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             yield
     else:
         yield
@@ -79,6 +94,11 @@ def _check_answers(address: str) -> None:
         raise TrainingError(f"no Ray cluster at {address!r}: {reason}") from None
 
 
+def in_batches(progress: Progress, batch: int, n: int) -> Progress:
+    """Return a progress that counts n items where batches of them are counted."""
+    return lambda what, done, _: progress(what, min(n, done * batch), n)
+
+
 def apply_each(
     function: Callable[[T], R],
     tasks: Sequence[T],
@@ -87,7 +107,20 @@ def apply_each(
     progress: Progress = no_progress,
     name: Callable[[int], str] = lambda number: str(number + 1),
 ) -> list[R]:
-    """Apply a function to each task; the answers come in the tasks' order, whoever computed them.
+    """Apply a function to each task; as `iterate_each`, all answers at once."""
+    return list(iterate_each(function, tasks, about=about, progress=progress, name=name))
+
+
+def iterate_each(
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    *,
+    about: str,
+    progress: Progress = no_progress,
+    name: Callable[[int], str] = lambda number: str(number + 1),
+    models: OnCpu | None = None,
+) -> Iterator[R]:
+    """Apply a function to each task; yield the answers in the tasks' order, whoever computed them.
 
     Without `workers` around it, this process does all, one after the other.
 
@@ -101,6 +134,9 @@ def apply_each(
     progress : callable
     name : callable
         What a task is called in an error, by its number from 0.
+    models : OnCpu, optional
+        What the function runs. On a GPU, and where the workers are those of a cluster that lacks their files, this
+        process does all.
 
     Raises
     ------
@@ -109,19 +145,25 @@ def apply_each(
     """
     backend, _ = get_active_backend()
     named = (delayed(_named)(function, f"{about}, {name(number)}", task) for number, task in enumerate(tasks))
-    found: list[R] = []
     progress(about, 0, len(tasks))
+    on_cluster = "ray" in type(backend).__name__.lower()
+    here = models is not None and (on_cluster or not models.on_cpu)
+    options: dict[str, Any] = {"backend": "sequential", "n_jobs": 1} if here else {}
     # Ray's backend has its answers only when all are there.
-    for one in Parallel(return_as="generator" if backend.supports_return_generator else "list")(named):
-        found.append(one)
-        progress(about, len(found), len(tasks))
-    return found
+    answers = Parallel(return_as="list" if on_cluster and not here else "generator", **options)(named)
+    for done, answer in enumerate(answers, 1):
+        yield answer
+        progress(about, done, len(tasks))
 
 
 def _named(function: Callable[[T], R], name: str, task: T) -> R:
-    """Apply the function; an error names the task."""
+    """Apply the function; an error names the task.
+
+    Linear algebra takes one thread, in whatever process: with several its sums are added up in another order.
+    """
     try:
-        return function(task)
+        with threadpool_limits(1, user_api="blas"):
+            return function(task)
     except TrainingError as error:
         raise TrainingError(f"{name}: {error}") from error
     except Exception as error:

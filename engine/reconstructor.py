@@ -73,6 +73,7 @@ class Reconstructor:
             torch.set_num_threads(spec.threads)
         self.models = models or load_models(spec.models, spec.device)
         self.left: dict[str, str] = {}
+        self._said: set[str] = set()  # reasons why stage 1 stands that were warned of
         if backend is None:
             choice = make_backend(spec.backend, self.models, EngineCache(cache) if cache else None)
             backend, self.left = choice.backend, choice.left
@@ -140,7 +141,9 @@ class Reconstructor:
         pictures = self._again_in_float32(features, self._both_stages(features, on_preview, seeds), seeds)
         for picture in pictures:
             if picture.note:
-                logger.warning("window %s: stage 1 stands: %s", picture.window_id, picture.note)
+                level = logging.INFO if picture.note in self._said else logging.WARNING
+                logger.log(level, "window %s: stage 1 stands: %s", picture.window_id, picture.note)
+                self._said.add(picture.note)
         return pictures
 
     def _again_in_float32(

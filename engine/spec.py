@@ -1,5 +1,6 @@
 """What a configuration may say about the engine; free of heavy imports."""
 
+import difflib
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -10,7 +11,9 @@ from engine.stage2_loss.terms import LossWeights
 
 def _known(name: str) -> str:
     if name not in BACKEND_NAMES:
-        raise ValueError(f"is {name!r}, must be one of {', '.join(BACKEND_NAMES)}")
+        near = difflib.get_close_matches(name.casefold(), BACKEND_NAMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"is {name!r}, must be one of {', '.join(BACKEND_NAMES)}{hint}")
     return name
 
 
@@ -64,10 +67,16 @@ class StructureSpec(_Spec):
 
     mode: Literal["none", "fast", "onestep", "exact"] = "fast"
     """fast: gradients on the predicted clean latent only; onestep: through one UNet call; exact: the paper's."""
+    start: Literal["stage1", "z"] = "stage1"
+    """What is optimised (fast): stage 1's latent, after each of its UNet calls, or the decoded z by itself. z is a mean
+    over what a window may mean, blurred, where the UNet has drawn detail that the window says nothing of."""
     iterations: Annotated[int, Field(ge=0, le=10_000)] = 5
-    """Adam steps: after each UNet call (fast), or in all (onestep, exact; the paper takes 300). 0 is stage 1."""
+    """Steps: after each UNet call (fast), or in all (onestep, exact; the paper takes 300). 0 is stage 1."""
+    optimiser: Literal["adam", "gradient"] = "adam"
+    """adam moves all numbers of the latent about equally far; gradient (descent with momentum, steps of one length)
+    moves those far that the structure depends on: as much structure for less of a change in pixels."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.25
-    """Of Adam, in units of the latent's standard deviation (the paper: 0.01)."""
+    """Length of a step (root mean square over the latent, in units of its standard deviation; the paper: 0.01)."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.999
     """Factor on the learning rate after each iteration."""
     weights: LossWeights = LossWeights()

@@ -39,6 +39,8 @@ def progress() -> Iterator[Progress]:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
+            if not total:  # nothing of the kind is to be done
+                return
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)

@@ -68,6 +68,20 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return asyncio.SelectorEventLoop
 
 
+def can_listen(host: str, port: int) -> bool:
+    """Check whether a port is free to listen on; 0 is any free one."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if POSIX:  # elsewhere this would take over a port that is in use
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError:
+        return False
+    return True
+
+
 def user_id() -> int | None:
     """Return the number of the user who runs this process; None where users have none."""
     return os.getuid() if hasattr(os, "getuid") else None

@@ -109,7 +109,7 @@ ALLOWED = {
         "stream.system",
         "stream.errors",
     },
-    "engine": {"engine", "decoder.features", "stream.system", "stream.types.progress"},
+    "engine": {"engine", "decoder.features", "stream.atomic", "stream.system", "stream.types.progress"},
     "minddiffuser": set(PACKAGES),
 }
 """What each package may import: of the one before it the types it takes in, one rule for tables and labels, and one way

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from decoder.data.stimuli import StimulusTable
 from decoder.errors import TrainingError
 from decoder.features import block_name, block_of
+from decoder.parallel import OnCpu, in_batches, iterate_each
 from stream.types.progress import Progress
 
 if TYPE_CHECKING:
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
-class Encoders(Protocol):
+class Encoders(OnCpu, Protocol):
     """Models that turn pictures and captions into features (`engine.models.loading.Models` is one)."""
 
     @property
@@ -64,17 +67,15 @@ class Pictures:
     batch: int
     progress: Progress
 
-    def slices(self, n: int, what: str) -> Iterator[slice]:
-        """Yield slices of `n` rows, and report each when it is done."""
-        for start in range(0, n, self.batch):
-            end = min(n, start + self.batch)
-            yield slice(start, end)
-            self.progress(what, end, n)
+    def encoded(self, what: str, encode: Callable[[NDArray[np.uint8]], T]) -> Iterator[T]:
+        """Yield what a function, which other processes can import, makes of the pictures, a batch at a time."""
+        return self.shared_out(what, encode, self.stimuli.images)
 
-    def encoded(self, what: str, encode: Callable[[NDArray[np.uint8]], Array]) -> Array:
-        """Encode every picture; of shape (n, ...)."""
-        images = self.stimuli.images
-        return np.concatenate([encode(images[part]) for part in self.slices(len(images), what)])
+    def shared_out(self, what: str, encode: Callable[[Any], T], items: Any) -> Iterator[T]:
+        """Yield what a function makes of items, a batch at a time; by the `workers` there are, where that helps."""
+        parts = [items[start : start + self.batch] for start in range(0, len(items), self.batch)]
+        progress = in_batches(self.progress, self.batch, len(items))
+        return iterate_each(encode, parts, about=what, progress=progress, models=self.encoders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,31 +130,37 @@ def _text(pictures: Pictures) -> Arrays:
     captions, encoders = pictures.stimuli.captions, pictures.encoders
     assert captions is not None
     unique = sorted({caption for each in captions for caption in each})
-    parts = [encoders.encode_text(unique[part]) for part in pictures.slices(len(unique), "captions")]
-    states = dict(zip(unique, np.concatenate(parts), strict=True))
+    parts = pictures.shared_out("captions", encoders.encode_text, unique)
+    states = dict(zip(unique, np.concatenate(list(parts)), strict=True))
     return {"c": np.stack([np.mean([states[caption] for caption in each], axis=0) for each in captions]).astype("f4")}
 
 
 def _latents(pictures: Pictures) -> Arrays:
-    return {"z": pictures.encoded("latents", pictures.encoders.encode_latents)}
+    return {"z": np.concatenate(list(pictures.encoded("latents", pictures.encoders.encode_latents)))}
 
 
 def _embeddings(pictures: Pictures) -> Arrays:
-    return {"e": pictures.encoded("embeddings", pictures.encoders.embed_images)}
+    return {"e": np.concatenate(list(pictures.encoded("embeddings", pictures.encoders.embed_images)))}
 
 
 def _structure(pictures: Pictures) -> Arrays:
     out: Arrays = {}
-    images, blocks = pictures.stimuli.images, pictures.blocks
-    for part in pictures.slices(len(images), "structure"):
-        values = pictures.encoders.structure(images[part], blocks)
-        absent = [block for block in blocks if block not in values]
-        if absent:
-            raise TrainingError(f"the CLIP model gives no structure of block {absent[0]}; choose from {list(values)}")
-        for block in blocks:
-            whole = out.setdefault(block_name(block), np.empty((len(images), values[block].shape[1]), np.float16))
-            whole[part] = values[block]
+    start, n = 0, len(pictures.stimuli.images)
+    for units in pictures.encoded("structure", partial(_units, pictures.encoders, pictures.blocks)):
+        for name, values in units.items():
+            whole = out.setdefault(name, np.empty((n, values.shape[1]), np.float16))
+            whole[start : start + len(values)] = values
+        start += len(values)
     return out
+
+
+def _units(encoders: Encoders, blocks: Sequence[int], images: NDArray[np.uint8]) -> dict[str, NDArray[np.float16]]:
+    """Compute the structure of some pictures by block's name."""
+    values = encoders.structure(images, blocks)
+    absent = [block for block in blocks if block not in values]
+    if absent:
+        raise TrainingError(f"the CLIP model gives no structure of block {absent[0]}; choose from {list(values)}")
+    return {block_name(block): values[block].astype(np.float16) for block in blocks}
 
 
 FEATURES: Mapping[str, Feature] = {

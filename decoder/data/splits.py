@@ -1,6 +1,5 @@
 """Splits that cannot leak: what hangs together is never on both sides."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -206,8 +205,9 @@ def shared_pictures(stimuli: StimulusTable, train: Iterable[str], test: Iterable
         'pictures': share of test pictures that training shows too, by content; 'categories': share of test pictures
         with a caption that a training picture has too (left out where nobody captioned them).
     """
+    digests = stimuli.digests()
     places = stimuli.rows(sorted(set(train))), stimuli.rows(sorted(set(test)))
-    known, asked = ([_digest(stimuli.images[row]) for row in rows] for rows in places)
+    known, asked = ([digests[row] for row in rows] for rows in places)
     out = {"pictures": _share(asked, set(known))}
     if stimuli.captions is not None:
         captions = stimuli.captions
@@ -218,7 +218,3 @@ def shared_pictures(stimuli: StimulusTable, train: Iterable[str], test: Iterable
 
 def _share(asked: Sequence[str], known: set[str]) -> float:
     return round(float(np.mean([one in known for one in asked])), 4)
-
-
-def _digest(image: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()

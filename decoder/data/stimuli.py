@@ -137,6 +137,15 @@ class StimulusTable:
             self.files + new.files if self.files and new.files else (),
         )
 
+    def without(self, other: "StimulusTable") -> "StimulusTable":
+        """Return the sub-table of pictures that another table has not, by content."""
+        known = set(other.digests())
+        return self.select([name for name, own in zip(self.ids, self.digests(), strict=True) if own not in known])
+
+    def digests(self) -> list[str]:
+        """Hash each picture's content."""
+        return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in self.images]
+
     def content_hash(self) -> str:
         """Hash pictures and captions, not their ids: what targets are computed from."""
         digest = hashlib.sha256(str(self.images.shape).encode())

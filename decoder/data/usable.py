@@ -1,6 +1,7 @@
 """Which windows can be learned from."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from decoder.errors import TrainingError
@@ -51,9 +52,11 @@ def usable(windows: Sequence[Window], ids: Sequence[str]) -> tuple[list[tuple[Wi
         logger.info("windows not used in training: %s", in_words(left_out))
     strangers = mismatch((window.event.label if window.event else "" for window in windows), ids)
     if len(used) < LEAST_WINDOWS:
+        why = Counter(window.quality.rejected for window in windows if window.quality.rejected).most_common(1)
         raise TrainingError(
-            f"{len(used)} of {len(windows)} windows can be learned from ({in_words(left_out)}); "
-            f"give at least {LEAST_WINDOWS} whose event labels are stimulus ids such as {list(ids[:2])}"
+            f"{len(used)} of {len(windows)} windows can be learned from ({in_words(left_out)}"
+            + "".join(f"; {count} of these for {reason!r}" for reason, count in why)
+            + f"); give at least {LEAST_WINDOWS} whose event labels are stimulus ids such as {list(ids[:2])}"
             + (f"; {strangers}" if strangers else "")
         )
     if strangers:

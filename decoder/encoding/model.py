@@ -41,8 +41,6 @@ class EncodingModel:
     ----------
     axes : PrincipalAxes
         From features to scores.
-    mean : ndarray, shape (n_responses,), float32
-        Response to the training pictures, on average.
     weights : ndarray, shape (n_scores, n_directions), float32
     intercept : ndarray, shape (n_directions,), float32
     reader : ndarray, shape (n_responses, n_directions), float32
@@ -59,7 +57,6 @@ class EncodingModel:
     """
 
     axes: PrincipalAxes
-    mean: Array
     weights: Array
     intercept: Array
     reader: Array
@@ -71,10 +68,6 @@ class EncodingModel:
     def predict(self, features: Features) -> Array:
         """Predict directions, shape (n, n_directions), of pictures of which the features are given by group."""
         return np.asarray(self.axes(features) @ self.weights + self.intercept, np.float32)
-
-    def predict_responses(self, features: Features) -> Array:
-        """Predict responses, shape (n, n_responses), of pictures of which the features are given by group."""
-        return np.asarray(self.mean + (self.predict(features) - self.read(self.mean)) @ self.patterns, np.float32)
 
     def read(self, responses: Array) -> Array:
         """Read directions, shape (n, n_directions), of responses (n, n_responses)."""
@@ -193,7 +186,6 @@ def fit_with_unseen(
     onto = np.asarray(weights * slopes * spread[:, None], np.float32)
     model = EncodingModel(
         axes,
-        picture_means(flat, of_window).mean(axis=0),
         onto,
         np.asarray(mean @ directions - middle @ onto, np.float32),
         reader,

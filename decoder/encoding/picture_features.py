@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.feature_registry import Encoders
 from decoder.encoding.early_vision import early_vision
+from decoder.parallel import in_batches, iterate_each
 from decoder.visual_features import cells
 from stream.types.progress import Progress, no_progress
 
@@ -96,11 +98,16 @@ def compute_picture_features(
     features : dict of str to ndarray, shape (n, d), float16
         By group. Half precision, as of `decoder.data.targets.Targets`: blocks have many units.
     """
+    sources = [Source(images[start : start + batch], encoders, blocks) for start in range(0, len(images), batch)]
+    compute, report = partial(_compute, kinds), in_batches(progress, batch, len(images))
     parts: dict[str, list[NDArray[np.float16]]] = {}
-    for start in range(0, len(images), batch):
-        some = Source(images[start : start + batch], encoders, blocks)
-        for kind in kinds:
-            for name, values in PICTURE_FEATURES[kind].compute(some).items():
-                parts.setdefault(name, []).append(values.reshape(len(values), -1).astype(np.float16))
-        progress("picture features", min(start + batch, len(images)), len(images))
+    for groups in iterate_each(compute, sources, about="picture features", progress=report, models=encoders):
+        for name, values in groups.items():
+            parts.setdefault(name, []).append(values)
     return {name: np.concatenate(each) for name, each in parts.items()}
+
+
+def _compute(kinds: Sequence[str], source: Source) -> dict[str, NDArray[np.float16]]:
+    """Compute the groups of features of some pictures."""
+    groups = {name: values for kind in kinds for name, values in PICTURE_FEATURES[kind].compute(source).items()}
+    return {name: values.reshape(len(values), -1).astype(np.float16) for name, values in groups.items()}

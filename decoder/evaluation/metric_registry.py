@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.evaluation.metrics import Floats, Images, correlation_matrix, resize, standardise, two_way
+from decoder.parallel import apply_each
 from decoder.visual_features import low_level, mid_level
 
 SIDE = 425
 TWO_WAY_SIDE = 128
+AT_ONCE = 64
+"""Pictures scored together."""
 LEAST_SPREAD = 1e-2
 """A feature that varies less than this share of the one that varies most is the same in all pictures."""
 GREY = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
@@ -264,7 +267,13 @@ def picture_scores(gallery: Images, own: NDArray[np.intp], reconstruction: Image
 
 def pixel_scores(truth: Images, reconstruction: Images) -> dict[str, Floats]:
     """Score reconstructions by each metric with a `score`, each held against its own original; n scores by key."""
-    return {key: one.score(truth, reconstruction) for key, one in PICTURE_METRICS.items() if one.score is not None}
+    parts = [slice(start, start + AT_ONCE) for start in range(0, max(1, len(truth)), AT_ONCE)]
+    scores = apply_each(_pixel_scores, [(truth[part], reconstruction[part]) for part in parts], about="pictures")
+    return {key: np.concatenate([one[key] for one in scores]) for key in scores[0]}
+
+
+def _pixel_scores(pair: tuple[Images, Images]) -> dict[str, Floats]:
+    return {key: one.score(*pair) for key, one in PICTURE_METRICS.items() if one.score is not None}
 
 
 def identification_scores(gallery: Images, own: NDArray[np.intp], reconstruction: Images) -> dict[str, Floats]:

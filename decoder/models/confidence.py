@@ -29,6 +29,8 @@ SURE = 2.0
 """Standard errors by which held-out windows must be told better than by chance; otherwise nothing is claimed."""
 LEAST_CONFIDENCE = 0.01
 """0 is chance: what is not above it is never shown by default."""
+ABSENT_SHOWN = 0.05
+"""Share of windows without a response that are shown where windows come at a fixed pace."""
 ABSENT = 0.2
 """Share of windows taken to hold no response, when confidence is learned."""
 
@@ -249,12 +251,14 @@ def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, f
         'ece', the expected calibration error of the chance of telling a held-out window's picture from another (Naeini
         et al. 2015, in bins of equal counts); that chance as claimed ('claimed') and as found ('told') on average; and
         'told_by_half', the latter for the half of the windows that is believed more. 'threshold' is the confidence
-        below which nothing is to be shown, see `least_confidence`; 'above' the share of held-out windows that reach it.
+        below which nothing is to be shown, see `least_confidence`; 'above' the share of held-out windows that reach it;
+        'absent_below' the confidence below which nineteen of twenty windows without a response lie, where there are
+        such: of windows at a fixed pace, most are.
     """
     folds = _levelled(folds)
-    claimed = [
-        0.5 + 0.5 * _fit([*folds[:number], *folds[number + 1 :]])(fold.statistics) for number, fold in enumerate(folds)
-    ]
+    fits = [_fit([*folds[:number], *folds[number + 1 :]]) for number in range(len(folds))]
+    claimed = [0.5 + 0.5 * fitted(fold.statistics) for fitted, fold in zip(fits, folds, strict=True)]
+    absent = np.concatenate([fitted(fold.surrogates) for fitted, fold in zip(fits, folds, strict=True)])
     p, correct = np.concatenate(claimed), np.concatenate([fold.correct for fold in folds])
     order = np.argsort(p, kind="stable")
     confidence = np.clip(2 * p - 1, 0, 1)
@@ -267,6 +271,8 @@ def calibrate(folds: Sequence[FoldStatistics]) -> tuple[Calibration, dict[str, f
         "told": float(correct.mean()),
         "told_by_half": float(correct[order[len(order) // 2 :]].mean()),
     }
+    if len(absent):
+        score["absent_below"] = float(np.quantile(absent, 1 - ABSENT_SHOWN, method="higher"))
     return _fit(folds), {name: round(value, 4) for name, value in score.items()}
 
 
@@ -303,12 +309,18 @@ def least_confidence(confidence: Floats, correct: Floats) -> float:
     return round(min(1.0, max(edge, error, LEAST_CONFIDENCE)), 4)
 
 
-def threshold_of(meta: Mapping[str, Any]) -> float:
-    """Return the confidence below which a bundle publishes nothing by default; 0 where its meta does not say."""
+def threshold_of(meta: Mapping[str, Any], *, sliding: bool = False) -> float:
+    """Return the confidence below which a bundle publishes nothing by default; 0 where its meta does not say.
+
+    Of `sliding` windows most hold no response, or not where calibration windows have it: what such windows reach, too,
+    is not shown.
+    """
     scores = meta.get("scores")
     confidence = scores.get("confidence") if isinstance(scores, Mapping) else None
-    threshold = confidence.get("threshold", 0.0) if isinstance(confidence, Mapping) else 0.0
-    return float(threshold) if isinstance(threshold, int | float) else 0.0
+    if not isinstance(confidence, Mapping):
+        return 0.0
+    limits = [confidence.get(name, 0.0) for name in ("threshold", *(["absent_below"] if sliding else []))]
+    return max(float(limit) if isinstance(limit, int | float) else 0.0 for limit in limits)
 
 
 def tells(correct: Floats) -> bool:

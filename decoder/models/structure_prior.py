@@ -30,6 +30,31 @@ AT_ONCE = 256
 """Windows put through the network together: bounds memory."""
 
 
+class Dropout(nn.Module):
+    """Dropout whose masks may come from a generator of its own, so that parts of a batch are computed side by side.
+
+    Parameters
+    ----------
+    share : float
+        Of what is left out.
+    maps : bool
+        Leave out whole maps of (n, channels, height, width).
+    """
+
+    generator: torch.Generator | None = None
+
+    def __init__(self, share: float, *, maps: bool = False) -> None:
+        super().__init__()
+        self.share, self.maps = share, maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave some out in training, and scale the others up."""
+        if not self.training:
+            return x
+        kept = x.new_empty((*x.shape[:2], 1, 1) if self.maps else x.shape)
+        return x * kept.bernoulli_(1 - self.share, generator=self.generator).div_(1 - self.share)
+
+
 class ResidualBlock(nn.Module):
     """A block over neighbouring patches; of no effect until trained."""
 
@@ -44,7 +69,7 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
             nn.GroupNorm(GROUPS, width),
             nn.SiLU(),
-            nn.Dropout2d(dropout),
+            Dropout(dropout, maps=True),
             last,
         )
 
@@ -80,7 +105,7 @@ class Network(nn.Module):
             nn.Flatten(),
             nn.Linear(width * half**2, NARROW),
             nn.SiLU(),
-            nn.Dropout(2 * dropout),
+            Dropout(2 * dropout),
             nn.Linear(NARROW, width * half**2),
         )
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
@@ -127,12 +152,14 @@ class Maps:
         out = []
         for block, mean in self.means.items():
             deviations = units[block].astype(np.float32) - mean
-            if masks is not None:
-                deviations = deviations * masks[block]
-            width = self.axes[block].shape[1]
-            patches = deviations.reshape(len(deviations), -1, width)[:, 1:] @ self.axes[block].T
-            out.append(patches.transpose(0, 2, 1).reshape(len(deviations), -1, self.grid, self.grid))
+            out.append(self.of_deviations(block, deviations if masks is None else deviations * masks[block]))
         return np.concatenate(out, axis=1)
+
+    def of_deviations(self, block: int, deviations: Array) -> Array:
+        """Return a block's deviations from its means, (n, units), as maps (n, n_components, grid, grid)."""
+        axes = self.axes[block]
+        patches = deviations.reshape(len(deviations), -1, axes.shape[1])[:, 1:] @ axes.T
+        return np.asarray(patches.transpose(0, 2, 1).reshape(len(deviations), -1, self.grid, self.grid))
 
     def deviations(self, maps: Array) -> dict[int, Array]:
         """Return units' deviations from their means by block, (n, units) each, of maps (n, channels, grid, grid)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from decoder.evaluation.identify import training_identification
 from decoder.evaluation.metrics import correlation_matrix, rounded_mean, two_way
 from decoder.features import block_name
 from decoder.models.confidence import Calibration, FoldStatistics, calibrate, window_statistics
-from decoder.preprocessing.preprocess import Preprocessor, fit_preprocessor
+from decoder.parallel import apply_each
 from decoder.solvers.ridge import RidgeRegression, Split
 from decoder.spec import DecoderSpec
 from decoder.training.nested import (
@@ -22,6 +23,7 @@ from decoder.training.nested import (
     UnitPredictions,
     choose_nested,
     decode_units,
+    fit_rows,
     fold_correlations,
     some_units,
 )
@@ -93,15 +95,14 @@ def make_designs(samples: TrainingSet, spec: DecoderSpec, progress: Progress) ->
     """Split samples by the spec, and prepare each fold by what was fitted on its training part."""
     rng = np.random.default_rng(spec.seed)
     splits = samples.folds(spec.cv_folds, rng)
+    fit_part = partial(fit_rows, samples.data, samples.times, spec.preprocess)
+    fitted = apply_each(fit_part, [train for train, _ in splits], about="cross-validation", progress=progress)
     out = []
-    for number, (train, test) in enumerate(splits):
-        progress("cross-validation", number, len(splits))
-        preprocess = fit_preprocessor(samples.data[train], samples.times, spec.preprocess)
+    for preprocess, (train, test) in zip(fitted, splits, strict=True):
         held_out = preprocess(samples.data[test])
         surrogates = preprocess(circular_shift(samples.data[test], rng)) if len(samples.times) > 1 else held_out[:0]
         split = Split(train, test, preprocess(samples.data[train]), held_out)
         out.append(Design(split, np.concatenate([held_out, surrogates])))
-    progress("cross-validation", len(splits), len(splits))
     return out
 
 
@@ -158,7 +159,7 @@ def judge(
         scored[first] = np.arange(blocks[first].shape[1])
     Y = {name: head.features[samples.rows] for name, head in heads.items()}
     Y |= {name: units[samples.rows][:, scored[name]].astype(np.float32) for name, units in blocks.items()}
-    chosen = _choices(samples, splits, regression, Y, spec) if nested else None
+    chosen = choose_nested(samples, splits, regression, Y, spec.preprocess) if nested else None
     prefix = "" if chosen is not None else "selection_"
     if chosen is None:
         every = {name: head.chosen for name, head in heads.items()}
@@ -192,19 +193,6 @@ def judge(
             scores[name] |= training_identification(r_of_pictures, row_of) if not prefix else {}
     calibration, scores["confidence"] = _calibration(designs, deviations, correct, nested_told)
     return Judgement(scores, predictions, calibration)
-
-
-def _choices(
-    samples: TrainingSet,
-    splits: Sequence[TrainTest],
-    regression: RidgeRegression,
-    Y: Mapping[str, Array],
-    spec: DecoderSpec,
-) -> list[dict[str, PenaltyChoice]] | None:
-    def preprocessor(rows: Rows) -> Preprocessor:
-        return fit_preprocessor(samples.data[rows], samples.times, spec.preprocess)
-
-    return choose_nested(samples, splits, regression, Y, preprocessor)
 
 
 def _decode_folds(

@@ -13,11 +13,10 @@ from decoder.data.training_set import TrainingSet
 from decoder.estimators.regression import make_regression
 from decoder.evaluation.metrics import bootstrap_interval
 from decoder.parallel import apply_each
-from decoder.preprocessing.preprocess import Preprocessor, fit_preprocessor
 from decoder.solvers.ridge import Split
 from decoder.spec import DecoderSpec
 from decoder.training.judging import two_way_about_mean
-from decoder.training.nested import choose_nested
+from decoder.training.nested import choose_nested, fit_rows
 from decoder.training.train_linear import CONSTANT
 from stream.types.progress import Progress, no_progress
 
@@ -62,11 +61,13 @@ def learning_curve(
     sizes = {math.ceil(share * len(pictures)) for share in SHARES}
     sizes = {size for size in sizes if size >= LEAST_PICTURES}
     heads = {name: value for name, value in heads.items() if value.size}
-    known = [np.isin(samples.groups, pictures[order[:size]]) for size in sorted(sizes)] if heads else []
+    # The one that takes longest first: the others are done beside it.
+    falling = sorted(sizes, reverse=True) if heads else []
+    known = [np.isin(samples.groups, pictures[order[:size]]) for size in falling]
     told = apply_each(partial(_told, samples, heads, spec), known, about="learning curve", progress=progress)
     points = [
         (size, _by_picture(one, samples.groups))
-        for size, one in zip(sorted(sizes), told, strict=bool(heads))
+        for size, one in sorted(zip(falling, told, strict=True), key=lambda point: point[0])
         if one is not None
     ]
     if not points:
@@ -130,10 +131,7 @@ def _told(samples: TrainingSet, heads: dict[str, Array], spec: DecoderSpec, know
         splits.append((train[known[train]], test))
     if any(len(np.unique(samples.groups[train])) < 2 for train, _ in splits):
         return None
-
-    def preprocessor(rows: Rows) -> Preprocessor:
-        return fit_preprocessor(samples.data[rows], samples.times, spec.preprocess)
-
+    preprocessor = partial(fit_rows, samples.data, samples.times, spec.preprocess)
     parts = []
     for train, test in splits:
         prepare = preprocessor(train)
@@ -146,7 +144,7 @@ def _told(samples: TrainingSet, heads: dict[str, Array], spec: DecoderSpec, know
         spec.alphas,
     )
     Y = {name: features[samples.rows] for name, features in heads.items()}
-    chosen = choose_nested(samples, splits, regression, Y, preprocessor)
+    chosen = choose_nested(samples, splits, regression, Y, spec.preprocess)
     if chosen is None:
         return None
     told = []

@@ -66,33 +66,44 @@ def likelihood_scores(
     responses = compressed(samples.data, spec.compress) @ time_bins(samples.times, spec)
     # Of all pictures, as which of them a fold was trained on must not show in their scores; no window is read here.
     axes = fit_axes(features)
-    fit_fold = partial(_fit_fold, axes, features, responses, samples, seed)
-    fits = apply_each(fit_fold, folds, about="encoding models", progress=progress)
     most = int(np.unique(samples.rows, return_counts=True)[1].min())
     repeats = [2**power for power in range(most.bit_length())]
-    flat = responses.reshape(len(responses), -1)
+    judge_fold = partial(_judge_fold, axes, features, responses, samples, seed, repeats)
+    folds_found = apply_each(judge_fold, folds, about="encoding models", progress=progress)
+    likelihoods = _together([one for one, _ in folds_found], samples.rows, repeats)
     rng = np.random.default_rng(seed)
-    by_repeats = {
-        str(k): identification(likelihood, rows, rng, first=FIRST)
-        for k, (likelihood, rows) in window_likelihoods(fits, samples, folds, features, flat, repeats).items()
-    }
+    by_repeats = {str(k): identification(*likelihoods[k], rng, first=FIRST) for k in repeats}
     scores = by_repeats.pop("1")
-    scores["explained"] = round(float(np.mean([fit.model.explained.mean() for fit in fits])), 4)
+    scores["explained"] = round(float(np.mean([explained for _, explained in folds_found])), 4)
     return scores | ({"by_repeats": by_repeats} if by_repeats else {})
 
 
-def _fit_fold(
+def _judge_fold(
     axes: PrincipalAxes,
     features: Features,
     responses: NDArray[np.float32],
     samples: TrainingSet,
     seed: int,
+    repeats: Sequence[int],
     split: TrainTest,
-) -> EncodingFit:
-    """Fit the encoding model of a split's training part."""
-    train = split[0]
+) -> tuple["FoldLikelihoods", float]:
+    """Fit the encoding model of a split's training part; return what it says of the held-out windows.
+
+    Returns
+    -------
+    likelihoods : FoldLikelihoods
+    explained : float
+        Share of the variance of held-out training windows that is predicted.
+    """
+    train, test = split
     rng = np.random.default_rng(seed)
-    return fit_with_unseen(axes, features, responses[train], samples.rows[train], samples.groups[train], rng)
+    fit = fit_with_unseen(axes, features, responses[train], samples.rows[train], samples.groups[train], rng)
+    flat = responses.reshape(len(responses), -1)
+    return _fold_likelihoods(fit, test, samples.rows, features, flat, repeats), float(fit.model.explained.mean())
+
+
+FoldLikelihoods = dict[int, tuple[Rows, Floats]]
+"""By repeats: the groups of presentations that a fold holds out, and their likelihoods, (n_pictures, n_groups)."""
 
 
 def window_likelihoods(
@@ -125,20 +136,48 @@ def window_likelihoods(
         By repeats, shape (n_pictures, n_groups), and the picture of each group. Presentations of one fold are averaged;
         of several, their models' log-likelihoods are added.
     """
-    n_pictures = len(next(iter(features.values())))
-    grouped = {k: _grouped(samples.rows, k) for k in repeats}
-    out = {k: np.zeros((n_pictures, len(rows))) for k, (_, rows) in grouped.items()}
-    for fit, (_, test) in zip(fits, folds, strict=True):
-        model = fit.model
-        predicted, answers = model.predict(features), model.read(responses[test])
-        predicted[fit.pictures] = fit.unseen
-        for k, (group_of, _) in grouped.items():
-            groups, which, counts = np.unique(group_of[test], return_inverse=True, return_counts=True)
-            means = picture_means(answers, which)
-            for count in np.unique(counts[groups >= 0]):
-                own = (counts == count) & (groups >= 0)
-                out[k][:, groups[own]] += log_likelihood(predicted, means[own], model.covariance(int(count)))
-    return {k: (out[k], rows) for k, (_, rows) in grouped.items()}
+    of_folds = [
+        _fold_likelihoods(fit, test, samples.rows, features, responses, repeats)
+        for fit, (_, test) in zip(fits, folds, strict=True)
+    ]
+    return _together(of_folds, samples.rows, repeats)
+
+
+def _fold_likelihoods(
+    fit: EncodingFit,
+    test: Rows,
+    rows: Rows,
+    features: Features,
+    responses: NDArray[np.float32],
+    repeats: Sequence[int],
+) -> FoldLikelihoods:
+    model = fit.model
+    predicted, answers = model.predict(features), model.read(responses[test])
+    predicted[fit.pictures] = fit.unseen
+    out: FoldLikelihoods = {}
+    for k in repeats:
+        groups, which, counts = np.unique(_grouped(rows, k)[0][test], return_inverse=True, return_counts=True)
+        means = picture_means(answers, which)
+        likelihood = np.zeros((len(predicted), len(groups)))
+        for count in np.unique(counts[groups >= 0]):
+            own = (counts == count) & (groups >= 0)
+            likelihood[:, own] = log_likelihood(predicted, means[own], model.covariance(int(count)))
+        out[k] = groups[groups >= 0], likelihood[:, groups >= 0]
+    return out
+
+
+def _together(
+    of_folds: Sequence[FoldLikelihoods], rows: Rows, repeats: Sequence[int]
+) -> dict[int, tuple[Floats, Rows]]:
+    """Add up what folds say of each group of presentations."""
+    out = {}
+    for k in repeats:
+        pictures = _grouped(rows, k)[1]
+        total = np.zeros((len(of_folds[0][k][1]), len(pictures)))
+        for groups, likelihood in (fold[k] for fold in of_folds):
+            total[:, groups] += likelihood
+        out[k] = total, pictures
+    return out
 
 
 def _grouped(rows: Rows, k: int) -> tuple[Rows, Rows]:

@@ -6,16 +6,19 @@ folds are held out of that in turn, with preprocessing fitted anew. What is deco
 settings is what is scored, and what confidence is learned from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.splits import TrainTest, group_folds
 from decoder.data.training_set import TrainingSet
-from decoder.preprocessing.preprocess import Preprocessor
+from decoder.parallel import apply_each
+from decoder.preprocessing.preprocess import Preprocessor, PreprocessSpec, fit_preprocessor
 from decoder.solvers.ridge import RidgeRegression, Split
+from stream.types.progress import Progress, no_progress
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -47,7 +50,8 @@ def choose_nested(
     splits: Sequence[TrainTest],
     regression: RidgeRegression,
     targets: Mapping[str, Array],
-    preprocessor: Callable[[Rows], Preprocessor],
+    spec: PreprocessSpec,
+    progress: Progress = no_progress,
 ) -> list[dict[str, PenaltyChoice]] | None:
     """Choose settings for each fold by its training part alone.
 
@@ -59,31 +63,44 @@ def choose_nested(
         Of all samples: its candidates are tried.
     targets : mapping of str to ndarray, shape (n_samples, n_targets)
         By feature.
-    preprocessor : callable
-        Fits the preprocessing on some rows.
+    spec : PreprocessSpec
+    progress : callable
 
     Returns
     -------
     chosen : list of dict of str to PenaltyChoice, or None
         By fold and feature; None where a training part is of one picture, by which nothing can be chosen.
     """
-    fitted: dict[bytes, Preprocessor] = {}
-    out = []
-    for number in range(len(splits)):
-        inner = inner_splits(samples, splits, number)
-        if not inner:
-            return None
-        parts = []
-        for train, test in inner:
-            key = train.tobytes()
-            if key not in fitted:
-                fitted[key] = preprocessor(train)
-            data = samples.data
-            parts.append(Split(train, test, fitted[key](data[train]), fitted[key](data[test])))
-        chooser = regression.chooser(parts)
-        found = ((name, chooser.choose(Y)) for name, Y in targets.items())
-        out.append({name: PenaltyChoice(each.choice, each.r) for name, each in found})
-    return out
+    inner = [inner_splits(samples, splits, number) for number in range(len(splits))]
+    if not all(inner):
+        return None
+    parts = {train.tobytes(): train for fold in inner for train, _ in fold}
+    about = "inner cross-validation"
+    fitted = apply_each(
+        partial(fit_rows, samples.data, samples.times, spec), list(parts.values()), about=about, progress=progress
+    )
+    by_part = dict(zip(parts, fitted, strict=True))
+    tasks = [[(by_part[train.tobytes()], train, test) for train, test in fold] for fold in inner]
+    choose = partial(_choose, samples.data, regression.chooser([]), targets)
+    return apply_each(choose, tasks, about=about, progress=progress)
+
+
+def fit_rows(data: Array, times: NDArray[np.float64], spec: PreprocessSpec, rows: Rows) -> Preprocessor:
+    """Fit the preprocessing on some windows of all."""
+    return fit_preprocessor(data[rows], times, spec)
+
+
+def _choose(
+    data: Array,
+    regression: RidgeRegression,
+    targets: Mapping[str, Array],
+    inner: Sequence[tuple[Preprocessor, Rows, Rows]],
+) -> dict[str, PenaltyChoice]:
+    """Choose settings by inner splits, each with what prepares it."""
+    splits = [Split(train, test, prepare(data[train]), prepare(data[test])) for prepare, train, test in inner]
+    chooser = regression.chooser(splits)
+    found = ((name, chooser.choose(Y)) for name, Y in targets.items())
+    return {name: PenaltyChoice(each.choice, each.r) for name, each in found}
 
 
 def inner_splits(samples: TrainingSet, splits: Sequence[TrainTest], number: int) -> list[TrainTest]:

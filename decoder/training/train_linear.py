@@ -1,6 +1,8 @@
 """Linear models: penalties and units by cross-validation, weights on all samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from decoder.estimators.regression import make_regression
 from decoder.features import block_name
 from decoder.models.confidence import fit_typicality
 from decoder.models.linear import Head, LinearModel
+from decoder.parallel import apply_each
 from decoder.preprocessing.preprocess import fit_preprocessor
 from decoder.solvers.ridge import RidgeRegression, undo_shrinkage
 from decoder.spec import DecoderSpec
@@ -75,8 +78,8 @@ def fit_linear(
     not `nested`, which takes less than half the time, by those that all samples chose: too good to be reported. Where a
     prior of `structure` is given, its network is taken over, whose training takes longest, and no image bank is needed.
     """
-    designs = make_designs(samples, spec, progress)
     preprocess = fit_preprocessor(samples.data, samples.times, spec.preprocess)
+    designs = make_designs(samples, spec, progress)
     regression = make_regression(
         [design.split for design in designs], preprocess(samples.data), spec.regression, spec.alphas
     )
@@ -85,14 +88,10 @@ def fit_linear(
     for name, value in targets.numbers().items():
         head, decoded[name] = _fit_head(name, value, samples, regression, spec)
         heads.append(head)
-    of_blocks: dict[int, Array] = {}
-    for done, (block, units) in enumerate(targets.s.items()):
-        progress("structure", done, len(targets.s))
-        head, found_units = _structure_head(block, units[samples.rows], regression, spec)
-        if found_units is not None:
-            of_blocks[block] = found_units
-        heads.append(head)
-    progress("structure", len(targets.s), len(targets.s))
+    units = {block: values[samples.rows] for block, values in targets.s.items()}
+    structure_heads = _fit_structure_heads(units, regression, spec, progress)
+    heads += [head for head, _ in structure_heads]
+    of_blocks = {block: found for block, (_, found) in zip(units, structure_heads, strict=True) if found is not None}
     progress("scores", 0, 1)
     judgement = judge(samples, designs, regression, decoded, targets, spec, nested=nested)
     progress("scores", 1, 1)
@@ -145,40 +144,70 @@ def _fit_head(
     return head, DecodedHead(flat[:, active], PenaltyChoice(found.choice, found.r), gain)
 
 
-def _structure_head(
-    block: int, units: NDArray[np.float16], regression: RidgeRegression, spec: DecoderSpec
-) -> tuple[Head, Array | None]:
-    """Find a block's best-decoded units and fit those.
+def _fit_structure_heads(
+    units: Mapping[int, NDArray[np.float16]], regression: RidgeRegression, spec: DecoderSpec, progress: Progress
+) -> list[tuple[Head, Array | None]]:
+    """Find each block's best-decoded units and fit those.
+
+    Parameters
+    ----------
+    units : mapping of int to ndarray, shape (n_samples, n_units)
+        By block.
+    regression : RidgeRegression
+    spec : DecoderSpec
+    progress : callable
 
     Returns
     -------
-    head : Head
-    held_out : ndarray, shape (n_samples, n_kept), float32, or None
-        Its units, decoded from folds that did not see the picture; None where no prior of structure asks for them.
+    heads : list of (Head, ndarray of shape (n_samples, n_kept), float32, or None)
+        By block its head, and its units decoded from folds that did not see the picture; None where no prior of
+        structure asks for them.
 
     Raises
     ------
     TrainingError
-        If the pictures shown do not differ in the block.
+        If the pictures shown do not differ in a block.
     """
-    n_units = units.shape[1]
-    if (units == units[0]).all():
-        raise TrainingError(
-            f"structure of block {block} is the same for all pictures shown; there is nothing to decode"
-        )
-    choices, r, gain = [], np.empty(n_units, np.float32), np.empty(n_units, np.float32)
-    for start in range(0, n_units, CHUNK):
-        part = slice(start, min(n_units, start + CHUNK))
-        Y = units[:, part].astype(np.float32)
-        found = regression.choose(Y)
-        choices.append(found.choice)
-        r[part] = found.r
-        gain[part] = undo_shrinkage(Y, found.predictions, FEATURES["s"].gain_in(spec))
-    kept = best_units(r, spec.unit_fraction)
-    weights, intercept = regression.fit(units[:, kept].astype(np.float32), np.concatenate(choices)[kept])
+    for block, values in units.items():
+        if (values == values[0]).all():
+            raise TrainingError(
+                f"structure of block {block} is the same for all pictures shown; there is nothing to decode"
+            )
+    parts = [(block, start) for block, values in units.items() for start in range(0, values.shape[1], CHUNK)]
+    some = [units[block][:, start : start + CHUNK] for block, start in parts]
+    choose = partial(_choose_units, regression, FEATURES["s"].gain_in(spec))
+    chosen = apply_each(choose, some, about="structure", progress=progress)
+    tasks = []
+    for block, values in units.items():
+        own = [each for (of, _), each in zip(parts, chosen, strict=True) if of == block]
+        choice, r, gain = (np.concatenate(each) for each in zip(*own, strict=True))
+        kept = best_units(r, spec.unit_fraction)
+        tasks.append((block, values.shape[1], kept, values[:, kept], choice[kept], gain[kept]))
+    fit = partial(_fit_structure_head, regression, spec.structure_prior is not None)
+    return apply_each(fit, tasks, about="structure", progress=progress)
+
+
+def _choose_units(
+    regression: RidgeRegression, strength: float, units: NDArray[np.float16]
+) -> tuple[NDArray[np.float64], Array, Array]:
+    """Choose the penalty of each of some units; return it, their held-out correlation, and the gain of all."""
+    Y = units.astype(np.float32)
+    found = regression.choose(Y)
+    return found.choice, found.r, np.full(Y.shape[1], undo_shrinkage(Y, found.predictions, strength), np.float32)
+
+
+def _fit_structure_head(
+    regression: RidgeRegression,
+    wants_held_out: bool,
+    task: tuple[int, int, NDArray[np.intp], NDArray[np.float16], NDArray[np.float64], Array],
+) -> tuple[Head, Array | None]:
+    """Fit a block's units that are kept, of so many, by their penalties and gains."""
+    block, n_units, kept, units, choice, gain = task
+    Y = units.astype(np.float32)
+    weights, intercept = regression.fit(Y, choice)
     constant = np.zeros(n_units, np.float32)
-    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights * gain[kept], intercept, constant)
-    if spec.structure_prior is None:
+    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights * gain, intercept, constant)
+    if not wants_held_out:
         return head, None
-    held_out = regression.choose(units[:, kept].astype(np.float32)).predictions
-    return head, np.asarray(intercept + gain[kept] * (held_out - intercept), np.float32)
+    held_out = regression.choose(Y).predictions
+    return head, np.asarray(intercept + gain * (held_out - intercept), np.float32)

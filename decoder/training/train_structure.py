@@ -6,12 +6,17 @@ decodes that. So the network meets the decoder's own mistakes, with pictures wit
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from decoder.data.feature_registry import FEATURES
 from decoder.data.targets import Targets
@@ -21,6 +26,7 @@ from decoder.evaluation.metrics import rounded_mean
 from decoder.features import block_name
 from decoder.models.linear import Head, mask_of
 from decoder.models.structure_prior import (
+    Dropout,
     LatentMap,
     Maps,
     Network,
@@ -46,6 +52,9 @@ LATENT_MAP_ALPHA = 0.01
 """Penalty of the map to latents, in units of the mean variance of what it takes in; a hundredth of it does as well."""
 AT_ONCE = 500
 """Pictures decoded together: bounds memory."""
+PARTS = 4
+"""Of a batch, computed side by side on a core each, as convolutions this small gain little from several threads. So
+many however many cores there are: sums are added up in the same order, and come out the same."""
 LEAST_SPREAD = 1e-6
 
 logger = logging.getLogger(__name__)
@@ -201,7 +210,7 @@ def _imagine(
     weights, intercept = encoding.fit(inputs, found.choice)
     errors = inputs - found.predictions
     answers = np.asarray((flat - centre) @ axes @ weights + intercept, np.float32)
-    masks = {block: mask_of(head) for block, head in heads.items()}
+    onto, constant = _decoded_maps(maps, heads)
 
     def draw() -> Array:
         out = np.empty_like(true)
@@ -209,11 +218,24 @@ def _imagine(
             part = slice(start, start + AT_ONCE)
             said = answers[part] + errors[rng.integers(0, len(errors), len(answers[part]))]
             bent = said if preprocess.kernel is None else preprocess.kernel(said)
-            units = {block: _whole(head, bent @ head.weights + head.intercept) for block, head in heads.items()}
-            out[part] = maps.of(units, masks)
+            out[part] = (bent @ onto + constant).reshape(-1, *true.shape[1:])
         return out
 
     return draw
+
+
+def _decoded_maps(maps: Maps, heads: Mapping[int, Head]) -> tuple[Array, Array]:
+    """Return heads and maps in one: weights (n_inputs, n_numbers) onto flat maps, and their intercept.
+
+    What a head does not decode counts as mean.
+    """
+    parts = []
+    for block, mean in maps.means.items():
+        head = heads[block]
+        affine = np.concatenate([head.weights, [head.intercept - mean[head.active]]])
+        parts.append(maps.of_deviations(block, _whole(head, affine)))
+    flat = np.concatenate(parts, axis=1).reshape(len(parts[0]), -1)
+    return flat[:-1], flat[-1]
 
 
 def fit_latent_map(maps: Array, z: Array) -> LatentMap:
@@ -256,21 +278,52 @@ def _train(
         y = torch.from_numpy(true / write[:, None, None])
         batch = min(spec.batch, len(y))
         steps = len(y) // batch
-        adam = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
+        parameters = list(network.parameters())
+        adam = torch.optim.AdamW(parameters, spec.learning_rate, weight_decay=spec.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(adam, spec.learning_rate, total_steps=spec.epochs * steps)
-        for epoch in range(spec.epochs):
-            progress("how structure hangs together", epoch, spec.epochs)
-            x = torch.from_numpy(draw() / read[:, None, None])
-            order = torch.from_numpy(rng.permutation(len(y))[: steps * batch])
-            for rows in torch.split(order, batch):
-                loss = (weight * (network(x[rows]) - y[rows]).square()).mean()
-                adam.zero_grad()
-                loss.backward()
-                adam.step()
-                schedule.step()
-            logger.info("structure prior, epoch %d of %d: loss %.3f", epoch + 1, spec.epochs, loss.item())
+        copies = [_sharing(network, int(seed)) for seed in rng.integers(2**31, size=PARTS)]
+
+        def gradient(x: Tensor, copy: Network, rows: Tensor) -> tuple[Tensor, ...]:
+            loss = (weight * (copy(x[rows]) - y[rows]).square()).sum() / (batch * y[0].numel())
+            return loss.detach(), *torch.autograd.grad(loss, parameters)
+
+        with _threads() as threads:
+            for epoch in range(spec.epochs):
+                progress("how structure hangs together", epoch, spec.epochs)
+                x = torch.from_numpy(draw() / read[:, None, None])
+                order = torch.from_numpy(rng.permutation(len(y))[: steps * batch])
+                for rows in torch.split(order, batch):
+                    parts = threads.map(partial(gradient, x), copies, rows.chunk(PARTS))
+                    loss, *gradients = (reduce(Tensor.add_, own) for own in zip(*parts, strict=True))
+                    for parameter, own in zip(parameters, gradients, strict=True):
+                        parameter.grad = own
+                    adam.step()
+                    schedule.step()
+                logger.info("structure prior, epoch %d of %d: loss %.3f", epoch + 1, spec.epochs, loss.item())
         progress("how structure hangs together", spec.epochs, spec.epochs)
     return network, read, write
+
+
+def _sharing(network: Network, seed: int) -> Network:
+    """Return a network of the same parameters, with random numbers of its own."""
+    copy = deepcopy(network)
+    copy.load_state_dict(network.state_dict(keep_vars=True), assign=True)
+    generator = torch.Generator().manual_seed(seed)
+    for module in copy.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+    return copy
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Have as many threads as torch is to use, each of which computes by itself."""
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(min(PARTS, before), initializer=partial(torch.set_num_threads, 1)) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def _whole(head: Head, kept: NDArray[Any]) -> Array:

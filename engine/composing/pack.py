@@ -21,6 +21,7 @@ from PIL import Image
 
 from engine.errors import EngineError
 from engine.shipped import shipped
+from stream.atomic import write_whole
 
 DESK = shipped("engine") / "models" / "desk"
 SIDE = 120
@@ -171,7 +172,7 @@ def write_pack(packages: Path, out: Path, *, concepts: set[str] | None = None, q
         source = f"npm {package} {version}"
         styles[style] = {"file": file, "licence": licence, "author": author, "source": source, "boxes": boxes}
     named = [{"name": name, "codepoint": code, "synonyms": synonyms.get(code, [])} for name, code in chosen]
-    (out / _INDEX).write_text(json.dumps({"concepts": named, "styles": styles}, indent=0) + "\n", encoding="utf-8")
+    write_whole(out / _INDEX, json.dumps({"concepts": named, "styles": styles}, indent=0) + "\n")
     return missing
 
 

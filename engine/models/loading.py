@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,15 @@ class Models:
             else None
         )
         self.context_tokens = self.tokens + (self.ip_adapter.tokens if self.ip_adapter else 0)
+
+    def __reduce__(self) -> tuple[Callable[..., "Models"], tuple[ModelSpec, str]]:
+        """Pickle as the files that they are of: another process loads them itself, once."""
+        return _loaded_once, (self.spec, str(self.device))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether they run on the CPU."""
+        return self.device.type == "cpu"
 
     @cached_property
     def feature_space(self) -> str:
@@ -334,6 +343,11 @@ def load_models(spec: ModelSpec, device: str = "auto", *, fetch: bool = True) ->
     ModelError
     """
     return Models(spec, device, fetch=fetch)
+
+
+@cache
+def _loaded_once(spec: ModelSpec, device: str) -> Models:
+    return Models(spec, device)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:

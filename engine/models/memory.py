@@ -122,9 +122,11 @@ def _tiled(models: Models, preview: bool) -> Decode:
 
 def picture_bytes(models: Models, *, preview: bool = False) -> int:
     """Working memory that decoding one picture takes, in bytes; `preview`: by the small decoder."""
-    config = read_config(models.parts["preview_vae" if preview else "vae"] / "config.json")
+    decoder = models.preview_autoencoder if preview else models.autoencoder
+    assert decoder is not None
+    config = read_config(decoder.folder / "config.json")
     widths = config.get("block_out_channels") or config["decoder_block_out_channels"]
     # a KL decoder's last block still has the width of the one before when it reaches full size
     widest = int(max(widths[:2]))
     side: int = models.image_size
-    return _LIVE * widest * side * side * _ITEM[models.autoencoder.dtype]
+    return _LIVE * widest * side * side * _ITEM[decoder.dtype]

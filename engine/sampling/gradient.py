@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from engine.errors import ModelError
+from stream.atomic import write_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KERNEL = 6
@@ -94,7 +95,7 @@ def save_gradient(network: LatentToPatches, config: dict[str, int | str], folder
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
     save_file(half, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load_gradient(folder: Path, feature_space: str, device: torch.device) -> LatentToPatches:

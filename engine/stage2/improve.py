@@ -70,8 +70,11 @@ def latents_of(batch: Batch, first: Tensor, targets: Targets, setup: Setup) -> T
 
 
 def _fast(batch: Batch, first: Tensor, targets: Targets, setup: Setup) -> Tensor:
-    """Optimise the clean latent after each UNet call, and then refine it; no gradient goes through the UNet."""
+    """Optimise the clean latent after each UNet call, or z, and refine it; no gradient goes through the UNet."""
+    structure = setup.spec.structure
     latents = batch.structure_latent if setup.renoise is not None else None
+    if latents is None and batch.z is not None and structure.start == "z":
+        latents = optimise_latent(batch.z, setup.view, targets, structure, batch.z)
     if latents is None:
         numbers = count()
         predict = setup.predict(setup.unet, batch.mask, setup.spec.guidance)
@@ -85,14 +88,14 @@ def _fast(batch: Batch, first: Tensor, targets: Targets, setup: Setup) -> Tensor
             begin(batch.schedule, batch.z, batch.noise[0]),
             batch.c,
             list(batch.noise[1:]),
-            refine=lambda _, x0: optimise_latent(x0, setup.view, targets, setup.spec.structure, batch.z),
+            refine=lambda _, x0: optimise_latent(x0, setup.view, targets, structure, batch.z),
         )
     if setup.renoise is None:
         return latents
     refined = refine(latents, batch, targets, setup, setup.renoise)
     if batch.structure_latent is None:
         return refined
-    return torch.lerp(refined, batch.structure_latent, setup.spec.structure.structure_latent_share)
+    return torch.lerp(refined, batch.structure_latent, structure.structure_latent_share)
 
 
 def _through_sampler(batch: Batch, targets: Targets, setup: Setup) -> Tensor:

@@ -1,7 +1,10 @@
-"""Stage 2's optimisation: a picture's shallow CLIP features are led toward the decoded ones by Adam.
+"""Stage 2's optimisation: a picture's shallow CLIP features are led toward the decoded ones by gradient.
 
-Losses, masks, weights and Adam's state are each sample's own, so a batch equals its members.
+Losses, masks, weights and the optimiser's state are each sample's own, so a batch equals its members.
 """
+
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +21,15 @@ _BETAS = (0.9, 0.999)
 # The loss is 1 at the start, so this is far below a gradient that matters and far above rounding errors: with torch's
 # 1e-8, Adam would turn rounding errors into whole steps, and a batch would not equal its members.
 _EPSILON = 1e-5
+_MOMENTUM = 0.5
+
+
+class _Optimiser(Protocol):
+    """What moves one tensor along its gradients."""
+
+    def step(self, value: Tensor, gradient: Tensor) -> Tensor:
+        """Return the next value."""
+        ...
 
 
 class _Adam:
@@ -42,6 +54,31 @@ class _Adam:
         return value - rate * mean / (root + _EPSILON)
 
 
+class _GradientDescent:
+    """Gradient descent with momentum (Polyak 1964) on gradients that are scaled to a root mean square of 1.
+
+    Adam moves every number by about its learning rate, also those of which the loss hardly says anything. Here these
+    stay, and a step of the same length changes the features more and the picture less.
+    """
+
+    def __init__(self, like: Tensor, learning_rate: float, decay: float) -> None:
+        self._velocity = torch.zeros_like(like)
+        self._rate, self._decay = learning_rate, decay
+
+    def step(self, value: Tensor, gradient: Tensor) -> Tensor:
+        size = gradient.flatten(1).square().mean(dim=1).sqrt() + _EPSILON
+        self._velocity = _MOMENTUM * self._velocity + gradient / per_sample(size, gradient)
+        moved = value - self._rate * self._velocity
+        self._rate *= self._decay
+        return moved
+
+
+_OPTIMISERS: dict[str, Callable[[Tensor, float, float], _Optimiser]] = {
+    "adam": _Adam,
+    "gradient": _GradientDescent,
+}
+
+
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Return one value a sample (n,) in a shape that goes with `like` (n, ...)."""
     return values.view(-1, *(1 for _ in like.shape[1:]))
@@ -50,7 +87,7 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 def optimise_latent(
     start: Tensor, view: View, targets: Targets, spec: StructureSpec, z: Tensor | None = None
 ) -> Tensor:
-    """Move clean latents toward the targets by `spec.iterations` Adam steps; nothing here calls the UNet.
+    """Move clean latents toward the targets by `spec.iterations` steps of its optimiser; nothing here calls the UNet.
 
     Minimises `engine.stage2.losses.total_loss` and keeps each sample's best iterate. A sample without targets, or
     whose gradient is not finite, stays where it is.
@@ -73,7 +110,7 @@ def optimise_latent(
         return start
     start = start.detach()
     x, best = start, start
-    adam = _Adam(start, spec.learning_rate, spec.decay)
+    optimiser = _OPTIMISERS[spec.optimiser](start, spec.learning_rate, spec.decay)
     scale = torch.ones(len(start), device=start.device)
     best_loss = torch.full_like(scale, torch.inf)
     usable = torch.tensor([problem is None for problem in targets.problems], device=start.device)
@@ -91,7 +128,7 @@ def optimise_latent(
             best_loss = torch.where(better, loss.detach(), best_loss)
             if not last:
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
-                x = adam.step(x.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0))
+                x = optimiser.step(x.detach(), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0))
     return best
 
 
@@ -103,7 +140,7 @@ def optimise_through_sampler(
     targets: Targets,
     spec: StructureSpec,
 ) -> Tensor:
-    """Run the paper's stage 2: Adam on z and c, with the gradient through the whole sampler (onestep: one step).
+    """Run the paper's stage 2: z and c are optimised, with the gradient through the whole sampler (onestep: one step).
 
     Parameters
     ----------
@@ -125,7 +162,8 @@ def optimise_through_sampler(
     """
     z, c, noise = start
     moved = {"z": noise[0] if z is None else z, "c": c}
-    adams = {name: _Adam(value, spec.learning_rate, spec.decay) for name, value in moved.items()}
+    make = _OPTIMISERS[spec.optimiser]
+    optimisers = {name: make(value, spec.learning_rate, spec.decay) for name, value in moved.items()}
     best = moved["z"]
     best_loss = torch.full((len(c),), torch.inf, device=c.device)
     for number in range(spec.iterations + 1):
@@ -140,6 +178,6 @@ def optimise_through_sampler(
         best_loss = torch.where(better, loss.detach(), best_loss)
         if not final:
             gradients = torch.autograd.grad(loss.sum(), list(moved.values()))
-            for name, gradient in zip(adams, gradients, strict=True):
-                moved[name] = adams[name].step(moved[name].detach(), torch.nan_to_num(gradient, nan=0.0))
+            for name, gradient in zip(optimisers, gradients, strict=True):
+                moved[name] = optimisers[name].step(moved[name].detach(), torch.nan_to_num(gradient, nan=0.0))
     return best

@@ -5,7 +5,7 @@ Layout of a session's folder
                                  pictures are made from, config, versions, problems seen, its account, what was removed
     windows.csv                  a line a window: what became of it and why, what was told, how long it took, its files
     notes.csv                    a line a note of the experimenter: LSL time, date, text
-    <window>.<stage>.jpg         original, preview and picture of a window (.png, .webp, .gif), as published
+    <window>.<stage>.jpg         original, retrieved, preview and picture of a window (.png, .webp, .gif), as published
     <window>.<stage>.json        the metadata that came with each; `abstained` has no picture
 """
 
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 ABOUT = "session.json"
 TABLES = (WINDOWS, NOTES)
 FORMAT = {"format": "minddiffuser-session", "version": 1}
-_OURS = re.compile(r"(.+)\.(original|preview|picture|abstained)\.(jpg|png|webp|gif|json)")
+_OURS = re.compile(r"(.+)\.(original|retrieved|preview|picture|abstained)\.(jpg|png|webp|gif|json)")
 MAX_PROBLEMS = 200
 """Different problems of a session that are kept; more say nothing new."""
 _FIGURE = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")

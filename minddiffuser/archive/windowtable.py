@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minddiffuser.archive.latency import STEPS
+from stream.mqtt.topics import PICTURES
 from stream.mqtt.wire_models import STATES, printable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ LATENCIES = tuple(step for step in STEPS if step != "broker")
 WINDOW_COLUMNS = (
     "window", "event_time_s", "label", "state", "reason", "confidence", "names", "truth", "right", "repeats",
     "samples_lost", "interpolated", *(f"{step}_ms" for step in LATENCIES), "seed", "backend",
-    "original_file", "preview_file", "picture_file",
+    "original_file", "preview_file", "picture_file", "retrieved", "retrieved_file",
 )  # fmt: skip
 AS_THEY_ARE = ("reason", "confidence", "truth", "repeats", "samples_lost", "seed", "backend")
 NOTE_COLUMNS = ("time_s", "wall", "text")
@@ -92,7 +93,10 @@ def window_line(frame: Frame, files: Mapping[str, str]) -> bytes:
         "right": {True: "yes", False: "no", None: None}[meta.get("right")],
         **{key: meta.get(key) for key in AS_THEY_ARE},
         **{f"{step}_ms": _between(times, *STEPS[step]) for step in LATENCIES},
-        **{f"{stage}_file": files.get(stage) for stage in ("original", "preview", "picture")},
+        "retrieved": _listed(
+            [each["name"] for each in (meta.get("retrieved") or {"likeliest": []})["likeliest"]] or None
+        ),
+        **{f"{stage}_file": files.get(stage) for stage in PICTURES},
     }
     return _line([cells[column] for column in WINDOW_COLUMNS])
 

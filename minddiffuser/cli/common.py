@@ -17,7 +17,7 @@ from minddiffuser.cli.output import say
 from minddiffuser.errors import AppError
 from minddiffuser.stopping import stopping
 from stream.atomic import check_folder, write_whole, write_with_fallback
-from stream.system import loop_factory
+from stream.system import can_listen, loop_factory
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -103,6 +103,18 @@ def check_data(folder: Path | None) -> None:
         raise AppError(f"--data {folder}: no such folder")
 
 
+def check_port(host: str, port: int) -> None:
+    """Check that a page can be served where it is to be.
+
+    Raises
+    ------
+    AppError
+        The port is taken, or the address is none of this machine's.
+    """
+    if not can_listen(host, port):
+        raise AppError(f"{host}:{port}, where the page is to be, is taken; choose another --port (0: any free one)")
+
+
 def run(work: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
     """Run `work` with an event that a request to end sets; until it waits for the first time, it is interrupted."""
     stopping.interrupt()
@@ -167,6 +179,8 @@ def session_at(broker: str | None, session: str | None) -> tuple[BrokerSpec, str
         address, which = found
         sys.stderr.write(f"Session {'(all)' if which == '+' else which} at {address.address}\n")
         return address, which
+    which = f"session {session!r}" if session not in {None, "+"} else "session"
+    sys.stderr.write(f"No {which} runs on this machine; looking for one at 127.0.0.1:1883 (--broker names another)\n")
     return broker_at("127.0.0.1:1883"), session or "+"
 
 

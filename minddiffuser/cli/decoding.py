@@ -79,7 +79,7 @@ def evaluate(
     recording: Annotated[
         Path | None, typer.Option(help="Test recording, in place of the config's; its pictures in data.stimuli, too")
     ] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Folder for the reconstructed pictures")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures, as they were received live")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many windows")] = None,
     live_limit: Annotated[
         int | None, typer.Option(min=2, help="Of those, only the first so many live, which takes as long as they last")
@@ -112,11 +112,13 @@ def evaluate(
     of_session = holds_sessions(bundle)
     if not of_session:
         check_bundle(bundle)
-    if recording:
-        if of_session:
-            raise AppError(f"{bundle} is a kept session: --recording goes with a bundle")
-        if not recording.exists():
-            raise AppError(f"--recording {recording}: no such file")
+    if of_session and (recording or pictures or limit or live_limit):
+        options = "--recording, --pictures, --limit and --live-limit"
+        raise AppError(f"{bundle} is a kept session: {options} go with a bundle")
+    if not live_too and (pictures or live_limit):
+        raise AppError("--offline leaves out the live half, which --pictures and --live-limit go with; see --report")
+    if recording and not recording.exists():
+        raise AppError(f"--recording {recording}: no such file")
     if report:
         check_file(report)
     if pictures:

@@ -20,12 +20,14 @@ from minddiffuser.cli.common import (
     Verbose,
     answer,
     check_bundle,
+    check_port,
     config_at,
     run,
     seconds_of,
     session_at,
 )
 from minddiffuser.cli.output import say
+from minddiffuser.shipped import CONFIGS
 from minddiffuser.stopping import stopping
 from stream.atomic import check_file, check_folder
 
@@ -64,8 +66,9 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Run everything on this machine: a simulated participant, the live loop, a broker and the page."""
-    if config:
-        config_at(config)
+    page = config_at(config or CONFIGS / "demo.yaml").display
+    if not headless:
+        check_port(page.host, page.port if port is None else port)
     if report:
         check_file(report)
     from minddiffuser.cache import check_cache

@@ -104,6 +104,8 @@ def record(
     check_file(file, new=True)
     if not file.parent.is_dir():
         raise AppError(f"{file}: there is no folder {file.parent}; make it first")
+    if file.suffix.lower() != ".xdf":  # by their names files are read again
+        raise AppError(f"{file}: a recording is an XDF file; name it {file.with_suffix('.xdf')}")
     from minddiffuser.console import console, set_up_logging
     from stream.recording.record import RecordAccount
     from stream.recording.record import record as write

@@ -46,13 +46,18 @@ LENGTHS = {
     "string_too_short": ("min_length", "must have at least {} letters"),
     "string_too_long": ("max_length", "must have at most {} letters"),
 }
-OTHERS = {"missing": "is missing", "invalid_key": "a key that is no text; put it in quotes"}
+OTHERS = {
+    "missing": "is missing",
+    "invalid_key": "a key that is no text; put it in quotes, and write decimals with a point",
+}
 MEANT = {"stream": "name", "rate": "sfreq", "fs": "sfreq", "units": "unit"}
 """Keys as others call them, and what they are called here, where there is such a key."""
 NAMES = {
     "A-Za-z0-9._-": "letters, digits, '_', '-' and, within, '.'",
     "A-Za-z0-9_.-": "letters, digits, '_', '.', '-'",
     "A-Za-z0-9_-": "letters, digits, '_', '-'",
+    "A-Za-z0-9_": "letters, digits, '_'",
+    "A-Za-z0-9": "letters and digits, with one '-' between them at most",
 }
 """Classes of characters in our patterns, in words."""
 
@@ -128,7 +133,7 @@ def _words(errors: list[ErrorDetails], model: type[BaseModel], place: Place) -> 
     wanted = [word for word in words if word.startswith("expected ")]
     if len(wanted) == len(words):
         both = " or ".join(word.removeprefix("expected ") for word in wanted)
-        return f"expected {both}, got {_shown(errors[0]['input'])}{_hint(errors)}"
+        return f"expected {both}, got {_shown(errors[0]['input'])}{_hint(errors, model, place)}"
     # Of several alternatives, the one is meant whose kind of value it is.
     return next(word for word in words if not word.startswith("expected "))
 
@@ -154,7 +159,7 @@ def _said(error: ErrorDetails) -> str:
         return f"must be {names}, is {value}" + (f"; did you mean '{close[0]}'?" if close else "")
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])
-        allowed = next((words for letters, words in NAMES.items() if f"[{letters}]" in pattern), pattern)
+        allowed = next(words for letters, words in NAMES.items() if f"[{letters}]" in pattern)
         return f"{value} does not do: {allowed}, 64 at most"
     return OTHERS.get(kind) or " ".join(error["msg"].removeprefix("Value error, ").split())
 
@@ -172,7 +177,7 @@ def _shown(value: object) -> str:
     return f"{kind} ({text})" if kind else text
 
 
-def _hint(errors: list[ErrorDetails]) -> str:
+def _hint(errors: list[ErrorDetails], model: type[BaseModel], place: Place) -> str:
     """Return how the value is to be written, where that is a common slip."""
     value = errors[0]["input"]
     kinds = {word for error in errors if (word := _expected(error))}
@@ -182,6 +187,10 @@ def _hint(errors: list[ErrorDetails]) -> str:
         return "; decimals have a point" if _number(value.replace(",", ".")) else ""
     if value is None:
         return "; fill it in, or take the line out"
+    if "expected keys and values" in kinds and place and (keys := _known_keys(model, place)):
+        return f"; its keys are {', '.join(keys[:4])}{' ...' * (len(keys) > 4)}" + "; {} takes the defaults" * (
+            value is True
+        )
     return ""
 
 

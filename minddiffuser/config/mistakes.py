@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from minddiffuser.config.yamlfile import Place
@@ -41,15 +42,23 @@ _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za
 def as_meant(raw: dict[str, Any]) -> dict[str, Any]:
     """Return a config with what can mean one thing only in the form that the schema has.
 
-    Kinds of channels in capitals ('EEG'), one channel, frequency or reference that is not in a list, and other names
-    of the average reference.
+    Kinds of channels in capitals ('EEG'), one channel, frequency or reference that is not in a list, other names of the
+    average reference, and '~/' for the user's folder.
     """
-    out = dict(raw)
-    if isinstance(filters := raw.get("filters"), dict):
+    out = {key: _at_home(value) for key, value in raw.items()}
+    if isinstance(filters := out.get("filters"), dict):
         out["filters"] = _filters(filters)
-    if isinstance(candidates := raw.get("candidates"), list):
+    if isinstance(candidates := out.get("candidates"), list):
         out["candidates"] = [as_meant(each) if isinstance(each, dict) else each for each in candidates]
     return out
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _at_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_at_home(inner) for inner in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _filters(filters: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from stream.errors import PublishError
 from stream.files.bids import BidsRun
 from stream.lsl.live import SourceSpec
 from stream.mqtt.broker import BrokerSpec
-from stream.mqtt.topics import topic_of
+from stream.mqtt.topics import checked_session
 from stream.signal.filters import FilterSpec
 from stream.tables.label_table import LabelSpec
 
@@ -164,10 +164,9 @@ class QueueSpec(Strict):
 
 def _session_name(name: str) -> str:
     try:
-        topic_of(name, "status")
+        return checked_session(name)
     except PublishError as error:
         raise ValueError(str(error)) from None
-    return name
 
 
 class PublishSpec(Strict):
@@ -184,11 +183,15 @@ class PublishSpec(Strict):
     """1: the broker acknowledges every picture; 0: it does not, and losses on the way go unseen."""
     retain: bool = True
     """Whether the broker keeps the last picture for those who come later."""
+    retrieved: int = Field(0, ge=0, le=10)
+    """Publish beside each reconstruction, and apart from it, the likeliest picture of `data.image_bank` by the
+    decoder's encoding model (decoder.encoding), and the names of so many, the likeliest first; 0: none."""
     home_assistant: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}$")
     """Home Assistant's discovery prefix ('homeassistant'), where the session is to show up there by itself."""
     abstain_below: float | None = Field(None, ge=0, le=1)
     """Abstain from windows whose confidence is lower: no picture, only a note with the reason; null: the confidence
-    below which the bundle's held-out windows were told no better than by chance; 0: every picture is published."""
+    below which the bundle's held-out windows were told no better than by chance, and of sliding windows what nineteen
+    of twenty windows without a response stay below; 0: every picture is published."""
 
 
 class DisplaySpec(Strict):
@@ -286,6 +289,14 @@ class Config(Strict):
         if self.decoder.structure_prior is not None and self.data.image_bank is None:
             raise ValueError(
                 "decoder.structure_prior learns from pictures that nobody was shown: set data.image_bank to how many"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _image_bank_to_retrieve_from(self) -> Config:
+        if self.publish.retrieved and self.data.image_bank is None:
+            raise ValueError(
+                "publish.retrieved is of pictures that nobody was shown: set data.image_bank to a folder of such"
             )
         return self
 

@@ -123,7 +123,10 @@ def _beside_chance(measure: Measure) -> str:
 def verdict_of_training(answer: Mapping[str, Any], config: str = "CONFIG") -> Verdict | None:
     """Judge what `train --json` answers: held-out windows of the calibration."""
     bundle = str(answer["bundle"])
-    judged = verdict(of_features(answer["scores"]), after="train", bundle=bundle, config=config)
+    taught = bool(answer.get("on_training_data"))
+    judged = verdict(
+        of_features(answer["scores"]), on_training_data=taught, after="train", bundle=bundle, config=config
+    )
     if judged is not None and judged.word == "Works" and not answer.get("tested_by", True):
         return replace(judged, next_step=UNTESTED.format(bundle=bundle))
     return judged

@@ -9,19 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from minddiffuser.live.names import namer_of
+from minddiffuser.console import console
 from minddiffuser.loading import unless_stopped
 from minddiffuser.remote.engine import Engine, RemoteEngine
 from minddiffuser.training.stage2 import engine_of
 
 if TYPE_CHECKING:
-    from decoder.data.stimuli import StimulusTable
     from decoder.models.bundle import Bundle
     from engine.models.loading import Models
     from engine.reconstructor import Reconstructor
     from engine.spec import EngineSpec
     from minddiffuser.config.spec import Config
-    from minddiffuser.live.names import Namer
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +69,9 @@ async def engine_for(config: Config, bundle: Bundle, stop: asyncio.Event) -> Asy
     """
     spec = config.engine
     if spec.remote is None:
-        yield await unless_stopped(lambda: ready_engine(spec, bundle), stop)
+        yield await _started(spec, bundle, stop)
         return
-    local = await unless_stopped(lambda: ready_engine(spec, bundle), stop) if spec.fallback == "local" else None
+    local = await _started(spec, bundle, stop) if spec.fallback == "local" else None
     room = f"{config.publish.session}-{uuid.uuid4().hex[:8]}"
     stage2 = engine_of(spec, bundle).structure.mode != "none"
     async with RemoteEngine(spec, room, str(bundle.meta.get("feature_space")), stage2=stage2, fallback=local) as engine:
@@ -81,9 +79,7 @@ async def engine_for(config: Config, bundle: Bundle, stop: asyncio.Event) -> Asy
         yield engine
 
 
-def namer_for(engine: Engine, stimuli: StimulusTable) -> Namer | None:
-    """Return what names pictures where the models are in this process; elsewhere they stay without names."""
-    if isinstance(engine, RemoteEngine):
-        logger.info("pictures have no names: the models are in the pool")
-        return None
-    return namer_of(engine.models, stimuli)  # type: ignore[attr-defined]
+async def _started(spec: EngineSpec, bundle: Bundle, stop: asyncio.Event) -> Reconstructor:
+    """Load the engine, and show that this goes on: an export takes minutes in which nothing else is said."""
+    with console.status("starting the engine"):
+        return await unless_stopped(lambda: ready_engine(spec, bundle), stop)

@@ -16,7 +16,8 @@ from minddiffuser.display.local import Local, answering
 from minddiffuser.display.neighbours import findable
 from minddiffuser.display.running import announced
 from minddiffuser.errors import AppError
-from minddiffuser.live.engines import engine_for, namer_for
+from minddiffuser.live.beside import beside_for
+from minddiffuser.live.engines import engine_for
 from minddiffuser.live.publishing import archiving, publisher_of
 from minddiffuser.live.session import Session
 from minddiffuser.loading import unless_stopped
@@ -88,7 +89,7 @@ async def run_live(
             )
             show_page("Page:", page.urls)
         engine = await stack.enter_async_context(engine_for(config, bundle, stop))
-        namer = await unless_stopped(lambda: namer_for(engine, pictures), stop)
+        beside = await unless_stopped(lambda: beside_for(config, bundle, engine, pictures), stop)
 
         def source_is_there(ingest: LiveIngest) -> None:
             _say_found(ingest)
@@ -105,7 +106,7 @@ async def run_live(
             publisher,
             originals(pictures),
             labels=matcher,
-            namer=namer,
+            beside=beside,
             local=local,
             wait_s=wait_s,
             on_source=source_is_there,

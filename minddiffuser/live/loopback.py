@@ -25,7 +25,7 @@ from minddiffuser.config.spec import Config
 from minddiffuser.display.local import Local, answering
 from minddiffuser.display.neighbours import findable
 from minddiffuser.display.running import announced
-from minddiffuser.live.names import namer_of
+from minddiffuser.live.beside import beside_for
 from minddiffuser.live.publishing import archiving, publisher_of
 from minddiffuser.live.session import Account, Session
 from minddiffuser.loading import unless_stopped
@@ -156,11 +156,18 @@ async def run_loopback(
         replay = await stack.enter_async_context(subcommand(*arguments, *(["--loop"] if loop else [])))
         reconstructor = await unless_stopped(engine, stop)
         await subscriber.line(CHILD_START)
-        namer = None
-        if stimuli is not None:
-            namer = await unless_stopped(lambda: namer_of(reconstructor.models, stimuli), stop)
+        beside = await unless_stopped(lambda: beside_for(config, bundle, reconstructor, stimuli), stop)
         session = Session(
-            config, bundle, reconstructor, publisher, originals, started, labels, namer=namer, local=local, total=total
+            config,
+            bundle,
+            reconstructor,
+            publisher,
+            originals,
+            started,
+            labels,
+            beside=beside,
+            local=local,
+            total=total,
         )
         running = asyncio.create_task(session.run(stop))
         waiting = asyncio.create_task(_until_over(replay, session, seconds))

@@ -17,13 +17,14 @@ from decoder.smoothing import FeatureSmoother
 from engine.picture import fault_of
 from minddiffuser.archive.latency import Latencies, Steps
 from minddiffuser.archive.pictures import encode
+from minddiffuser.live.beside import Beside
 from stream.tasks import one_line
 
 if TYPE_CHECKING:
+    from decoder.features import Features
     from decoder.models.bundle import Bundle
     from engine.picture import Picture
     from minddiffuser.config.spec import Config
-    from minddiffuser.live.names import Namer
     from minddiffuser.remote.engine import Engine
     from stream.mqtt.publisher import Publisher
     from stream.mqtt.wire_models import State
@@ -48,8 +49,8 @@ class Pipeline:
         Gets the times of each published picture.
     originals : mapping of str to ndarray
         The pictures shown, by event label, (height, width, 3) uint8.
-    namer : Namer, optional
-        Names the final pictures.
+    beside : Beside, optional
+        Names the final pictures, and retrieves others.
     total : int, optional
         How many windows there are in all, where that is known; beyond, they are counted anew.
 
@@ -72,15 +73,17 @@ class Pipeline:
         publisher: Publisher,
         latencies: Latencies,
         originals: Mapping[str, NDArray[np.uint8]],
-        namer: Namer | None = None,
+        beside: Beside | None = None,
         total: int | None = None,
     ) -> None:
-        self._namer, self.total = namer, total
+        self._beside, self.total = beside or Beside(), total
         self._config, self._bundle, self._reconstructor = config, bundle, reconstructor
         self._publisher, self._latencies, self._originals = publisher, latencies, originals
         self.realigner = Realigner(bundle, config.realign) if config.realign is not None else None
         asked = config.publish.abstain_below
-        self.abstain_below = threshold_of(bundle.meta) if asked is None else asked
+        self.abstain_below = (
+            threshold_of(bundle.meta, sliding=config.window.mode == "sliding") if asked is None else asked
+        )
         self._models = reconstructor.about_models
         self.steps = Steps()
         self._smoother = FeatureSmoother(config.smooth) if config.smooth is not None else None
@@ -118,6 +121,7 @@ class Pipeline:
             reason = f"confidence {features.confidence:.2g} is below {self.abstain_below:.2g}, the least that is shown"
             return self._abstain(window, reason, {**meta, "times": times})
 
+        meta |= self._retrieved(window, features, meta)
         if self._smoother is not None:
             features = self._smoother.update(features, window.onset)
 
@@ -172,10 +176,10 @@ class Pipeline:
 
     def _names(self, window: Window, picture: Picture, categories: Mapping[str, float]) -> dict[str, Any]:
         """Return what the picture seems to show, where that is asked for and succeeds."""
-        if self._namer is None:
+        if self._beside.namer is None:
             return {}
         try:
-            return self._namer.about(picture.pixels, window.event.label if window.event else None, categories)
+            return self._beside.namer.about(picture.pixels, window.event.label if window.event else None, categories)
         except Exception as error:  # the picture does not hang on its names
             logger.warning("the picture of window %s is not named: %s", window.id, one_line(error))
             return {}
@@ -192,6 +196,22 @@ class Pipeline:
             self._publisher.original(self._original(label), self.meta(window))
         except Exception as error:  # the window's own picture does not hang on it
             logger.warning("the picture shown, %s, is not published: %s", label, one_line(error))
+
+    def _retrieved(self, window: Window, features: Features, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Publish what the window makes likeliest of a bank, where that is asked for and succeeds; say what it is."""
+        if self._beside.retriever is None:
+            return {}
+        try:
+            if (found := self._beside.retriever(features)) is None:
+                return {}
+            pixels, about = found
+            self._publisher.publish_picture(
+                "retrieved", encode(pixels, self._config.publish), {**meta, "retrieved": about}
+            )
+        except Exception as error:  # the reconstruction does not hang on it
+            logger.warning("nothing is retrieved for window %s: %s", window.id, one_line(error))
+            return {}
+        return {"retrieved": about}
 
     def _encoded(
         self, picture: Picture, meta: Mapping[str, Any], times: Mapping[str, float]

@@ -63,8 +63,9 @@ async def archiving(
         await asyncio.gather(keeping, return_exceptions=True)  # an error of its own is in the log by now
         archive.discard_if_empty()
         if archive.failed or archive.lost:
-            words = "archive %s lacks %d frames that could not be written and %d pictures that never came"
-            logger.error(words, archive.folder, archive.failed, archive.lost)
+            unwritten = f"{archive.failed} frames that could not be written" if archive.failed else ""
+            unseen = f"{archive.lost} pictures that never came through the broker" if archive.lost else ""
+            logger.error("archive %s lacks %s", archive.folder, " and ".join(filter(None, (unwritten, unseen))))
 
 
 async def _keep(config: Config, archive: Archive, stop: asyncio.Event, ready: asyncio.Event) -> None:

@@ -44,7 +44,7 @@ from stream.types.windows import Channels, Window
 
 if TYPE_CHECKING:
     from minddiffuser.display.local import Local
-    from minddiffuser.live.names import Namer
+    from minddiffuser.live.beside import Beside
     from minddiffuser.remote.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -149,8 +149,8 @@ class Session:
         How long to look for the source; by default `source.timeout_s`.
     on_source : callable, optional
         Called with the ingest once its source is found.
-    namer : Namer, optional
-        Names the final pictures.
+    beside : Beside, optional
+        Names the final pictures, and retrieves others.
     local : Local, optional
         Gives raw traces to pages of this machine, and keeps notes and problems.
     total : int, optional
@@ -175,7 +175,7 @@ class Session:
         *,
         wait_s: float | None = None,
         on_source: Callable[[LiveIngest], None] | None = None,
-        namer: Namer | None = None,
+        beside: Beside | None = None,
         local: Local | None = None,
         total: int | None = None,
     ) -> None:
@@ -185,7 +185,7 @@ class Session:
         self._config, self._bundle, self._reconstructor, self._publisher = config, bundle, reconstructor, publisher
         self._latencies = Latencies()
         self._pipeline = Pipeline(
-            config, bundle, reconstructor, publisher, self._latencies, originals or {}, namer, total
+            config, bundle, reconstructor, publisher, self._latencies, originals or {}, beside, total
         )
         self._about = {
             "participant": config.participant,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from decoder.models.bundle import Bundle
 from minddiffuser.config.spec import config_of
 from minddiffuser.console import progress
-from stream.atomic import write_with_fallback
-
-if TYPE_CHECKING:
-    pass
 from minddiffuser.maps.maps import compute_maps
+from stream.atomic import write_with_fallback
 
 logger = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ def evaluation(found: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _tested(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield f"{found['bundle']}: tested on {found['data']}"
     yield from _windows(found)
-    for name in ("offline", "live"):
+    for name in ("offline", "live", "retrieved"):
         if name in found:
             mark = f"{ON_TRAINING_DATA}: " if found.get("on_training_data") else ""
             yield from _figures(found[name], f"{mark}{name}")
@@ -132,7 +132,8 @@ def _figures(found: Mapping[str, Any], title: str) -> Iterator[RenderableType]:
         measures, count = of_categories(found), f"{found['n']} windows" if "n" in found else "windows"
     else:
         measures = [*of_pictures(found), *of_pose(found.get("pose", {}))]
-        count = f"{found['n']} reconstructions of {found['pictures']} pictures"
+        what = f"pictures of {found['bank']} that nobody was shown, for" if "bank" in found else "reconstructions of"
+        count = f"{found['n']} {what} {found['pictures']} pictures"
     yield measure_table(f"{title}, {count}", measures)
     yield from _stage2(measures)
 

@@ -24,7 +24,11 @@ SPECIES = {
     "macaque": "Macaque data: a monkey's brain was measured",
 }
 """What a page says on top, by a word in the data's description."""
-HALVES = {"offline": "Test recording", "live": "The same, decoded live"}
+HALVES = {
+    "offline": "Test recording",
+    "live": "The same, decoded live",
+    "retrieved": "Retrieved from pictures that nobody was shown: found, not made",
+}
 GROUPS = {"best": "Best", "median": "Around the median", "worst": "Worst"}
 LEAST = 0.4
 """Lower edge of the learning curve, whose chance is .5."""
@@ -192,7 +196,8 @@ def _sections(answer: Answer) -> Iterator[dict[str, Any]]:
     halves = {name: answer[half] for half, name in HALVES.items() if half in answer} or {"Published": answer}
     for name, found in halves.items():
         if "stage2" in found:
-            size = f"{found['n']} windows of {found['pictures']} pictures"
+            bank = f", one of {found['bank']} pictures for each" if "bank" in found else ""
+            size = f"{found['n']} windows of {found['pictures']} pictures{bank}"
             first = {one.key: one.interval for one in of_pictures(found, "stage1")}
             measures = [one for one in of_pictures(found) if one.key in found["stage2"]]
             section = _section(name, size, measures, first)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from minddiffuser.cache import cache_dir, check_cache
 from minddiffuser.errors import AppError
+from stream.system import can_listen
 
 PACKAGES = (
     "torch",
@@ -153,10 +153,6 @@ def _port() -> list[Finding]:
     from minddiffuser.config.spec import DisplaySpec
 
     spec = DisplaySpec()
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((spec.host, spec.port))
-        except OSError:
-            return [Finding(False, f"port {spec.port} for the page is taken: use --port or display.port", False)]
+    if not can_listen(spec.host, spec.port):
+        return [Finding(False, f"port {spec.port} for the page is taken: use --port or display.port", False)]
     return [Finding(True, f"port {spec.port} for the page is free", False)]

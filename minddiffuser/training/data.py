@@ -6,7 +6,7 @@ import logging
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from decoder.datasets import Dataset
     from decoder.evaluation.pose import Pose
     from engine.composing.compose import Stimulus
+    from engine.composing.pack import Pack
     from engine.models.loading import Models
     from stream.tables.label_table import LabelSpec
     from stream.types.labels import LabelMatcher
@@ -39,6 +40,7 @@ CALIBRATION_SEED = 7_000_000
 """Calibration pictures are composed from this seed plus the participant's; test pictures are files of their own."""
 BANK_SEED = 8_000_000
 """Captioned pictures that nobody is shown are composed from this seed plus the participant's."""
+COMPOSED_AT_ONCE = 300
 RUNS = ("calibration", "test")
 SUFFIX = {"eeg": "fif", "meg": "fif", "fmri": "nii.gz"}
 """Of a simulated participant's recordings."""
@@ -188,6 +190,19 @@ def _origins(spec: DataSpec, calibration: Sequence[Recording]) -> tuple[dict[str
     return subjects, sessions
 
 
+def check_image_bank(config: Config) -> None:
+    """Check that the folder from which priors are to learn is there, before anything slow.
+
+    Raises
+    ------
+    AppError
+        It is not.
+    """
+    bank = config.data.image_bank
+    if isinstance(bank, Path) and config.decoder.image_bank_features and not (bank / "stimuli.csv").is_file():
+        raise AppError(f"data.image_bank {bank}: no stimuli.csv in it, or no such folder; name a folder of pictures")
+
+
 def load_image_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
     """Compose or read the pictures from which priors learn, that of the text conditioning from their captions too.
 
@@ -197,13 +212,11 @@ def load_image_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
         If captions are wanted of a folder's pictures that have none.
     """
     from decoder.data.stimuli import read_stimuli
-    from engine.composing.compose import compose
-    from engine.composing.pack import load_pack
 
     if spec.image_bank is None:
         return None
     if isinstance(spec.image_bank, int):
-        return stimulus_table(compose(load_pack(), spec.image_bank, BANK_SEED + spec.seed))
+        return stimulus_table(_compose(spec.image_bank, BANK_SEED + spec.seed))
     pictures = read_stimuli(spec.image_bank, rgb(spec.background), spec.picture_size)
     if captions and pictures.captions is None:
         raise AppError(
@@ -214,10 +227,29 @@ def load_image_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
 
 def calibration_stimuli(spec: DataSpec) -> list[Stimulus]:
     """Compose the pictures of a simulated participant's calibration run, which set its tuning."""
-    from engine.composing.compose import compose
+    return _compose(spec.pictures, CALIBRATION_SEED + spec.seed)
+
+
+def _compose(n: int, seed: int) -> list[Stimulus]:
+    """Compose pictures, as `engine.composing.compose.compose` does, by the workers there are."""
+    from decoder.parallel import apply_each
+
+    parts = [range(start, min(n, start + COMPOSED_AT_ONCE)) for start in range(0, n, COMPOSED_AT_ONCE)]
+    composed = apply_each(partial(_compose_some, seed), parts, about="composing pictures")
+    return [stimulus for part in composed for stimulus in part]
+
+
+def _compose_some(seed: int, numbers: range) -> list[Stimulus]:
+    from engine.composing.compose import compose_one
+
+    return [compose_one(_pack(), seed, number) for number in numbers]
+
+
+@cache
+def _pack() -> Pack:
     from engine.composing.pack import load_pack
 
-    return compose(load_pack(), spec.pictures, CALIBRATION_SEED + spec.seed)
+    return load_pack()
 
 
 def simulated(spec: DataSpec, models: Models, report: Progress) -> Dataset:

@@ -27,7 +27,7 @@ MENTIONED_WINDOW = ("delay", "events", "repeats", "step", "rejected")
 MENTIONED_FILTERS = ("decimate", "resample", "interpolate", "reject_peak_to_peak", "flat", "levels")
 """What may well differ: how late a screen is, which windows there are, how a rate is reached (which the bundle checks),
 today's bad channels.
-`channels` is not even mentioned: the bundle picks its own."""
+`channels` is not even mentioned: the bundle picks its own, of those that `filters.channels` leaves it."""
 
 Difference = tuple[str, Any, Any]
 """Key in the config, its value there, its value in training."""
@@ -58,6 +58,7 @@ def check_preprocessing(config: Config, bundle: Bundle) -> None:
             f"config {config.name}: {'; '.join(map(_words, refused))}: a decoder reads only windows like those it was "
             "trained on; set this as in training, or train a bundle with this config (`minddiffuser train`)"
         )
+    _check_channels(config, bundle)
     mentioned = [
         *_differences(config.window, window, MENTIONED_WINDOW, "window"),
         *_differences(config.filters, filters, MENTIONED_FILTERS, "filters"),
@@ -72,6 +73,27 @@ def _trained_with(config: Any) -> tuple[WindowSpec, FilterSpec, tuple[FollowerSp
         FilterSpec.model_validate(config.get("filters", {})),
         TypeAdapter(tuple[FollowerSpec, ...]).validate_python(config.get("extra", ())),
     )
+
+
+def _check_channels(config: Config, bundle: Bundle) -> None:
+    """Refuse `filters.channels` that leave out what the bundle reads.
+
+    Raises
+    ------
+    AppError
+        Names those channels.
+    """
+    chosen = config.filters.channels
+    if chosen is None or config.extra:  # with further streams, the bundle's channels are several streams'
+        return
+    channels = bundle.channels
+    pairs = zip(channels.names, channels.kinds, strict=True)
+    if lacking := [name for name, kind in pairs if not {name, kind} & {*chosen}]:
+        more = f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
+        raise AppError(
+            f"config {config.name}: filters.channels leaves out {', '.join(lacking[:6])}{more}, which the bundle has: "
+            "set it as in training, or train a bundle with this config (`minddiffuser train`)"
+        )
 
 
 def _windows(own: WindowSpec, trained: WindowSpec) -> Iterator[Difference]:

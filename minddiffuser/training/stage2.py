@@ -8,6 +8,7 @@ it hurts none of `MEASURES`: none has a paired 95 % interval of the gain that li
 from __future__ import annotations
 
 import logging
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,13 +76,12 @@ def check_stage2(
     if len(ready.stimuli) < LEAST_PICTURES:
         return undecided(len(ready.stimuli))
     from decoder.training.heldout import held_out_features
-    from engine.reconstructor import Reconstructor
 
     features, rows = held_out_features(ready, bundle, decoder, PICTURES, report, image_bank=image_bank)
     if len(rows) < LEAST_PICTURES:
         return undecided(len(rows))
     shown = ready.stimuli.select([ready.stimuli.ids[row] for row in rows])
-    first, second = both_stages(Reconstructor(config.engine, models), features, report)
+    first, second = both_stages(config.engine, models, features, report)
     sound = [
         number for number, pair in enumerate(zip(first, second, strict=True)) if not any(one.fault for one in pair)
     ]
@@ -103,21 +103,35 @@ def undecided(pictures: int) -> dict[str, Any]:
 
 
 def both_stages(
-    reconstructor: Reconstructor, features: list[Features], report: Progress
+    spec: EngineSpec, models: Models, features: list[Features], report: Progress
 ) -> tuple[list[Picture], list[Picture]]:
     """Return windows' pictures of stage 1 and of stage 2."""
+    from decoder.parallel import iterate_each
+
+    parts = [features[start : start + AT_ONCE] for start in range(0, len(features), AT_ONCE)]
+    reconstruct = partial(_reconstruct, spec, models)
+    made = iterate_each(reconstruct, parts, about="checking stage 2", progress=report, models=models)
+    pairs = [pair for part in made for pair in part]
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def _reconstruct(spec: EngineSpec, models: Models, features: list[Features]) -> list[tuple[Picture, Picture]]:
+    """Make each window's pictures of both stages."""
     previews: list[Picture] = []
-    finals: list[Picture] = []
     level = logging.getLogger("engine").level
     logging.getLogger("engine").setLevel(logging.ERROR)  # that stage 1 stands here and there is what is to be found out
     try:
-        for start in range(0, len(features), AT_ONCE):
-            report("checking stage 2", start, len(features))
-            finals += reconstructor.reconstruct(features[start : start + AT_ONCE], previews.extend)
+        finals = _engine(spec, models).reconstruct(features, previews.extend)
     finally:
         logging.getLogger("engine").setLevel(level)
-    report("checking stage 2", len(features), len(features))
-    return previews, finals
+    return list(zip(previews, finals, strict=True))
+
+
+@lru_cache(1)
+def _engine(spec: EngineSpec, models: Models) -> Reconstructor:
+    from engine.reconstructor import Reconstructor
+
+    return Reconstructor(spec, models)
 
 
 def measured(shown: StimulusTable, pictures: NDArray[np.uint8], models: Models) -> dict[str, Floats]:
@@ -165,7 +179,9 @@ def decide(stage1: dict[str, Floats], stage2: dict[str, Floats]) -> dict[str, An
         f"[{one['interval'][0]:+.3f}, {one['interval'][1]:+.3f}]"
         for words, one in ((words, measures[name]) for name, words in MEASURES.items())
     )
-    does = f"hurts {' and '.join(MEASURES[name] for name in hurt)}" if hurt else "helps" if used else "does not help"
+    gains_for_sure = "helps" if overall["interval"][0] > 0 else "gains a little, within chance,"
+    hurts = f"hurts {' and '.join(MEASURES[name] for name in hurt)}"
+    does = hurts if hurt else gains_for_sure if used else "does not help"
     state = "on" if used else "off for this bundle"
     sentence = (
         f"Stage 2 is {state}: it {does} on {len(weighed)} held-out calibration windows (two-way identification, "
@@ -187,6 +203,7 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
 
     Whoever wants it all the same sets `engine.structure.check: false`.
     """
+    mention_likelihood(spec, bundle)
     checked = bundle.meta.get("stage2")
     if spec.structure.mode == "none" or not spec.structure.check or not isinstance(checked, dict):
         return spec
@@ -194,3 +211,13 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
         return spec
     logger.warning("%s Final pictures are stage 1's.", checked.get("sentence", "Stage 2 is off for this bundle."))
     return spec.model_copy(update={"structure": spec.structure.model_copy(update={"mode": "none"})})
+
+
+def mention_likelihood(spec: EngineSpec, bundle: Bundle) -> None:
+    """Warn where stage 2 is to go by a likelihood that the bundle cannot give."""
+    trained = (bundle.meta.get("config") or {}).get("decoder") or {}
+    if spec.structure.mode != "none" and spec.structure.weights.likelihood and trained.get("encoding") is None:
+        logger.warning(
+            "engine.structure.weights.likelihood is of no effect: the bundle has no encoding model; train one with "
+            "decoder.encoding: {}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from stream.types.recording import Recording
     from stream.types.windows import Window
 
-KEPT = ("left_out", "channels_left_out", "learning_curve", "recording_more", "stage2")
+logger = logging.getLogger(__name__)
+
+KEPT = ("left_out", "channels_left_out", "learning_curve", "recording_more", "stage2", "on_training_data")
 """What a bundle knows of its training that `train` answers, too."""
 
 
@@ -145,7 +148,11 @@ def move(bundle: Bundle, config: Config, dataset: Dataset, models: Models) -> Bu
         account = rejection(windows, config, profile, dataset.stimuli.ids)
         stimuli = describe(dataset.stimuli, models, dataset.vocabulary)
         moved = recalibrate(bundle, windows, stimuli, models, report, cache=cache_dir() / "targets")
-    moved.meta |= {"rejection": asdict(account), "signal": kept_of(profile, moved.channels.names)}
+    signal = kept_of(profile, moved.channels.names)
+    if signal is not None and signal == bundle.meta.get("signal"):
+        logger.warning("the bundle was trained on this very recording: figures of it are no test; name another one")
+        moved.meta["on_training_data"] = True
+    moved.meta |= {"rejection": asdict(account), "signal": signal}
     facts = moved.meta["recalibrated"]
     try:
         alone = train(config, dataset, models, advise=False)
@@ -168,10 +175,12 @@ def train_from_file(
     """Carry out `minddiffuser train`; return where the bundle is and how well it does on held-out windows."""
     from decoder.models.bundle import Bundle
     from engine.models.loading import load_models
-    from minddiffuser.training.data import load_dataset
+    from minddiffuser.training.data import check_image_bank, load_dataset
     from minddiffuser.training.preprocessing import check_preprocessing
+    from minddiffuser.training.stage2 import mention_likelihood
 
     config = load_config(config_file).of_events()
+    check_image_bank(config)
     trained = Bundle.load(start) if start is not None else None
     if trained is not None:
         check_preprocessing(config, trained)
@@ -179,6 +188,7 @@ def train_from_file(
     with progress() as report:
         dataset = load_dataset(config, data_dir, models, report)
     bundle = train(config, dataset, models) if trained is None else move(trained, config, dataset, models)
+    mention_likelihood(config.engine, bundle)
     folder = out or bundle_path(config)
     write_with_fallback(folder, bundle.save)
     answer = {

@@ -42,7 +42,7 @@ class Summary:
     session : str
     seconds : float
         How long was listened.
-    pictures, previews, originals : int
+    pictures, previews, originals, retrieved : int
         Frames that were published while we listened, each with the bytes its meta names.
     rejected, abstained, windows_dropped, windows_failed : int
         Windows without a picture, by what became of them: bad samples, decoded and not shown, later ones were waiting,
@@ -71,6 +71,7 @@ class Summary:
     pictures: int = 0
     previews: int = 0
     originals: int = 0
+    retrieved: int = 0
     abstained: int = 0
     rejected: int = 0
     windows_dropped: int = 0
@@ -268,7 +269,8 @@ class _Watch:
     def finish(self) -> Summary:
         summary = self._summary
         summary.pictures, summary.previews = self._stages["picture"], self._stages["preview"]
-        summary.originals, summary.abstained = self._stages["original"], self._stages["abstained"]
+        summary.originals, summary.retrieved = self._stages["original"], self._stages["retrieved"]
+        summary.abstained = self._stages["abstained"]
         summary.rejected, summary.windows_dropped = self._stages["rejected"], self._stages["dropped"]
         summary.windows_failed = self._stages["failed"]
         for name in ("duplicates", "unpaired", "bad"):

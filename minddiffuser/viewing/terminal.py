@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STAGES = {"original": "shown", "preview": "preview", "picture": "final"}
+STAGES = {"original": "shown", "retrieved": "retrieved", "preview": "preview", "picture": "final"}
 SMALLEST = 24
 """Columns below which a picture says nothing; then fewer stand side by side."""
 RAMP = " .:-=+*#%@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,10 @@ def evaluate_config(config_file: Path, data_dir: Path | None, *, choose: bool = 
         The data are not there, or cannot be split as the config asks.
     """
     from engine.models.loading import load_models
-    from minddiffuser.training.data import load_dataset
+    from minddiffuser.training.data import check_image_bank, load_dataset
 
     config = load_config(config_file).of_events()
+    check_image_bank(config)
     if not choose:
         config = config.model_copy(update={"candidates": ()})
     models = load_models(config.engine.models, config.engine.device)
@@ -104,9 +106,11 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             progress=report,
         )
 
+        draw = partial(_draw, models)
+
         def score(held_out: HeldOutPredictions) -> float:
             if targets.z is not None:
-                drawn = _drawn(held_out, models.decode_latents)
+                drawn = draw(_latents(held_out))
                 return float(pixcorr(shown.images[held_out.samples.rows], drawn).mean())
             found = feature_scores(held_out, targets, np.random.default_rng(SEED))
             return float(np.mean([each["two_way"] for each in found.values()]))
@@ -117,7 +121,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
         if by_likelihood := _by_likelihood(held_out, shown, models, spec, report):
             scores["likelihood"] = by_likelihood
         if targets.z is not None:
-            scores["picture"] = picture_scores(held_out, shown.images, models.decode_latents)
+            scores["picture"] = picture_scores(held_out, shown.images, draw)
         return {
             "held_out": {"split": spec.split, "folds": len(held_out.folds)},
             "scores": scores,
@@ -236,7 +240,7 @@ def picture_scores(
     from decoder.evaluation.metrics import bootstrap_interval
 
     rows = held_out.samples.rows
-    drawn = _drawn(held_out, draw)
+    drawn = draw(_latents(held_out))
     means = np.empty((len(rows), *images.shape[1:]), np.uint8)
     for train, test in held_out.folds:
         means[test] = np.round(images[np.unique(rows[train])].mean(axis=0, dtype=np.float64)).astype(np.uint8)
@@ -253,7 +257,13 @@ def picture_scores(
     return scores | identification(pixel_similarity(images, drawn), rows, rng)
 
 
-def _drawn(held_out: HeldOutPredictions, draw: Callable[[NDArray[np.float32]], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    latents = np.stack([np.asarray(one.z) for one in held_out.features])
-    parts = range(0, len(latents), DRAWN_AT_A_TIME)
-    return np.concatenate([draw(latents[start : start + DRAWN_AT_A_TIME]) for start in parts])
+def _latents(held_out: HeldOutPredictions) -> NDArray[np.float32]:
+    return np.stack([np.asarray(one.z) for one in held_out.features])
+
+
+def _draw(models: Models, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Decode latents by the VAE, some at a time."""
+    from decoder.parallel import iterate_each
+
+    parts = [latents[start : start + DRAWN_AT_A_TIME] for start in range(0, len(latents), DRAWN_AT_A_TIME)]
+    return np.concatenate(list(iterate_each(models.decode_latents, parts, about="pictures of z", models=models)))

@@ -194,7 +194,8 @@ async def run_demo(
             on_display=None if headless else _show,
             announce=True,
         )
-        report = make_report(prepared, outcome)
+        with console.status("scoring the pictures"):
+            report = make_report(prepared, outcome)
     _print_summary(report)
     if report_to:
         text = json.dumps(report, indent=1) + "\n"
@@ -238,7 +239,7 @@ def make_report(prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
 
 
 def _show(url: str) -> None:
-    show_page("\nThe page is at", [url], "; pictures appear as they are decoded. Ctrl-C ends it.\n")
+    show_page("\nThe page is at", [url], " (pictures appear as they are decoded; Ctrl-C ends it)\n")
     webbrowser.open(url)
 
 

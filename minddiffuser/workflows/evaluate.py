@@ -35,7 +35,9 @@ from minddiffuser.evaluation.checks import spurious_checks
 from minddiffuser.evaluation.examples import choose, trios
 from minddiffuser.evaluation.perception import Judges
 from minddiffuser.evaluation.quality import pose_quality, score
+from minddiffuser.evaluation.retrieved import retrieved_quality
 from minddiffuser.evaluation.verdict import verdict_of_evaluation
+from minddiffuser.live.beside import retriever_of
 from minddiffuser.live.engines import made_here, ready_engine
 from minddiffuser.live.loopback import run_loopback
 from minddiffuser.report.report import maps_seen_from, report_page
@@ -119,8 +121,6 @@ async def run_evaluate(
         report = stack.enter_context(progress())
         models = load_models(config.engine.models, config.engine.device)
         dataset = load_dataset(config, data_dir, models, report)
-        made_here(config)
-        reconstructor = ready_engine(config.engine, bundle, models)
         recording = first_events(dataset.live, limit)
         profile = profile_of(bundle.meta)
         every = cut_windows(recording, config, profile)
@@ -133,6 +133,10 @@ async def run_evaluate(
             )
         require_pictures(windows, dataset.stimuli)
         features = [bundle.decode([window])[0] for window in windows]
+        made_here(config)
+        report("starting the engine", 0, 1)
+        reconstructor = ready_engine(config.engine, bundle, models)
+        report("starting the engine", 1, 1)
         offline = offline_pictures(windows, features, reconstructor, report)
     judges = Judges(models)
     answer: dict[str, Any] = {
@@ -151,6 +155,10 @@ async def run_evaluate(
     }
     if not of_categories(offline):
         answer["checks"] = spurious_checks(offline, features, dataset, models)
+    if config.publish.retrieved:
+        retrieve = retriever_of(config, bundle, models, dataset.stimuli)
+        rest = (dataset.stimuli, mean_training_image(dataset), judges, np.random.default_rng(SCORING_SEED))
+        answer["retrieved"] = retrieved_quality(windows, features, retrieve, *rest)
     if live:
         shown = first_events(recording, live_limit)
         received, outcome = await _live(shown, config, bundle, reconstructor, dataset, stop, folder)

@@ -72,7 +72,7 @@ def _reader(path: Path) -> Callable[[Path], Recording]:
         suffixes = ", ".join(suffix for suffix, each in FORMATS.items() if each.read)
         raise RecordingError(f"{path}: not a recording I can read; known are {suffixes}, and BIDS folders")
     if not path.is_file():
-        raise RecordingError(f"{path}: no such file")
+        raise RecordingError(f"{path}: no such file" + ("" if path.is_absolute() else f" in {Path.cwd()}"))
     _check_beginning(path, file_format)
     return file_format.read
 

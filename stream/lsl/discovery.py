@@ -257,8 +257,8 @@ def xpath_quote(value: str) -> str:
 
 
 def describe_streams(streams: list[Any]) -> str:
-    """Return the names of resolved streams with what tells them apart."""
-    return "; ".join(sorted(_described(info) for info in streams)) or "no stream at all"
+    """Return the names of resolved streams with what tells them apart, sessions' own notes left out."""
+    return "; ".join(sorted(_described(info) for info in streams if info.name() != NOTES)) or "no stream at all"
 
 
 def _described(info: Any) -> str:

@@ -233,7 +233,7 @@ class StreamReader(ABC):
         before = self.source_id
         self._note(info)
         changed = f", with source_id {self.source_id!r}" if self.source_id != before else ""
-        logger.info("%s %s is back%s", self.what, self.name, changed)
+        logger.warning("%s %s is back%s", self.what, self.name, changed)
 
     def _name_others(self, around: list[Any]) -> None:
         """Log which streams bear the lost one's name, but another source id: they are not taken for it."""
@@ -348,7 +348,7 @@ class Reader(StreamReader):
             self._quiet_s = 0.0
             if self._silent:
                 self._silent, self.away = False, None
-                logger.info("stream %s is back", self.name)
+                logger.warning("stream %s is back", self.name)
         events = [event for column in self.triggers for event in column.feed(data, times)] if len(times) else []
         self._samples.take(self._stream, data * self.source.factors, times, events)
         if len(times):

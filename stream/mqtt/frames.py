@@ -34,7 +34,7 @@ class Frame:
     ----------
     session, window_id : str
     stage : str
-        'original', 'preview', 'picture' or 'abstained'.
+        'original', 'retrieved', 'preview', 'picture' or 'abstained'.
     meta : mapping
         As published.
     pictures : dict of str to bytes

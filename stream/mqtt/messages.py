@@ -1,10 +1,10 @@
 """Messages over MQTT: how they are encoded, and how pictures and metadata belong together.
 
-The topics are in `stream.mqtt.topics`. Each meta carries ``window_id``, ``stage`` ('original', 'preview', 'picture' or
-'abstained'), ``n`` (the running number of its stage, so that a hole is a loss) and ``sha256``: the digest of every
-picture known of that window by then, by stage. Receivers pair bytes with meta by digest, in whatever order they come
-(`stream.mqtt.frames`). Only the final meta is retained, as only the final picture is, so a late joiner gets a picture
-and the meta that names it; the metas of earlier stages pass by on the same topic.
+The topics are in `stream.mqtt.topics`. Each meta carries ``window_id``, ``stage`` ('original', 'retrieved', 'preview',
+'picture' or 'abstained'), ``n`` (the running number of its stage, so that a hole is a loss) and ``sha256``: the digest
+of every picture known of that window by then, by stage. Receivers pair bytes with meta by digest, in whatever order
+they come (`stream.mqtt.frames`). Only the final meta is retained, which names the pictures of its window that are
+retained too, so a late joiner gets them together; the metas of earlier stages pass by on the same topic.
 
 What a message may hold, and what is refused, is in `stream.mqtt.wire_models`.
 

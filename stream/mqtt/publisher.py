@@ -24,7 +24,7 @@ from stream.mqtt.client import Client, packet_size, properties_of
 from stream.mqtt.messages import content_type, lsl_clock, to_json
 from stream.mqtt.outbox import Counts, Outbox, Outcome, Parcel
 from stream.mqtt.size_limit import SizeLimit
-from stream.mqtt.topics import JSON_TOPICS, MAX_PICTURE, PICTURES, TOPICS, topic_of
+from stream.mqtt.topics import JSON_TOPICS, MAX_PICTURE, PICTURES, TOPICS, checked_session, topic_of
 from stream.tasks import one_line
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Publisher:
         announce: Sequence[tuple[str, bytes]] = (),
         seed: int | None = None,
     ) -> None:
-        topic_of(session, "status")
+        checked_session(session)
         self._announce = tuple(announce)
         self.broker, self.session, self.data = broker, session, data
         self.reconnects = 0
@@ -326,7 +326,7 @@ class Publisher:
                 await self._send(client, where, payload, qos=1, retain=True)
             if started.done():
                 self.reconnects += 1
-                logger.info("broker %s is back", self.broker.address)
+                logger.warning("broker %s is back", self.broker.address)
             elif self.error:
                 raise PublishError(self.error)
             self._sizes.back(client.max_packet, self._clock())

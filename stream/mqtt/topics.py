@@ -23,6 +23,7 @@ from stream.mqtt.wire_models import (
     Name,
     Number,
     Numbers,
+    Retrieved,
     Scalar,
     State,
     Status,
@@ -79,6 +80,7 @@ class Topic:
 
 _PICTURES = (
     Topic("original", "picture", "the picture that was shown, where it is known", retained=True),
+    Topic("retrieved", "picture", "the likeliest of pictures that nobody was shown: found, not made", retained=True),
     Topic("preview", "picture", "the stage-1 picture, sent as soon as it exists", expiry_s=60),
     Topic("picture", "picture", "the final picture", retained=True),
 )
@@ -139,6 +141,8 @@ class Meta(Wire):
     """Caption of the picture, where it is known."""
     state: State | None = None
     """What became of the window."""
+    retrieved: Retrieved | None = None
+    """What was retrieved from a bank of pictures, apart from what was made."""
     names: Annotated[list[Name], Field(max_length=10)] | None = None
     """What the final picture seems to show, a guess; nearest first."""
     truth: Line | None = None
@@ -204,12 +208,23 @@ def topic_of(session: str, name: str) -> str:
     PublishError
         The session's name cannot be part of a topic.
     """
-    if session != "+" and not is_session_name(session):
+    return f"{ROOT}/{session if session == '+' else checked_session(session)}/{name}"
+
+
+def checked_session(name: str) -> str:
+    """Return the name of one session, which is part of topics and of file names.
+
+    Raises
+    ------
+    PublishError
+        It cannot be.
+    """
+    if not is_session_name(name):
         raise PublishError(
-            f"session name {session[:80]!r}: use 1 to 64 letters, digits, '.', '_' or '-', neither '.' nor '-' first, "
+            f"session name {name[:80]!r}: use 1 to 64 letters, digits, '.', '_' or '-', neither '.' nor '-' first, "
             "no '.' last, and no name of a device such as CON"
         )
-    return f"{ROOT}/{session}/{name}"
+    return name
 
 
 def is_session_name(name: str) -> bool:

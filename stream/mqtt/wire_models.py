@@ -57,6 +57,24 @@ class GuessCount(Wire):
     """Share that chance alone would tell right."""
 
 
+class Likely(Wire):
+    """A picture of a bank, and its probability given that the window is of one of them."""
+
+    name: Line
+    """Its name."""
+    probability: Annotated[float, Field(ge=0, le=1)]
+    """Given the window."""
+
+
+class Retrieved(Wire):
+    """Pictures of a bank that a window makes likely; nobody was shown them, and none is a reconstruction."""
+
+    pictures: Count
+    """Pictures of the bank: chance is one in so many."""
+    likeliest: Annotated[list[Likely], Field(max_length=10)]
+    """The likeliest first, of which the picture is published."""
+
+
 class Event(Wire):
     """The event of a window."""
 

@@ -164,6 +164,8 @@ class _Player:
                 reported = due
                 progress(min(max(due, 0.0), self.length), self.length)
             if due >= self.length and sent == [len(stream.times) for stream in self._streams]:
+                if progress:
+                    progress(self.length, self.length)
                 break
             stop.wait(TICK_S)
 

@@ -17,7 +17,7 @@ class LinearEncoders:
     """Encoders without weights files: random projections of the pixels."""
 
     feature_space = "linear-0"
-    patch_grid = 2
+    patch_grid, on_cpu = 2, True
 
     def __init__(self, stimuli: StimulusTable) -> None:
         rng = np.random.default_rng(7)

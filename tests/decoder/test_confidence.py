@@ -11,6 +11,7 @@ from decoder.data.stimuli import StimulusTable
 from decoder.data.targets import Targets
 from decoder.models.bundle import Bundle
 from decoder.models.confidence import (
+    ABSENT_SHOWN,
     LEAST_CONFIDENCE,
     FoldStatistics,
     calibrate,
@@ -89,6 +90,20 @@ def test_noise_is_believed_less(world: World) -> None:
     quiet = Participant("eeg", replace(SIMPLE, evoked_rms=1e-6), 0, world.pictures, world.meanings)
     noise = cut(*quiet.record(world.pictures, world.meanings, LABELS, run=2, soa=0.7))
     assert world.sure(noise) < 0.55 * world.sure(world.fresh)
+
+
+def test_at_a_fixed_pace_windows_without_a_response_are_kept_back(world: World) -> None:
+    """Of windows of background alone few reach what sliding windows must, of windows at a picture many more."""
+    least = threshold_of(world.bundle.meta, sliding=True)
+    assert least > threshold_of(world.bundle.meta)
+    quiet = Participant("eeg", replace(SIMPLE, evoked_rms=1e-6), 0, world.pictures, world.meanings)
+    noise = cut(*quiet.record(world.pictures, world.meanings, LABELS, run=2, soa=0.7))
+    blank, seen = (
+        np.mean([found.confidence >= least for found in world.bundle.decode(windows)])
+        for windows in (noise, world.fresh)
+    )
+    assert blank <= ABSENT_SHOWN
+    assert seen > 5 * blank
 
 
 def test_blinks_are_believed_less(world: World) -> None:

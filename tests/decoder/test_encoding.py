@@ -95,10 +95,10 @@ def test_weights_and_noise_are_recovered() -> None:
     """Simulated weights come back, an idle group gets none, and held-out errors are as large as the noise is."""
     features, weights, windows, rows = world(400, 4, noise=0.3)
     model = fitted(features, windows, rows)
-    nothing = model.predict_responses({"drives": np.zeros((1, 8)), "idle": np.zeros((1, 40))})
-    drives = model.predict_responses({"drives": np.eye(8), "idle": np.zeros((8, 40))}) - nothing
+    nothing = model.predict({"drives": np.zeros((1, 8)), "idle": np.zeros((1, 40))})
+    drives = (model.predict({"drives": np.eye(8), "idle": np.zeros((8, 40))}) - nothing) @ model.patterns
     np.testing.assert_allclose(drives, weights, atol=0.25)
-    idle = model.predict_responses({"drives": np.zeros((40, 8)), "idle": np.eye(40)}) - nothing
+    idle = (model.predict({"drives": np.zeros((40, 8)), "idle": np.eye(40)}) - nothing) @ model.patterns
     assert np.abs(idle).mean() < 0.05 * np.abs(weights).mean()
     errors = windows.reshape(len(rows), -1) - (features["drives"] @ weights)[rows] - 5
     np.testing.assert_allclose(np.cov(model.read(errors).T), model.noise, atol=0.1)

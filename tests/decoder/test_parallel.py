@@ -4,13 +4,20 @@ import os
 import socket
 import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
+from decoder.data.targets import Targets, compute_targets
+from decoder.data.training_set import gather
 from decoder.errors import TrainingError
+from decoder.models.bundle import Bundle
 from decoder.parallel import apply_each, workers
 from decoder.training.crossval import Candidate, decode_nested
+from decoder.training.learning_curve import learning_curve
+from decoder.training.train import fit_targets
+from tests.decoder.conftest import LinearEncoders
 from tests.decoder.test_crossval import FEATURES, small_world, spec_of
 
 
@@ -18,6 +25,12 @@ def square(offset: float, number: int) -> tuple[float, int]:
     """Square a number, and return the process that did."""
     time.sleep(0.05)
     return number**2 + offset, os.getpid()
+
+
+def axes(seed: int) -> np.ndarray:
+    """Return principal axes whose last bits hang on how many threads add up the sums."""
+    x = np.random.default_rng(seed).normal(size=(300, 350))
+    return np.linalg.eigh(x @ x.T)[1]
 
 
 def fail(number: int) -> int:
@@ -72,6 +85,36 @@ def test_folds_by_two_processes_are_those_by_one_to_the_bit() -> None:
         assert one.window_id == other.window_id
         for name in (*FEATURES[:2], "s1"):
             np.testing.assert_array_equal(one.decoded(name), other.decoded(name))
+
+
+def test_linear_algebra_by_two_processes_is_that_by_one_to_the_bit() -> None:
+    """Also where this process has several threads for it."""
+    alone = apply_each(axes, [0, 1, 2], about="axes")
+    with workers(2):
+        together = apply_each(axes, [0, 1, 2], about="axes")
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_fit_by_two_processes_is_that_by_one_to_the_bit() -> None:
+    """Targets, weights of the whole and of folds, scores and confidence, and the learning curve."""
+    stimuli, targets, windows = small_world()
+
+    def fitted() -> tuple[Targets, Bundle, dict[str, Any]]:
+        again = compute_targets(stimuli, LinearEncoders(stimuli), features=FEATURES, blocks=(1,), batch=7)
+        samples = gather(windows, stimuli, spec_of("ridge"))
+        curve = learning_curve(samples, targets, spec_of("ridge"))
+        return again, fit_targets(windows, stimuli, again, spec_of("ridge")), curve
+
+    one, bundle, curve = fitted()
+    with workers(2):
+        other, other_bundle, other_curve = fitted()
+    for name, values in one.arrays().items():
+        np.testing.assert_array_equal(values, other.arrays()[name])
+    assert bundle.meta["scores"] == other_bundle.meta["scores"]
+    assert curve == other_curve
+    for name, model in bundle.models.items():
+        for tensor, values in model.tensors().items():
+            np.testing.assert_array_equal(values, other_bundle.models[name].tensors()[tensor])
 
 
 def test_no_cluster_is_one_line() -> None:

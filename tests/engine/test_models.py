@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,11 @@ def test_a_vae_that_asks_for_upcasting_gets_it(stable_diffusion: Path, tiny: Mod
     assert torch.equal(half.decode_pixels(latents.half()), whole.decode_pixels(latents.half().float()))
     small = Models(tiny.spec.model_copy(update={"dtype": "float16"}), "cpu")
     assert small.vae.dtype == torch.float16
+
+
+def test_models_are_pickled_as_their_files(tiny: Models) -> None:
+    """Another process reads them itself, and once; what they compute is the same."""
+    encode, again = (pickle.loads(pickle.dumps(tiny.encode_latents)) for _ in range(2))  # noqa: S301  our own
+    assert encode.__self__ is again.__self__ is not tiny
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(encode(images), tiny.encode_latents(images))

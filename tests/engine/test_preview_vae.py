@@ -1,5 +1,6 @@
 """A small autoencoder decodes previews: the right one of two decodes what is shown, and one that cannot is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.backends.proof import prove
 from engine.backends.reference import reference_of
 from engine.errors import ModelError
 from engine.models.loading import Models, load_models, to_uint8
+from engine.models.memory import picture_bytes
 from engine.reconstructor import Reconstructor
 from engine.setup import decoded_view
 from engine.spec import EngineSpec, ModelSpec, StructureSpec
@@ -147,6 +149,14 @@ def test_a_budget_holds_for_both(models: Models, windows: list[Features]) -> Non
     thrifty.warm_up(2)
     for one, other in zip(plain.reconstruct(windows), thrifty.reconstruct(windows), strict=True):
         assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+
+
+def test_what_it_takes_is_by_its_own_type(folder: Path) -> None:
+    """In half precision the small decoder takes half, whatever the type of the other."""
+    models = load_models(ModelSpec(folder=str(folder), vae="kl", preview_vae="small"), "cpu")
+    whole = picture_bytes(models, preview=True)
+    models.preview_autoencoder = replace(models.preview_autoencoder, dtype=torch.float16)
+    assert 2 * picture_bytes(models, preview=True) == whole
 
 
 def test_another_latent_space_is_refused(folder: Path, tmp_path: Path) -> None:

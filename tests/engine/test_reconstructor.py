@@ -12,6 +12,7 @@ from engine.picture import Picture, fault_of
 from engine.reconstructor import Reconstructor
 from engine.spec import EngineSpec, ModelSpec, StructureSpec
 from engine.stage2.losses import structure_loss
+from engine.stage2.optimise import optimise_latent
 from engine.stage2.targets import make_targets
 
 OPTIMISATION_ALONE = {
@@ -222,6 +223,16 @@ def test_stage_2_begins_at_the_structure_latent(desk: Models, with_structure_lat
     assert torch.equal(with_it, without)
 
 
+def test_stage_2_may_begin_at_the_decoded_z(desk: Models, windows: list[Features]) -> None:
+    """Optimisation then moves z itself and asks no UNet; a window without z is begun at stage 1."""
+    engine = Reconstructor(spec(start="z"), desk)
+    z = torch.from_numpy(np.stack([f.z for f in windows[:1] if f.z is not None]))
+    targets = make_targets(windows[:1], engine.setup.layer_weights, engine.setup.units)
+    moved = optimise_latent(z, engine.setup.view, targets, engine.spec.structure, z)
+    torch.testing.assert_close(refined(engine, windows[:1])[0], moved, atol=1e-4, rtol=0)
+    assert not engine.reconstruct([replace(windows[0], z=None)])[0].fault
+
+
 def test_the_structure_latent_has_its_share_of_the_final_latent(
     desk: Models, windows: list[Features], with_structure_latent: list[Features]
 ) -> None:
@@ -315,6 +326,18 @@ def test_captions_of_any_length_share_a_batch(desk: Models, windows: list[Featur
     for f, found in zip(short, together, strict=True):
         alone = engine.reconstruct([f])[0]
         assert np.abs(found.pixels.astype(int) - alone.pixels.astype(int)).max() <= 1
+
+
+def test_why_stage_1_stands_is_warned_of_once(
+    desk: Models, windows: list[Features], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A decoder without structure has the same note in each window's picture, and one line in the log."""
+    engine = Reconstructor(spec(), desk)
+    for window in windows[:3]:
+        (picture,) = engine.reconstruct([Features(window.window_id, window.c, window.z)])
+        assert picture.note == "no decoded structure"
+    warned = [record for record in caplog.records if record.levelname == "WARNING" and "stands" in record.message]
+    assert len(warned) == 1
 
 
 def test_missing_and_broken_features(engine: Reconstructor, windows: list[Features]) -> None:

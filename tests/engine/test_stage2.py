@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -92,12 +93,13 @@ def test_one_bad_block_leaves_the_others() -> None:
     assert mixed.weights[2].item() == pytest.approx(1.2)
 
 
-def test_a_batch_equals_its_members() -> None:
+@pytest.mark.parametrize(("optimiser", "steps"), [("adam", 20), ("gradient", 6)])
+def test_a_batch_equals_its_members(optimiser: Literal["adam", "gradient"], steps: int) -> None:
     """Six samples optimised together end where each ends alone."""
     windows = [random_window(str(i), i) for i in range(6)]
     x = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     z = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    spec = StructureSpec(iterations=20)
+    spec = StructureSpec(iterations=steps, optimiser=optimiser)
     together = optimise_latent(x, view, make_targets(windows, (1.5, 1.2), UNITS), spec, z)
     for i, one in enumerate(windows):
         alone = optimise_latent(x[i : i + 1], view, make_targets([one], (1.5, 1.2), UNITS), spec, z[i : i + 1])
@@ -114,6 +116,20 @@ def test_optimising_lowers_the_loss_and_never_raises_it() -> None:
         spec = StructureSpec(iterations=40, learning_rate=rate, weights=LossWeights(proximal=0))
         after = structure_loss(view(optimise_latent(x, view, targets, spec), targets.blocks), targets)
         assert (after <= before * share).all()
+
+
+def test_gradient_descent_leaves_what_the_loss_hardly_depends_on() -> None:
+    """One step is the gradient at the length of the learning rate; Adam moves all numbers by it."""
+    slopes = torch.tensor([1.0, 0.5, 0.1, 0.0]).repeat(4)
+    targets = make_targets([window("a", {1: np.ones(16)}, np.ones(16, bool))], (1.0,), 16)
+    moved = {}
+    optimisers: tuple[Literal["adam", "gradient"], ...] = ("adam", "gradient")
+    for optimiser in optimisers:
+        spec = StructureSpec(iterations=1, optimiser=optimiser, learning_rate=0.1, weights=LossWeights(proximal=0))
+        found = optimise_latent(torch.zeros(1, 1, 4, 4), lambda x, _: {1: slopes * x.flatten(1)}, targets, spec)
+        moved[optimiser] = found.flatten()
+    torch.testing.assert_close(moved["adam"], torch.where(slopes > 0, 0.1, 0.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(moved["gradient"], 0.1 * slopes / slopes.square().mean().sqrt(), atol=1e-4, rtol=0)
 
 
 def test_no_iterations_change_nothing() -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from decoder.errors import BundleError
-from decoder.features import Features
+from decoder.features import Evidence, Features
 from decoder.models.bundle import Bundle
 from decoder.preprocessing.session_moments import fit_session_moments
 from engine.errors import FeatureError
@@ -84,7 +84,8 @@ class FatefulModel:
 
     family: ClassVar[str] = "fateful"
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, evidence: Evidence | None = None) -> None:
+        self._evidence = evidence
         self._c = models.encode_text([""])[0]
         self._z = np.zeros(models.latent_shape, np.float32)
 
@@ -95,6 +96,7 @@ class FatefulModel:
         if fate.startswith("decode:"):
             raise ERRORS[fate.partition(":")[2]]
         features = Features(window.id, self._c, self._z, confidence=0.1 if fate == "unsure" else 0.9)
+        features = replace(features, evidence=self._evidence)
         match fate:
             case "nan-c":
                 return [replace(features, c=np.full_like(self._c, np.nan))]
@@ -156,11 +158,11 @@ def config_for(name: str, **parts: Any) -> Config:
     return parse_config(raw | parts, "test")
 
 
-def bundle_for(models: Models, config: Config) -> Bundle:
+def bundle_for(models: Models, config: Config, evidence: Evidence | None = None) -> Bundle:
     """Make a bundle that decodes by fate, with what its channels looked like in training."""
     noise = np.random.default_rng(0).normal(0, 1e-5, (40, 2, 20)).astype(np.float32)
     meta = {"data": "nothing", "config": config.own(), "feature_space": models.feature_space}
-    model = FatefulModel(models)
+    model = FatefulModel(models, evidence)
     return Bundle(
         {"all": model}, CHANNELS, sfreq=SFREQ, n_times=20, tmin=0.0, meta=meta, moments=fit_session_moments(noise)
     )
@@ -202,11 +204,13 @@ async def live(
     broker: BrokerSpec | None = None,
     options: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
+    evidence: Evidence | None = None,
     **parts: Any,
 ) -> AsyncIterator[Run]:
     """Run a session on a replay whose markers are `fates`; on leaving, everything has been heard that was said.
 
-    `options` are the session's own, `parts` those of its config; `engine` is in place of one here.
+    `options` are the session's own, `parts` those of its config; `engine` is in place of one here, and
+    every window has the same `evidence`.
     """
     name = f"fateful-{uuid.uuid4().hex[:8]}"
     file = folder / f"{name}.npz"
@@ -221,7 +225,9 @@ async def live(
             async with Subscriber(spec, "fateful") as subscriber:
                 publisher = await Publisher(spec, "fateful").__aenter__()
                 shown = {"original": np.zeros((0, 0, 3), np.uint8), "fine": np.zeros((8, 8, 3), np.uint8)}
-                session = Session(config, bundle_for(models, config), engine, publisher, shown, **options or {})
+                session = Session(
+                    config, bundle_for(models, config, evidence), engine, publisher, shown, **options or {}
+                )
                 stop = asyncio.Event()
                 running = asyncio.create_task(session.run(stop))
                 run = Run(session, publisher, running, stop)

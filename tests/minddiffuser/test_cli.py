@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -165,6 +166,37 @@ def test_an_output_that_cannot_be_written_is_refused_first(
         assert "No space left on device" in line(folder / "out")
         assert [path.name for path in folder.iterdir()] == ["fill"]
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("evaluate {bundle} --offline --pictures {new}", "--offline leaves out the live half"),
+        ("evaluate {bundle} --offline --live-limit 3", "--offline leaves out the live half"),
+        ("evaluate {session} --pictures {new}", "is a kept session"),
+        ("evaluate {session} --limit 3", "is a kept session"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    refused: Run, odd: Path, tmp_path: Path, command: str, words: str
+) -> None:
+    """What goes with another half of `evaluate` is not passed over in silence."""
+    given = {"bundle": odd / "bundle-not-ours", "session": odd / "session-not-ours", "new": tmp_path / "new"}
+    assert words in refused(*command.format(**given).split())
+
+
+def test_a_demo_whose_page_has_no_port_prepares_nothing(refused: Run, tmp_path: Path) -> None:
+    """That the page's port is taken is told before the participant is simulated."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}, where the page is to be, is taken" in refused("demo", "--port", port)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_recording_is_named_as_it_is_read(refused: Run, tmp_path: Path) -> None:
+    """What `record` writes must be found again by its name, so another ending than XDF's is refused first."""
+    assert f"name it {tmp_path / 'a.xdf'}" in refused("record", tmp_path / "a.csv", "--timeout", "0")
+    assert not list(tmp_path.glob("a.*"))
 
 
 @pytest.mark.parametrize("command", ["demo --headless --report {}", "record {}", "evaluate {bundle} --report {}"])

@@ -1,6 +1,7 @@
 """Recordings of one's own as a data set."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from decoder.data.stimuli import StimulusTable, write_stimuli
 from decoder.datasets import Dataset, together
 from decoder.errors import StimulusError
 from minddiffuser.config.spec import Config, DataSpec, load_config, parse_config
-from minddiffuser.errors import ConfigError
-from minddiffuser.training.data import Run, own_recording, record_waves
-from minddiffuser.training.training import cut
+from minddiffuser.errors import AppError, ConfigError
+from minddiffuser.training.data import Run, check_image_bank, own_recording, record_waves
+from minddiffuser.training.training import cut, train_from_file
+from minddiffuser.workflows.crossval import evaluate_config
 from stream.epochs.ingest import windows_of
 from stream.files.formats.mne_files import in_unit
 from stream.files.registry import read
@@ -162,3 +164,14 @@ def test_simulated_participants_have_heads_and_noise_of_their_own(tmp_path: Path
     )
     one, other = (run.streams[0].data for run in made)
     assert abs(np.corrcoef(one[:, 0], other[:, 0])[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("work", [partial(train_from_file, out=None), evaluate_config])
+def test_a_bank_that_is_not_there_is_told_first(tmp_path: Path, work: Any) -> None:
+    """Before models, windows and targets, which take minutes; where nothing learns from it, nobody asks."""
+    raw = {"name": "x", "data": {"dataset": "recording", "image_bank": str(tmp_path)}, "source": {}, "window": {}}
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(raw), "utf-8")
+    with pytest.raises(AppError, match=r"data\.image_bank .*: no stimuli\.csv in it, or no such folder"):
+        work(file, data_dir=None)
+    check_image_bank(parse_config({**raw, "decoder": {"features": ["z"]}}, "test"))

@@ -113,6 +113,14 @@ def test_what_does_no_harm_is_said_or_not_worth_a_word(
     assert (f"{key} is " in caplog.text) == (key in HARMLESS)
 
 
+def test_channels_that_the_bundle_reads_may_not_be_left_out(tiny: Models, tiny_bundle: Path) -> None:
+    """`filters.channels` that leaves out what the decoder reads is named at once, not blamed on the stream later."""
+    bundle = Bundle.load(tiny_bundle)
+    check_preprocessing(parse_config(changed(tiny, {"filters.channels": ["A2", "A1"]}), "test"), bundle)
+    with pytest.raises(AppError, match=r"filters\.channels leaves out A1, which the bundle has: set it as in"):
+        check_preprocessing(parse_config(changed(tiny, {"filters.channels": ["A2", "misc"]}), "test"), bundle)
+
+
 @pytest.mark.parametrize(
     ("calibration", "live"),
     [("EEG recording", "EEG"), ("simulated EEG", "simulated EEG"), ("human EEG (Muse headband)",) * 2, ("",) * 2],

@@ -1,5 +1,6 @@
 """Beginners' mistakes get the answer they need: one line with the file, the line or key, the value and the way out."""
 
+import json
 import re
 import threading
 import time
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel
 
-from minddiffuser.config.explain import _models
+from minddiffuser.config.explain import NAMES, _models
 from minddiffuser.config.mistakes import number
 from minddiffuser.config.spec import Config, load_config, parse_config
 from minddiffuser.errors import AppError, ConfigError
@@ -145,6 +146,38 @@ MISTAKES = [
         "name: own\nengine: {remote: ''}",
         "own.yaml, line 2: engine.remote: is ''; wanted an address such as http://127.0.0.1:8000",
     ),
+    (
+        "name: own",
+        "name: own\npublish: {session: +}",
+        "own.yaml, line 2: publish.session: session name '+': use 1 to 64 letters, digits",
+    ),
+    (
+        "name: own",
+        "name: own\nparticipant: Jane Doe",
+        "own.yaml, line 2: participant: 'Jane Doe' does not do: letters and digits, with one '-' between them at most",
+    ),
+    (
+        "name: own",
+        "name: own\nengine: {backend: ONX}",
+        "own.yaml, line 2: engine.backend: is 'ONX', must be one of auto, torch, torch-compile, torch-graphs, onnx, "
+        "onnx-tensorrt, onnx-tensorrt-rtx, openvino, tensorrt; did you mean 'onnx'?",
+    ),
+    (
+        "window:\n  tmin: 0.0\n  tmax: 0.6",
+        "window: {tmin: 0,0, tmax: 0,6}",
+        "own.yaml, line 8: window.0: a key that is no text; put it in quotes, and write decimals with a point",
+    ),
+    (
+        "name: own",
+        "name: own\nbroker: localhost:1883",
+        "own.yaml, line 2: broker: expected keys and values, got 'localhost:1883'; its keys are host, port, ",
+    ),
+    (
+        "name: own",
+        "name: own\nrealign: true",
+        "own.yaml, line 2: realign: expected keys and values, got true (yes or no); its keys are every, memory; {} "
+        "takes the defaults",
+    ),
     ("name: own", "name: own\nqueu: {}", "own.yaml, line 2: queu: unknown key; did you mean 'queue'?"),
     ("  type: EEG", "  stream: EEG", "own.yaml, line 7: source.stream: unknown key; did you mean 'name'?"),
     (
@@ -242,6 +275,24 @@ def keys_of(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tup
 
 KEYS = sorted(set(keys_of(Config)))
 ODD = [None, True, 0, -1, 600, 1e9, 0.5, "", "none", "600 ms", "yes please", [], ["x"], [1, "x"], {}, {"x": 1}, b"x"]
+
+
+def test_a_path_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """'~/' is the user's folder in a config, as in a shell."""
+    monkeypatch.setenv("HOME", "/home/sam")
+    path = tmp_path / "own.yaml"
+    path.write_text(CONFIG.replace("calibration.xdf", "[~/a.xdf, {bids: ~/ds}]").replace(": pictures", ": ~/pictures"))
+    data = load_config(path).data
+    assert [str(data.train[0]), str(data.train[1].bids), str(data.stimuli)] == [  # type: ignore[union-attr]
+        str(Path("/home/sam", name)) for name in ("a.xdf", "ds", "pictures")
+    ]
+
+
+def test_every_pattern_of_a_config_is_told_in_words() -> None:
+    """No regular expression is shown to somebody whose text does not match it."""
+    text = json.dumps(Config.model_json_schema())
+    for pattern in set(re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', text)):
+        assert any(f"[{letters}]" in json.loads(pattern) for letters in NAMES), pattern
 
 
 @given(key=st.sampled_from(KEYS), value=st.sampled_from(ODD))

@@ -17,6 +17,7 @@ from engine.models.loading import Models
 from minddiffuser.archive.archive import Archive, read_about
 from minddiffuser.config.spec import ArchiveSpec
 from minddiffuser.display.local import Local
+from minddiffuser.live.beside import Beside
 from minddiffuser.live.names import Namer
 from minddiffuser.live.session import STREAK, Account
 from stream.errors import PublishError
@@ -72,7 +73,7 @@ async def test_a_session_says_who_and_what_it_is_and_what_it_shows(tiny: Models,
     archive = Archive(ArchiveSpec(folder=tmp_path / "archive"), "fateful", {})
     local, namer = Local("fateful", archive), Namer(tiny, ["bell", "pepper"], {"fine": "bell"})
     fates = ["fine", "unsure", *["fine"] * 10]
-    options = {"local": local, "namer": namer, "total": 5}
+    options = {"local": local, "beside": Beside(namer), "total": 5}
     async with live(tiny, fates, tmp_path, options=options, participant="01") as run:
         await run.session.first_window()
         await local.traces()

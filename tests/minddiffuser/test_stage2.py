@@ -18,7 +18,7 @@ from engine.spec import EngineSpec
 from minddiffuser.config.spec import parse_config
 from minddiffuser.live.engines import ready_engine
 from minddiffuser.training.stage2 import LEAST_PICTURES, MEASURES, decide, engine_of
-from minddiffuser.training.training import train
+from minddiffuser.training.training import move, train
 from stream.types.events import Event
 from stream.types.recording import RecordedStream, Recording
 from stream.types.windows import Channels
@@ -77,9 +77,9 @@ def test_pixels_that_may_as_well_have_stayed_do_not_switch_it_off() -> None:
     assert (found["used"], found["hurt"]) == (True, [])
 
 
-def dataset(models: Models, n: int) -> Dataset:
+def dataset(models: Models, n: int, seed: int = 0) -> Dataset:
     """Make a recording of noise in which n pictures of noise are seen."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     size = models.image_size
     images = rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
     names = tuple(f"p{number}" for number in range(n))
@@ -165,6 +165,29 @@ def test_a_bundle_that_it_does_not_help_has_stage_1_s_final_pictures(
     assert engine_of(again, bundle) == again
     bundle.meta["stage2"] = {"used": True, "sentence": ""}
     assert engine_of(spec, bundle) == spec
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_bundle_moved_to_its_own_recording_is_no_test(
+    tiny: Models, trained: Bundle, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
+    """The recording that taught a bundle is known again by its signal, whatever the file is called."""
+    moved = move(trained, parse_config(config_of(tiny), "test"), dataset(tiny, 50, seed), tiny)
+    assert moved.meta.get("on_training_data", False) is (seed == 0)
+    assert ("trained on this very recording" in caplog.text) is (seed == 0)
+
+
+def test_a_likelihood_that_nothing_gives_is_said(trained: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """A weight of the likelihood is named as of no effect where the bundle has no encoding model, and only there."""
+    spec = EngineSpec.model_validate({"structure": {"weights": {"likelihood": 0.5}}})
+    bundle = trained.without_memory()
+    engine_of(EngineSpec(), bundle)
+    bundle.meta = {**trained.meta, "config": {"decoder": {"encoding": {}}}}
+    engine_of(spec, bundle)
+    assert "likelihood" not in caplog.text
+    bundle.meta["config"] = {}
+    engine_of(spec, bundle)
+    assert "weights.likelihood is of no effect: the bundle has no encoding model" in caplog.text
 
 
 @pytest.mark.parametrize("meta", [{}, {"stage2": None}, {"stage2": "yes"}])

@@ -64,6 +64,9 @@ def test_training_scores_are_judged_by_the_decoder_in_use() -> None:
     found = verdict_of_training({"scores": scores, "bundle": "b"})
     assert str(found) == "Works: 1 of 1 measures above chance"
     assert [one.key for one in of_features(scores)] == ["e.r", "e.two_way"]
+    moved = verdict_of_training({"scores": scores, "bundle": "b", "on_training_data": True})
+    assert moved is not None
+    assert moved.word == TRAINING
 
 
 def test_figures_of_training_data_are_no_test_however_high() -> None:

@@ -33,6 +33,9 @@ META: dict[str, Any] = {
     "window_id": "00007-bell", "stage": "picture", "sha256": {}, "event": {"label": "bell", "code": 7, "time": 12.5},
     "confidence": 0.4567, "names": ["bell", "pepper"], "truth": "bell", "right": True, "repeats": 2, "samples_lost": 3,
     "interpolated": ["Oz", "TP9"], "seed": "9223372036854775807", "backend": "torch",
+    "retrieved": {"pictures": 9, "likeliest": [
+        {"name": "bell, 7", "probability": 0.5}, {"name": "drum", "probability": 0}
+    ]},
     "times": {"acquired": 13.0, "ready": 13.004, "taken": 13.005, "decoded": 13.02, "stage1": 13.1, "stage2": 13.2,
               "preview_published": 13.11, "published": 13.21},
 }  # fmt: skip
@@ -50,7 +53,9 @@ def rows(content: bytes) -> list[dict[str, str]]:
 
 def test_a_windows_line_says_all_of_it() -> None:
     """Each column holds its value, latencies in milliseconds, names in their order."""
-    (row,) = rows(table(WINDOW_COLUMNS, [line_of(META, {"picture": "00007-bell.picture.jpg"})]))
+    (row,) = rows(
+        table(WINDOW_COLUMNS, [line_of(META, {kind: f"00007-bell.{kind}.jpg" for kind in ("picture", "retrieved")})])
+    )
     assert row == {
         "window": "00007-bell", "event_time_s": "12.5", "label": "bell", "state": "published", "reason": "",
         "confidence": "0.4567", "names": "bell; pepper", "truth": "bell", "right": "yes", "repeats": "2",
@@ -58,6 +63,7 @@ def test_a_windows_line_says_all_of_it() -> None:
         "decoded_ms": "16.0", "stage1_ms": "80.0", "stage2_ms": "100.0", "published_ms": "10.0", "preview_ms": "106.0",
         "picture_ms": "206.0", "total_ms": "210.0", "seed": "9223372036854775807", "backend": "torch",
         "original_file": "", "preview_file": "", "picture_file": "00007-bell.picture.jpg",
+        "retrieved": "bell, 7; drum", "retrieved_file": "00007-bell.retrieved.jpg",
     }  # fmt: skip
 
 

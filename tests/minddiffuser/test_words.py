@@ -144,6 +144,8 @@ LIVE = {
     "windows": 10, "published": 6, "dropped": 1, "rejected": 2, "abstained": 1, "failed": 0, "stream": "amp",
     "problems": ["no marker for 5 s"], "ingest": {"samples": 1000, "lost": 3, "events": 12, "unmatched": 2},
     "latency_ms": {"picture": {"p50": 250.4, "p99": None, "max": 1.0}}, "archive": {"folder": "archive/own-1"},
+    "messages": {kind: {"put": 6, "published": 3, "dropped": 2 * (kind == "picture"), "denied": kind == "picture"}
+                 for kind in ("picture", "preview", "status")},
 }  # fmt: skip
 
 
@@ -156,6 +158,10 @@ def test_live_accounts_for_every_window() -> None:
     assert ["unmatched", "(no", "picture"] in rows
     assert "window to final 250 -" in [" ".join(line.split()) for line in lines]
     assert "Problem at the end: no marker for 5 s" in lines
+    unmeasured = {**LIVE, "latency_ms": {"picture": {"p50": None, "p99": None}, "decoded": None}}
+    assert "Latency" not in text_of(accounts.live(unmeasured))
+    (unsent,) = (line for line in lines if line.startswith("The broker did not get"))
+    assert "3 of 6 times a picture:" in unsent
     assert lines[-2] == "6 of 10 windows gave a picture; most others were rejected (2)"
     assert lines[-1] == "Next: how good they are: minddiffuser evaluate archive/own-1"
     assert text_of(accounts.live({**LIVE, "windows": 0})).splitlines()[-1].endswith("minddiffuser inspect --live")
@@ -172,6 +178,8 @@ def test_record_says_whether_the_recording_is_whole() -> None:
     assert ["amp", "EEG", "750", "2", "1", "250", "Hz", "249.98", "Hz"] in rows
     assert lines[-2] == "Recorded: 2 samples are missing; nothing came from marks"
     assert lines[-1].endswith("minddiffuser inspect a.xdf")
+    notes = {**marks, "name": "minddiffuser-notes"}  # that nobody took a note is no loss
+    assert "nothing came" not in text_of(accounts.record({**found, "streams": [eeg, notes]}))
     alone = text_of(accounts.record({**found, "lost": 0, "streams": [eeg]}))
     assert "Recorded: no sample is missing; no marker stream among them" in alone
 

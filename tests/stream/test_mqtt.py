@@ -236,8 +236,8 @@ async def test_denied_subscription_is_an_error() -> None:
     """A SUBACK that refuses is told in one line with the topic."""
 
     def deny(data: bytes) -> bytes:
-        message_id = data[3:5]  # after two bytes of length: six topics are over 127 bytes
-        return b"\x90\x08" + message_id + bytes([SUBACK_DENIED] * 6) if data[0] >> 4 == 8 else b""
+        message_id = data[3:5]  # after two bytes of length: seven topics are over 127 bytes
+        return b"\x90\x09" + message_id + bytes([SUBACK_DENIED] * 7) if data[0] >> 4 == 8 else b""
 
     server = await fake_broker(deny)
     with pytest.raises(PublishError, match="does not let a client without a name read minddiffuser/lab/original"):

@@ -7,7 +7,7 @@ import { drawChecklist } from "./checklist.js";
 
 const $ = (id) => document.getElementById(id);
 const SIDE_BY_SIDE = 4;
-const CARDS = [["original", "Shown"], ["preview", "Preview"], ["picture", "Final"]];
+export const CARDS = [["original", "Shown"], ["retrieved", "Retrieved"], ["preview", "Preview"], ["picture", "Final"]];
 const rooms = new Map();
 
 /** The label of what was shown, '' where there was no event. */
@@ -22,10 +22,17 @@ export function guess(window) {
   return names.length ? `guess: ${names.slice(0, 3).join(", ")}` : "";
 }
 
+/** What was retrieved from a bank of pictures, and of how many: found, not made. */
+export function retrieved(window) {
+  const { likeliest, pictures } = window?.meta.retrieved ?? {};
+  const [first] = Array.isArray(likeliest) ? likeliest : [];
+  return first ? `${first.name} ${Math.round(100 * first.probability)} %, one of ${pictures}` : "";
+}
+
 /** Words for a picture, for those who do not see it. */
 export function describe(data, window, kind) {
   const label = eventLabel(window);
-  const names = { original: "Picture shown", preview: "Preview", picture: "Final picture" };
+  const names = { original: "Picture shown", retrieved: "Picture retrieved, not made,", preview: "Preview", picture: "Final picture" };
   return `${names[kind]}${label ? ` for ${label}` : ""}${kind !== "original" && data ? `, from ${data}` : ""}`;
 }
 
@@ -80,13 +87,14 @@ class Room {
 
   /** Put pictures and what is said of them, in one step. */
   #put(images, window) {
-    const missing = { original: "not known", preview: "came before this page", picture: "coming" };
+    const missing = { original: "not known", retrieved: "", preview: "came before this page", picture: "coming" };
     for (const [kind] of CARDS) {
       const broken = window?.pictures[kind] && !images[kind] ? "This picture cannot be shown" : null;
       const words = images[kind] ? describe(this.data, window, kind) : broken ?? (window ? missing[kind] : "");
       put(this.cards[kind].querySelector(".frame"), images[kind], words, kind !== "original");
       this.cards[kind].dataset.window = window?.id ?? "";
     }
+    this.element.classList.toggle("retrieves", Boolean(images.retrieved));
     const took = window ? steps(window.meta) : [];
     const about = (kind, line, under) => {
       text(this.cards[kind].querySelector(".took"), line);
@@ -94,6 +102,7 @@ class Room {
       this.cards[kind].querySelector(".about").title = under;
     };
     about("original", "", eventLabel(window) || window?.id || "");
+    about("retrieved", "", retrieved(window));
     about("preview", window?.pictures.preview ? milliseconds(until(took, "stage1")) : "", "what it is: stage 1");
     const guessed = guess(window);
     about("picture", window?.pictures.picture ? milliseconds(until(took, "stage2")) : "", guessed || "where it is, too: stage 2");

@@ -1,16 +1,16 @@
-// One picture of the three: what was shown, preview and final, with what is known of them.
+// One picture of them all: what was shown, retrieved, preview and final, with what is known of them.
 
-import { eventLabel, guess } from "./rooms.js";
+import { CARDS, eventLabel, guess, retrieved } from "./rooms.js";
 
 const SIDE = 512;
 const GAP = 16;
 const [HEAD, FOOT] = [56, 64];
-const CARDS = [["original", "Shown"], ["preview", "Preview"], ["picture", "Final"]];
 
 /** Draw a window's pictures side by side; returns a PNG. */
 export async function composite(of, window) {
+  const cards = CARDS.filter(([kind]) => kind !== "retrieved" || window.pictures.retrieved);
   const canvas = Object.assign(document.createElement("canvas"), {
-    width: 3 * SIDE + 4 * GAP, height: HEAD + SIDE + FOOT + GAP,
+    width: cards.length * (SIDE + GAP) + GAP, height: HEAD + SIDE + FOOT + GAP,
   });
   const context = canvas.getContext("2d");
   context.fillStyle = "#0c0d12";
@@ -25,10 +25,11 @@ export async function composite(of, window) {
   const confidence = window.meta.confidence;
   const about = {
     original: eventLabel(window),
+    retrieved: retrieved(window),
     preview: "stage 1",
     picture: [guess(window), Number.isFinite(confidence) && `confidence ${confidence.toFixed(2)}`].filter(Boolean).join(" · "),
   };
-  for (const [i, [kind, title]] of CARDS.entries()) {
+  for (const [i, [kind, title]] of cards.entries()) {
     const x = GAP + i * (SIDE + GAP);
     context.fillStyle = "#15171f";
     context.fillRect(x, HEAD, SIDE, SIDE);

@@ -2,7 +2,10 @@
 
 const KEEP = 60;
 // What a window may have at each stage: where it comes again, its meta names the pictures of before until there are others.
-const UP_TO = { original: ["original"], abstained: ["original"], preview: ["original", "preview"], picture: ["original", "preview", "picture"] };
+const UP_TO = {
+  original: ["original"], abstained: ["original"], retrieved: ["original", "retrieved"],
+  preview: ["original", "retrieved", "preview"], picture: ["original", "retrieved", "preview", "picture"],
+};
 const NOT_DECODED = { rejected: "Rejected", abstained: "Abstained", dropped: "Dropped", failed: "Failed" };
 
 /** What became of a window that gave no picture, in the one word for it. */

@@ -1,7 +1,7 @@
 // Pictures change in step: those of one window are decoded first, and then stand there together.
 
 const FADE_MS = 80;
-const KINDS = ["original", "preview", "picture"];
+const KINDS = ["original", "retrieved", "preview", "picture"];
 
 /** Decode a picture; null where it is none after all. */
 async function decoded({ url, sha256 }) {

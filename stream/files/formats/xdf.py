@@ -50,8 +50,8 @@ def read_xdf(path: Path) -> Recording:
     for entry in entries:
         _drop_not_finite(entry, warnings)
     empty = [_text(entry["info"], "name") for entry in entries if not len(entry["time_stamps"])]
-    if empty and len(empty) < len(entries):
-        warnings.append(f"no samples of {listing(empty)}")
+    if len(empty) < len(entries) and (missed := [name for name in empty if name != NOTES]):
+        warnings.append(f"no samples of {listing(missed)}")
     entries = [entry for entry in entries if len(entry["time_stamps"])]
     if not entries:
         raise RecordingError(f"{path}: holds no samples")
