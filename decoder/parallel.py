@@ -2,6 +2,7 @@
 
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -49,7 +50,12 @@ def workers(jobs: int, cluster: str | None = None) -> Iterator[None]:
             yield
     elif jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        with parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=threads, mmap_mode="c"):
+        with (
+            warnings.catch_warnings(),
+            parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=threads, mmap_mode="c"),
+        ):
+            # Processes whose memory has grown are replaced, which costs time and nothing else.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             yield
     else:
         yield

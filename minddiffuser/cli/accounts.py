@@ -44,8 +44,8 @@ def live(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield bold(f"By their samples: {text}")
     ingest = found["ingest"]
     yield table("Stream and markers", ("what", "count"), _ingest(ingest), numbers=1)
-    if any(found["latency_ms"].values()):
-        yield _latency("Latency of each step, ms", found["latency_ms"])
+    if steps := {name: one for name, one in found["latency_ms"].items() if one and one.get("p50") is not None}:
+        yield _latency("Latency of each step, ms", steps)
     for kind, one in found.get("messages", {}).items():
         if kind in PICTURES and (unsent := one["dropped"] + one["denied"]):
             yield f"The broker did not get {unsent} of {one['put']} times a {kind}: it was gone, or refused it"
@@ -128,14 +128,13 @@ def _ingest(ingest: Mapping[str, int]) -> list[tuple[str, str]]:
     ]
 
 
-def _latency(title: str, steps: Mapping[str, Mapping[str, float | None] | None]) -> RenderableType:
+def _latency(title: str, steps: Mapping[str, Mapping[str, float | None]]) -> RenderableType:
     rows = [
         (
             STEPS.get(name, name.replace("_", " ")),
             *("-" if one.get(q) is None else f"{one[q]:.0f}" for q in ("p50", "p99")),
         )
         for name, one in steps.items()
-        if one
     ]
     return table(title, ("step", "p50", "p99"), rows, numbers=2)
 

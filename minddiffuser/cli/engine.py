@@ -238,7 +238,10 @@ def pool(
             raise
         raise AppError("a pool runs on Ray, which is not installed: pip install 'minddiffuser[pool]'") from None
 
+    waiting = console.status("starting Ray and the engines")
+
     def ready(url: str, about: About) -> None:
+        waiting.stop()
         if as_json:
             say(json.dumps({"ready": True, "url": url, **about.model_dump()}))
         else:
@@ -247,5 +250,6 @@ def pool(
 
     from minddiffuser.cli.accounts import pool as table
 
-    account = run(lambda stop: run_pool(config, stop, address=address, on_ready=ready))
+    with waiting:
+        account = run(lambda stop: run_pool(config, stop, address=address, on_ready=ready))
     answer(account, as_json=as_json, show=table)

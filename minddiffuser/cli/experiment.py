@@ -59,7 +59,9 @@ def present(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables of trials; default sessions/sub-SUBJECT/ses-SESSION")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Begin when somebody reads the markers")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Begin when anybody reads the markers; LSL does not say who")
+    ] = False,
     timing: Annotated[
         bool, typer.Option("--timing", help="Measure the delay from marker to light by experiment.photodiode instead")
     ] = False,

@@ -194,7 +194,8 @@ async def run_demo(
             on_display=None if headless else _show,
             announce=True,
         )
-        report = make_report(prepared, outcome)
+        with console.status("scoring the pictures"):
+            report = make_report(prepared, outcome)
     _print_summary(report)
     if report_to:
         text = json.dumps(report, indent=1) + "\n"

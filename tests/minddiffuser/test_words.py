@@ -158,6 +158,8 @@ def test_live_accounts_for_every_window() -> None:
     assert ["unmatched", "(no", "picture"] in rows
     assert "window to final 250 -" in [" ".join(line.split()) for line in lines]
     assert "Problem at the end: no marker for 5 s" in lines
+    unmeasured = {**LIVE, "latency_ms": {"picture": {"p50": None, "p99": None}, "decoded": None}}
+    assert "Latency" not in text_of(accounts.live(unmeasured))
     (unsent,) = (line for line in lines if line.startswith("The broker did not get"))
     assert "3 of 6 times a picture:" in unsent
     assert lines[-2] == "6 of 10 windows gave a picture; most others were rejected (2)"
