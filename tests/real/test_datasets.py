@@ -150,7 +150,7 @@ def test_miyawaki_figures_are_drawn_from_weights_that_never_saw_them() -> None:
 def test_v4_photographs_are_identified_as_well_as_reported() -> None:
     """Macaque V4, ten folds: CLIP's first block tells 1,200 photographs apart (0.94), likelihood better (0.99)."""
     config = load_config(ROOT / "configs" / "v4-photos.yaml")
-    decoder = config.decoder.model_copy(update={"features": ("s",), "blocks": (1,)})
+    decoder = config.decoder.model_copy(update={"features": ("s",), "blocks": (1,), "unit_fraction": 0.25})
     dataset = loaded("v4-photos", config)
     answer = crossval(config.model_copy(update={"decoder": decoder}), dataset, models())
     score = answer["scores"]["s1"]
