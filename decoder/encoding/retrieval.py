@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from decoder.data.feature_registry import Encoders
 from decoder.features import Evidence
@@ -60,4 +59,5 @@ def probabilities(answers: Array, evidence: Evidence) -> NDArray[np.float64]:
     evidence : Evidence
     """
     misfit = np.square(answers - evidence.answer, dtype=np.float64).sum(axis=1)
-    return np.asarray(softmax(-0.5 * misfit))
+    likelihood = np.exp(-0.5 * (misfit - misfit.min()))
+    return np.asarray(likelihood / likelihood.sum())

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.encoding.retrieval import Maps, predict_answers, probabilities
-from decoder.models.embedding import linear_part
 from minddiffuser.errors import AppError
 from minddiffuser.live.names import namer_of
 from minddiffuser.remote.engine import RemoteEngine
@@ -142,5 +141,7 @@ def retriever_of(config: Config, bundle: Bundle, encoders: Encoders, shown: Stim
 
 def encoding_models(bundle: Bundle) -> list[Maps]:
     """Return the maps of a bundle's encoding models, of the whole and of folds; none where it has none."""
+    from decoder.models.embedding import linear_part
+
     parts = [linear_part(model) for model in bundle.models.values()]
     return [part.evidence.maps for part in parts if part is not None and part.evidence is not None]
