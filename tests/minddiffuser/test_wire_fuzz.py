@@ -209,7 +209,8 @@ class Lab:
         number = len(self.sent) + 1
         self.sent.append(f"w{number}")
         for kind in PICTURES:
-            getattr(self.publisher, kind)(picture(number), {"window_id": f"w{number}", "event": {"label": "cat"}})
+            meta = {"window_id": f"w{number}", "event": {"label": "cat"}}
+            self.publisher.publish_picture(kind, picture(number), meta)
         await self.publisher.flush()
         deadline = time.monotonic() + 15
         while lacking := self.missing(f"w{number}"):

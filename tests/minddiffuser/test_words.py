@@ -91,10 +91,10 @@ def test_evaluate_prints_figures_with_interval_chance_and_verdict() -> None:
     lines = text.splitlines()
     assert lines[0] == "bundles/demo: tested on simulated EEG"
     (clip, *_) = [line for line in lines if line.startswith("two-way, CLIP *")]
-    assert clip.split() == ["two-way,", "CLIP", "*", "0.940", "[0.926,", "0.954]", "0.905", "0.500", "0.500", "yes"]
+    assert clip.split() == ["two-way,", "CLIP", "*", "0.943", "[0.928,", "0.956]", "0.905", "0.500", "0.500", "yes"]
     (ssim, *_) = [line for line in lines if line.startswith("SSIM")]
     assert ssim.split()[-1] == "no"  # the mean image is better
-    assert "Final over preview: stage 2 raises two-way, CLIP (+0.035 [+0.018, +0.052])." in lines
+    assert "Final over preview: stage 2 raises two-way, CLIP (+0.038 [+0.022, +0.053])." in lines
     assert lines[-2] == "Works: 3 of 3 measures above chance"
     assert lines[-1] == "Next: minddiffuser live configs/demo.yaml"
     assert max(map(len, lines)) <= 120
