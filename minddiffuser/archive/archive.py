@@ -42,7 +42,7 @@ from stream.atomic import write_whole
 from stream.errors import WireError
 from stream.mqtt.messages import MAX_NESTING, to_json
 from stream.mqtt.refusals import EVERY_S
-from stream.mqtt.topics import MAX_JSON, MAX_PICTURE, topic_of
+from stream.mqtt.topics import MAX_JSON, MAX_PICTURE, STAGES, topic_of
 from stream.mqtt.wire_models import STATES, read_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 ABOUT = "session.json"
 TABLES = (WINDOWS, NOTES)
 FORMAT = {"format": "minddiffuser-session", "version": 1}
-_OURS = re.compile(r"(.+)\.(original|retrieved|preview|picture|abstained)\.(jpg|png|webp|gif|json)")
+_OURS = re.compile(rf"(.+)\.({'|'.join(STAGES)})\.(jpg|png|webp|gif|json)")
 MAX_PROBLEMS = 200
 """Different problems of a session that are kept; more say nothing new."""
 _FIGURE = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")

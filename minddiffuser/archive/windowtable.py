@@ -82,7 +82,7 @@ def window_line(frame: Frame, files: Mapping[str, str]) -> bytes:
     meta = frame.meta
     event = meta.get("event")
     event = event if isinstance(event, Mapping) else {"label": event}
-    times = meta.get("times") or {}
+    times, retrieved = meta.get("times") or {}, meta.get("retrieved") or {}
     cells = {
         "window": frame.window_id,
         "event_time_s": _number(event.get("time"), 6),
@@ -93,9 +93,7 @@ def window_line(frame: Frame, files: Mapping[str, str]) -> bytes:
         "right": {True: "yes", False: "no", None: None}[meta.get("right")],
         **{key: meta.get(key) for key in AS_THEY_ARE},
         **{f"{step}_ms": _between(times, *STEPS[step]) for step in LATENCIES},
-        "retrieved": _listed(
-            [each["name"] for each in (meta.get("retrieved") or {"likeliest": []})["likeliest"]] or None
-        ),
+        "retrieved": _listed([one["name"] for one in retrieved.get("likeliest", ())]),
         **{f"{stage}_file": files.get(stage) for stage in PICTURES},
     }
     return _line([cells[column] for column in WINDOW_COLUMNS])

@@ -1,11 +1,10 @@
 // What the page knows of each session: its last words, and the windows it has pictures of.
 
+import { KINDS } from "./swap.js";
+
 const KEEP = 60;
 // What a window may have at each stage: where it comes again, its meta names the pictures of before until there are others.
-const UP_TO = {
-  original: ["original"], abstained: ["original"], retrieved: ["original", "retrieved"],
-  preview: ["original", "retrieved", "preview"], picture: ["original", "retrieved", "preview", "picture"],
-};
+const upTo = (stage) => (stage === "abstained" ? ["original"] : KINDS.slice(0, KINDS.indexOf(stage) + 1));
 const NOT_DECODED = { rejected: "Rejected", abstained: "Abstained", dropped: "Dropped", failed: "Failed" };
 
 /** What became of a window that gave no picture, in the one word for it. */
@@ -43,7 +42,7 @@ export class Session {
     window.stage = header.stage;
     window.meta = header.meta;
     window.at = now - age;
-    for (const kind of UP_TO[header.stage] ?? []) {
+    for (const kind of upTo(header.stage)) {
       const sha256 = header.meta.sha256?.[kind];
       // What was sent is not sent again: not for a window that comes twice, nor where two stages gave the same.
       const picture = pictures[kind] ?? [before, window].flatMap((w) => Object.values(w?.pictures ?? {})).find((same) => same.sha256 === sha256);

@@ -1,7 +1,8 @@
 // Pictures change in step: those of one window are decoded first, and then stand there together.
 
 const FADE_MS = 80;
-const KINDS = ["original", "retrieved", "preview", "picture"];
+/** Kinds of pictures of a window, in the order in which they come. */
+export const KINDS = ["original", "retrieved", "preview", "picture"];
 
 /** Decode a picture; null where it is none after all. */
 async function decoded({ url, sha256 }) {
