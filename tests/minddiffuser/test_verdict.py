@@ -30,10 +30,10 @@ def measure(
         ("v4-photos", "Works: 3 of 3 measures above chance"),
         ("muse-faces", "Works: 2 of 2 measures above chance"),
         ("muse-faces-folds", "Works: 2 of 2 measures above chance"),
-        ("v4-photos-folds", "Works: 6 of 6 measures above chance"),
+        ("v4-photos-folds", "Works: 7 of 7 measures above chance"),
         (
             "miyawaki-fmri-folds",
-            "Works: 2 of 3 measures above chance; not c (text): two-way (0.62 [0.56, 0.67], chance 0.36-0.64)",
+            "Works: 3 of 4 measures above chance; not c (text): two-way (0.62 [0.56, 0.67], chance 0.36-0.64)",
         ),
     ],
 )
