@@ -41,18 +41,19 @@ class Evidence:
     """What a window says of a whole picture, by an encoding model (`decoder.encoding.evidence`).
 
     Of a picture with features f the window's log-likelihood is, but for a constant, minus half the squared length of
-    `answer - sum over blocks of f[block] @ maps[block]`.
+    `answer - sum over groups of f[group] @ maps[group]`.
 
     Attributes
     ----------
     answer : ndarray, shape (k,), float32
         The window, in directions where noise is of unit covariance.
-    maps : dict of int to ndarray, shape (n_units, k), float32
-        By CLIP block; shared by windows that one model decoded.
+    maps : dict of str to ndarray, shape (n_features, k), float32
+        By group of picture features (`decoder.encoding.picture_features`), such as 's1'; shared by windows that one
+        model decoded.
     """
 
     answer: NDArray[np.float32]
-    maps: Mapping[int, NDArray[np.float32]]
+    maps: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,12 +78,20 @@ class StructurePriorSpec(BaseModel):
 
 
 class EncodingSpec(BaseModel):
-    """Settings of an encoding model: the other direction than a decoder, from shallow CLIP features to responses."""
+    """Settings of an encoding model: the other direction than a decoder, from features of pictures to responses."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     axes: Annotated[int, Field(ge=1)] = 150
-    """Principal axes of each block that it goes by, at most."""
+    """Principal axes of each group of features that it goes by, at most."""
+    features: Annotated[tuple[Literal["blocks", "pooled", "thumbnail", "early"], ...], Field(min_length=1)] = (
+        "blocks",
+        "pooled",
+        "thumbnail",
+        "early",
+    )
+    """What it goes by: the CLIP blocks of `s`, CLIP's pooled embedding, the picture in 16 x 16 pixels, and what early
+    vision computes (oriented energy, contrast, saturation). Blocks alone can be a term of stage 2."""
 
 
 class DecoderSpec(BaseModel):
@@ -110,9 +118,10 @@ class DecoderSpec(BaseModel):
     """Set ('structure_prior: {}' will do): what ridge decodes of `s` goes through a network that knows how structure
     hangs together, from pictures that nobody was shown (`data.image_bank`)."""
     encoding: EncodingSpec | None = None
-    """Set ('encoding: {}' will do): an encoding model is fitted beside the decoder, from the blocks of `s` to the
-    responses of one participant, with its noise. Stage 2 can go by the likelihood that it gives
-    (`engine.structure.weights.likelihood`), and `maps` shows what drives which channels."""
+    """Set ('encoding: {}' will do): an encoding model is fitted beside the decoder, from features of pictures to the
+    responses of one participant, with its noise. Pictures are retrieved by the likelihood that it gives
+    (`publish.retrieved`), stage 2 can go by it (`engine.structure.weights.likelihood`; set `encoding.features` to
+    [blocks] then), and `maps` shows what drives which channels."""
     preprocess: PreprocessSpec = PreprocessSpec()
     """What is done to windows first."""
     alphas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.5, 2, 10, 50, 200, 1000)
@@ -167,14 +176,25 @@ class DecoderSpec(BaseModel):
     def _has_structure(self) -> Self:
         if self.structure_prior is not None and ("s" not in self.features or self.category is not None):
             raise ValueError("structure_prior is of decoded structure: add s to features, or take structure_prior out")
-        if self.encoding is not None and ("s" not in self.features or self.category is not None):
-            raise ValueError("encoding goes by the structure of pictures: add s to features, or take encoding out")
+        if self.encoding is not None:
+            if self.category is not None:
+                raise ValueError("encoding goes by features of pictures, not by categories: take encoding out")
+            if "blocks" in self.encoding.features and "s" not in self.features:
+                raise ValueError(
+                    "encoding goes by the structure of pictures: add s to features, or take blocks out of "
+                    "encoding.features"
+                )
         return self
 
     @property
     def may_encode(self) -> bool:
         """Return whether an encoder may decode e."""
         return "e" in self.features and self.family in {"conv", "braindecode", "auto"}
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Return what the encoding model goes by beside the blocks of `s`."""
+        return () if self.encoding is None else tuple(kind for kind in self.encoding.features if kind != "blocks")
 
     @property
     def image_bank_features(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.data.feature_registry import FEATURES, Encoders, Pictures
+from decoder.data.feature_registry import FEATURES, Encoders, Pictures, feature_of
 from decoder.data.stimuli import StimulusTable
 from decoder.errors import TrainingError
 from decoder.features import block_name, block_of
@@ -35,6 +35,8 @@ class Targets:
         Pooled CLIP embeddings of the pictures.
     grid : int or None
         Of `s`: patches along a side. A block's units are those of the class token, then those of the patches by row.
+    seen : dict of str to ndarray, shape (n, d), float16
+        What an encoding model goes by beside `s`, by group (`decoder.encoding.picture_features`); nothing decodes it.
     """
 
     c: NDArray[np.float32] | None = None
@@ -42,12 +44,14 @@ class Targets:
     s: dict[int, NDArray[np.float16]] = field(default_factory=dict)
     e: NDArray[np.float32] | None = None
     grid: int | None = None
+    seen: dict[str, NDArray[np.float16]] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], grid: int | None = None) -> "Targets":
-        """Build targets from arrays by name: 'c', 'z', 'e', and 's1', 's2', ... by CLIP block."""
+        """Build targets from arrays by name: 'c', 'z', 'e', 's1', 's2', ... by CLIP block, and others' groups."""
         s = {block: value for name, value in arrays.items() if (block := block_of(name)) is not None}
-        return cls(arrays.get("c"), arrays.get("z"), s, arrays.get("e"), grid if s else None)
+        seen = {name: value for name, value in arrays.items() if feature_of(name) is None}
+        return cls(arrays.get("c"), arrays.get("z"), s, arrays.get("e"), grid if s else None, seen)
 
     def numbers(self) -> dict[str, NDArray[np.float32]]:
         """Return by name what is decoded as a whole: c, z and e, those that there are."""
@@ -55,7 +59,7 @@ class Targets:
         return {name: value for name, value in named.items() if value is not None}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything by name: `numbers`, and the units of each block."""
+        """Return everything that is decoded by name: `numbers`, and the units of each block."""
         return {**self.numbers(), **{block_name(block): units for block, units in self.s.items()}}
 
 
@@ -65,6 +69,7 @@ def compute_targets(
     *,
     features: Sequence[str] = ("c", "z", "s"),
     blocks: Sequence[int] = (1, 2, 3, 4, 5, 6),
+    seen: Sequence[str] = (),
     cache: Path | None = None,
     batch: int = 32,
     progress: Progress = no_progress,
@@ -78,6 +83,8 @@ def compute_targets(
     features : sequence of {'c', 'z', 's', 'e'}
     blocks : sequence of int
         CLIP blocks of `s`.
+    seen : sequence of str
+        Kinds of `decoder.encoding.picture_features`, computed beside them.
     cache : Path or None
         Folder of earlier results, found by the content of pictures and captions and by the feature space.
     batch : int
@@ -97,16 +104,20 @@ def compute_targets(
                 f"{feature.key!r} out"
             )
     names = [name for feature in chosen for name in feature.names(blocks)]
-    path = None if cache is None else cache / f"targets-{_key(stimuli, encoders, sorted(names))}.safetensors"
+    path = None if cache is None else cache / f"targets-{_key(stimuli, encoders, sorted([*names, *seen]))}.safetensors"
     arrays = _read(path)
     if arrays is None:
         arrays = {}
         pictures = Pictures(stimuli, encoders, blocks, batch, progress)
         for feature in chosen:
             arrays |= feature.compute(pictures)
+        if seen:
+            from decoder.encoding.picture_features import compute_picture_features
+
+            arrays |= compute_picture_features(stimuli.images, encoders, kinds=seen, batch=batch, progress=progress)
         _write(arrays, path)
     grid = encoders.patch_grid if "s" in features else None
-    return Targets.from_arrays({name: arrays[name] for name in names if name in arrays}, grid)
+    return Targets.from_arrays(arrays, grid)
 
 
 def _key(stimuli: StimulusTable, encoders: Encoders, names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ SIDE = 64
 """Pictures are averaged to at most so many pixels a side."""
 OCTAVES = 3
 N_ORIENTATIONS = 6
+GROUPS = ("contrast", "saturation", "oriented energy")
 GRIDS = (8, 4, 2)
 """Cells a side over which energy is averaged."""
 TAP = 0.67
@@ -66,10 +67,8 @@ def early_vision(images: Images) -> dict[str, Array]:
         mean, square = (functional.adaptive_avg_pool2d(each, min(grid, side)) for each in (opponent, opponent**2))
         contrast.append((square - mean**2).clamp(min=0).sqrt().flatten(1))
         saturated.append(functional.adaptive_avg_pool2d(saturation, min(grid, side)).flatten(1))
-    groups = {"contrast": contrast, "saturation": saturated}
-    if energies := _energies(opponent[:, :1]):
-        groups["oriented energy"] = energies
-    return {name: torch.cat(parts, dim=1).numpy() for name, parts in groups.items()}
+    parts = zip(GROUPS, (contrast, saturated, _energies(opponent[:, :1])), strict=True)
+    return {name: torch.cat(each, dim=1).numpy() for name, each in parts if each}
 
 
 def _energies(luminance: torch.Tensor) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 """What a window says of a whole picture: a fitted encoding model, reduced to what its likelihood reads.
 
 Of all responses only some directions differ between pictures by more than noise. In these, scaled to noise of unit
-variance, the model is one linear map from a picture's shallow CLIP features, which gradients can go through.
+variance, the model is one linear map from a picture's features; gradients can go through those of CLIP's blocks.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.training_set import TrainingSet
+from decoder.encoding.axes import Features
 from decoder.encoding.model import fit_encoding
 from decoder.encoding.noise import symmetric_power
-from decoder.features import Evidence, block_name, block_of
+from decoder.features import Evidence
 from decoder.preprocessing.preprocess import PreprocessSpec, compressed, time_bins
 
 Array = NDArray[np.float32]
@@ -39,11 +40,11 @@ class EvidenceReader:
         Onto directions in which noise is white.
     origin : ndarray, shape (n_directions,), float32
         What a picture whose features are all 0 would be answered with.
-    maps : dict of int to ndarray, shape (n_units, n_directions), float32
-        By CLIP block, from the picture's features to the answer.
-    drive : ndarray, shape (n_blocks, n_channels, n_bins), float32
-        Standard deviation, over the training pictures, of what each block's part of the model predicts; in the unit of
-        the compressed windows.
+    maps : dict of str to ndarray, shape (n_features, n_directions), float32
+        By group of features, from the picture's features to the answer.
+    drive : ndarray, shape (n_groups, n_channels, n_bins), float32
+        Standard deviation, over the training pictures, of what each group's part of the model predicts, in the order of
+        the maps; in the unit of the compressed windows.
     explained : ndarray, shape (n_channels, n_bins), float32
         Share of the variance of training windows that is predicted while their pictures are held out.
     compress : str
@@ -53,7 +54,7 @@ class EvidenceReader:
     binning: Array
     reader: Array
     origin: Array
-    maps: dict[int, Array]
+    maps: dict[str, Array]
     drive: Array
     explained: Array
     compress: str = "none"
@@ -67,34 +68,34 @@ class EvidenceReader:
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Return everything that was fitted, by name."""
         fixed: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in FIXED}
-        return fixed | {block_name(block): values for block, values in self.maps.items()}
+        return fixed | dict(self.maps)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], compress: str) -> "EvidenceReader":
         """Rebuild a reader from `tensors()` and its `compress`."""
-        maps = {block: values for name, values in tensors.items() if (block := block_of(name)) is not None}
+        maps = {name: values for name, values in tensors.items() if name not in FIXED}
         fixed = {name: tensors[name] for name in FIXED}
         return cls(**fixed, maps=dict(sorted(maps.items())), compress=compress)
 
 
 FIXED = ("binning", "reader", "origin", "drive", "explained")
-"""Arrays of a reader that are not by block."""
+"""Arrays of a reader that are not by group of features."""
 
 
 def fit_evidence(
-    samples: TrainingSet, s: Mapping[int, NDArray[Any]], spec: PreprocessSpec, n_axes: int, seed: int
+    samples: TrainingSet, features: Features, spec: PreprocessSpec, n_axes: int, seed: int
 ) -> EvidenceReader | None:
     """Fit an encoding model on training windows, and reduce it.
 
     Parameters
     ----------
     samples : TrainingSet
-    s : mapping of int to ndarray, shape (n_pictures, n_units)
-        Shallow CLIP features by block; only pictures of the samples are read.
+    features : mapping of str to ndarray, shape (n_pictures, n_features)
+        By group; only pictures of the samples are read.
     spec : PreprocessSpec
         Its compression and its averaging in time; noise has a covariance of its own here.
     n_axes : int
-        Principal axes of each block, at most.
+        Principal axes of each group, at most.
     seed : int
         Of the folds inside the training part.
 
@@ -108,7 +109,6 @@ def fit_evidence(
         return None
     binning = time_bins(samples.times, spec)
     responses = compressed(samples.data, spec.compress) @ binning
-    features = {block_name(block): units for block, units in s.items()}
     rng = np.random.default_rng(seed)
     model = fit_encoding(features, responses, samples.rows, samples.groups, rng, n_axes=n_axes)
     scores = model.axes({name: units[pictures] for name, units in features.items()})
@@ -123,13 +123,10 @@ def fit_evidence(
     reader = np.asarray(model.reader @ whitening @ directions, np.float32)
     origin = model.intercept @ whitening @ directions
     maps, drive = {}, []
-    for block in s:
-        name = block_name(block)
-        if name not in model.axes.axes:
-            continue
-        own, axes = names == name, model.axes.axes[name]
-        maps[block] = np.asarray(axes @ (white[own] @ directions), np.float32)
-        origin = origin - model.axes.means[name] @ maps[block]
+    for name, axes in sorted(model.axes.axes.items()):
+        own = names == name
+        maps[name] = np.asarray(axes @ (white[own] @ directions), np.float32)
+        origin = origin - model.axes.means[name] @ maps[name]
         drive.append((scores[:, own] @ model.weights[own] @ model.patterns).std(axis=0).reshape(responses.shape[1:]))
     return EvidenceReader(
         binning,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.feature_registry import Encoders
-from decoder.encoding.early_vision import early_vision
+from decoder.encoding.early_vision import GROUPS, early_vision
+from decoder.features import block_name, block_of
 from decoder.parallel import in_batches, iterate_each
 from decoder.visual_features import cells
 from stream.types.progress import Progress, no_progress
@@ -16,6 +17,7 @@ from stream.types.progress import Progress, no_progress
 Array = NDArray[np.float32]
 Images = NDArray[np.uint8]
 
+POOLED, SMALL = "CLIP pooled", "thumbnail"
 THUMBNAIL = 16
 """Pixels of a side of the thumbnail, or as many as a smaller picture has."""
 
@@ -38,33 +40,36 @@ class PictureFeature:
     key : str
     compute : callable
         From a source to groups by name, each (n, ...).
+    gives : callable
+        Whether a group of a name is of this kind.
     """
 
     key: str
     compute: Callable[[Source], Mapping[str, Array]]
+    gives: Callable[[str], bool]
 
 
 def _blocks(source: Source) -> Mapping[str, Array]:
     found = source.encoders.structure(source.images, tuple(source.blocks))
-    return {f"CLIP block {block}": units for block, units in found.items()}
+    return {block_name(block): units for block, units in found.items()}
 
 
 def _pooled(source: Source) -> Mapping[str, Array]:
-    return {"CLIP pooled": source.encoders.embed_images(source.images)}
+    return {POOLED: source.encoders.embed_images(source.images)}
 
 
 def _thumbnail(source: Source) -> Mapping[str, Array]:
     colours = np.moveaxis(source.images, 3, 1).astype(np.float32) / np.float32(255)
-    return {"thumbnail": cells(np.asarray(colours, np.float32), min(THUMBNAIL, *source.images.shape[1:3]))}
+    return {SMALL: cells(np.asarray(colours, np.float32), min(THUMBNAIL, *source.images.shape[1:3]))}
 
 
 PICTURE_FEATURES: Mapping[str, PictureFeature] = {
     feature.key: feature
     for feature in (
-        PictureFeature("blocks", _blocks),
-        PictureFeature("pooled", _pooled),
-        PictureFeature("thumbnail", _thumbnail),
-        PictureFeature("early", lambda source: early_vision(source.images)),
+        PictureFeature("blocks", _blocks, lambda name: block_of(name) is not None),
+        PictureFeature("pooled", _pooled, POOLED.__eq__),
+        PictureFeature("thumbnail", _thumbnail, SMALL.__eq__),
+        PictureFeature("early", lambda source: early_vision(source.images), GROUPS.__contains__),
     )
 }
 """By key; a new kind is an entry here. What each group is worth is learned, so one of no use costs little."""

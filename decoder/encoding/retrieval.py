@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.feature_registry import Encoders
-from decoder.features import Evidence
+from decoder.encoding.picture_features import PICTURE_FEATURES, compute_picture_features
+from decoder.errors import TrainingError
+from decoder.features import Evidence, block_of
 from stream.types.progress import Progress, no_progress
 
 Array = NDArray[np.float32]
-Maps = Mapping[int, Array]
-"""By CLIP block, from features to answers, as in `decoder.features.Evidence`."""
+Maps = Mapping[str, Array]
+"""By group of picture features, from features to answers, as in `decoder.features.Evidence`."""
 
 BATCH = 32
 """Pictures encoded at a time: a block has many units."""
@@ -29,8 +31,8 @@ def predict_answers(
     Parameters
     ----------
     images : ndarray, shape (n, height, width, 3), uint8
-    models : sequence of mapping of int to ndarray, shape (n_units, k)
-        Maps of encoding models, of the same blocks.
+    models : sequence of mapping of str to ndarray, shape (n_features, k)
+        Maps of encoding models.
     encoders : Encoders
     progress : callable, optional
 
@@ -38,15 +40,33 @@ def predict_answers(
     -------
     answers : list of ndarray, shape (n, k), float32
         By model.
+
+    Raises
+    ------
+    TrainingError
+        If the pictures are too small to give what a model goes by.
     """
-    blocks = tuple(sorted({block for maps in models for block in maps}))
+    wanted = sorted({name for maps in models for name in maps})
+    kinds = [kind.key for kind in PICTURE_FEATURES.values() if any(kind.gives(name) for name in wanted)]
+    blocks = [block for name in wanted if (block := block_of(name)) is not None]
     parts: list[list[Array]] = [[] for _ in models]
     for start in range(0, len(images), BATCH):
-        found = encoders.structure(images[start : start + BATCH], blocks)
+        found = compute_picture_features(images[start : start + BATCH], encoders, kinds=kinds, blocks=blocks)
         for part, maps in zip(parts, models, strict=True):
-            part.append(np.sum([found[block].reshape(len(found[block]), -1) @ maps[block] for block in maps], axis=0))
+            _check_size(found, maps, images.shape[1:3])
+            part.append(np.sum([found[name].astype(np.float32) @ maps[name] for name in maps], axis=0))
         progress("pictures to retrieve", min(start + BATCH, len(images)), len(images))
     return [np.asarray(np.concatenate(part), np.float32) for part in parts]
+
+
+def _check_size(found: Mapping[str, NDArray[np.float16]], maps: Maps, size: tuple[int, ...]) -> None:
+    for name, map_ in maps.items():
+        n = found[name].shape[1] if name in found else 0
+        if n != len(map_):
+            raise TrainingError(
+                f"pictures of {size[0]} x {size[1]} pixels give {n} numbers of {name!r}, and the encoding model takes "
+                f"{len(map_)}: retrieve from pictures at least as large as those that were shown in training"
+            )
 
 
 def probabilities(answers: Array, evidence: Evidence) -> NDArray[np.float64]:

@@ -109,7 +109,7 @@ def prepare(
     used, left_out = usable(windows, stimuli.ids)
     shown = stimuli.select(sorted({label for _, label in used}))
     targets = compute_targets(
-        shown, encoders, features=spec.features, blocks=spec.blocks, cache=cache, progress=progress
+        shown, encoders, features=spec.features, blocks=spec.blocks, seen=spec.seen, cache=cache, progress=progress
     )
     kept = {id(window) for window, _ in used}
     if origins is not None:

@@ -114,11 +114,13 @@ def fit_linear(
             held_out[head.name] = np.repeat(head.constant.reshape(1, -1), len(samples.rows), axis=0)
             held_out[head.name][:, head.active] = judgement.predictions[head.name]
     evidence = None
-    if spec.encoding is not None and targets.s:
+    if spec.encoding is not None:
         from decoder.encoding.evidence import fit_evidence
 
         progress("encoding model", 0, 1)
-        evidence = fit_evidence(samples, targets.s, spec.preprocess, spec.encoding.axes, spec.seed)
+        blocks = targets.s if "blocks" in spec.encoding.features else {}
+        seen = {block_name(block): units for block, units in blocks.items()} | targets.seen
+        evidence = fit_evidence(samples, seen, spec.preprocess, spec.encoding.axes, spec.seed)
         progress("encoding model", 1, 1)
     model = LinearModel(preprocess, heads, fit_typicality(samples.data), judgement.calibration, structure, evidence)
     return LinearFit(model, scores, held_out, [(design.split.train, design.split.test) for design in designs])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoder.features import Features
+from decoder.features import Features, block_name
 from engine.errors import FeatureError
 from engine.stage2_loss.terms import Answers
 
@@ -107,15 +107,19 @@ def make_targets(
 
 
 def _answers(features: Sequence[Features], blocks: Sequence[int], device: torch.device | str) -> Answers | None:
-    """Return a batch's evidence, where all its windows have some, of one model, of blocks that are computed anyway."""
+    """Return a batch's evidence, where all its windows have some, of one model, of blocks that are computed anyway.
+
+    A model that goes by more than blocks is left out: gradients reach no more.
+    """
     found = [f.evidence for f in features if f.evidence is not None]
     if len(found) < len(features) or not found or any(one.maps is not found[0].maps for one in found):
         return None
     maps = found[0].maps
-    if not set(maps) <= set(blocks):
+    by_block = {block: maps[name] for block in blocks if (name := block_name(block)) in maps}
+    if len(by_block) < len(maps):
         return None
     answers = torch.from_numpy(np.stack([one.answer for one in found])).to(device)
-    return Answers(answers, {block: torch.from_numpy(values).to(device) for block, values in maps.items()})
+    return Answers(answers, {block: torch.from_numpy(values).to(device) for block, values in by_block.items()})
 
 
 def _weight(layer_weights: Sequence[float], block: int) -> float:

@@ -14,7 +14,7 @@ from decoder.data.splits import category_folds
 from decoder.data.usable import usable
 from decoder.evaluation.patterns import Patterns, patterns
 from decoder.evaluation.timecourse import Decodability, Onset, Smear, decodability, edges, onset, sliding
-from decoder.features import block_name, block_of
+from decoder.features import block_of
 from decoder.models.bundle import WHOLE, Bundle
 from decoder.models.embedding import linear_part
 from decoder.preprocessing.units import alike
@@ -70,7 +70,8 @@ class Maps:
     smear : Smear
         Of the filters before the windows.
     drive : dict of str to Patterns
-        By block of `s`, how strongly the bundle's encoding model has it drive each channel; empty without a model.
+        By group of picture features, how strongly the bundle's encoding model has it drive each channel; empty without
+        a model.
     explained : float or None
         Share of the windows' variance that the model predicts while their pictures are held out, mean over responses.
     """
@@ -183,9 +184,9 @@ def compute_maps(bundle: Bundle, config: Config, dataset: Dataset, models: Model
 
 
 def encoding_maps(bundle: Bundle) -> tuple[dict[str, Patterns], float | None]:
-    """Return what the bundle's encoding model says that each block drives, and what it explains; neither without one.
+    """Return what each group of features drives by the bundle's encoding model, and what the model explains.
 
-    A model of responses needs no inversion: what it predicts is the pattern itself.
+    Nothing without one. A model of responses needs no inversion: what it predicts is the pattern itself.
     """
     base = linear_part(bundle.models[WHOLE])
     if base is None or base.evidence is None:
@@ -194,8 +195,8 @@ def encoding_maps(bundle: Bundle) -> tuple[dict[str, Patterns], float | None]:
     at = (evidence.binning > 0).astype(np.float64)
     strengths = [values.astype(np.float64) @ at.T for values in evidence.drive]
     drive = {
-        block_name(block): Patterns(strength[None], np.ones(1), strength)
-        for block, strength in zip(evidence.maps, strengths, strict=True)
+        name: Patterns(strength[None], np.ones(1), strength)
+        for name, strength in zip(evidence.maps, strengths, strict=True)
     }
     return drive, float(evidence.explained.mean())
 

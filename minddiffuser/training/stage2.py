@@ -215,9 +215,13 @@ def engine_of(spec: EngineSpec, bundle: Bundle) -> EngineSpec:
 
 def mention_likelihood(spec: EngineSpec, bundle: Bundle) -> None:
     """Warn where stage 2 is to go by a likelihood that the bundle cannot give."""
-    trained = (bundle.meta.get("config") or {}).get("decoder") or {}
-    if spec.structure.mode != "none" and spec.structure.weights.likelihood and trained.get("encoding") is None:
+    if spec.structure.mode == "none" or not spec.structure.weights.likelihood:
+        return
+    encoding = ((bundle.meta.get("config") or {}).get("decoder") or {}).get("encoding")
+    kinds = [] if encoding is None else list(encoding.get("features", ["blocks"]))
+    if kinds != ["blocks"]:
         logger.warning(
-            "engine.structure.weights.likelihood is of no effect: the bundle has no encoding model; train one with "
-            "decoder.encoding: {}"
+            "engine.structure.weights.likelihood is of no effect: the bundle has %s; train one with "
+            "decoder.encoding.features: [blocks]",
+            f"an encoding model of {', '.join(kinds)}" if kinds else "no encoding model",
         )

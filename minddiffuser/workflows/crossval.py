@@ -102,6 +102,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             models,
             features=spec.features,
             blocks=spec.blocks,
+            seen=spec.seen,
             cache=cache_dir() / "targets",
             progress=report,
         )

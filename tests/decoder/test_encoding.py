@@ -170,7 +170,7 @@ def test_every_kind_of_picture_features_is_computed(tiny: Models) -> None:
     """Each group has one row a picture, whatever the number at a time, and tells pictures apart."""
     images = np.random.default_rng(6).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     features = compute_picture_features(images, tiny, blocks=(1, 2))
-    names = {"CLIP block 1", "CLIP block 2", "CLIP pooled", "thumbnail", "contrast", "saturation", "oriented energy"}
+    names = {"s1", "s2", "CLIP pooled", "thumbnail", "contrast", "saturation", "oriented energy"}
     assert set(features) == names
     again = compute_picture_features(images, tiny, blocks=(1, 2), batch=2)
     for name, values in features.items():

@@ -18,23 +18,23 @@ from decoder.training.train import fit
 from stream.types.windows import Window
 
 N_PICTURES, N_CHANNELS, N_TIMES = 120, 6, 3
-UNITS = {1: 10, 2: 30}
+UNITS = {"s1": 10, "s2": 30}
 
 
-def world(repeats: int = 2) -> tuple[TrainingSet, dict[int, np.ndarray]]:
+def world(repeats: int = 2) -> tuple[TrainingSet, dict[str, np.ndarray]]:
     """Simulate windows that follow the first block's units, in noise of unit variance."""
     rng = np.random.default_rng(4)
     s = {block: rng.normal(2, 1, (N_PICTURES, n)).astype(np.float16) for block, n in UNITS.items()}
-    weights = 0.5 * rng.normal(size=(UNITS[1], N_CHANNELS * N_TIMES))
+    weights = 0.5 * rng.normal(size=(UNITS["s1"], N_CHANNELS * N_TIMES))
     rows = np.tile(np.arange(N_PICTURES), repeats)
-    data = (s[1].astype(float) @ weights)[rows] + rng.normal(size=(len(rows), N_CHANNELS * N_TIMES))
+    data = (s["s1"].astype(float) @ weights)[rows] + rng.normal(size=(len(rows), N_CHANNELS * N_TIMES))
     names = np.char.mod("%03d", rows)
     windows = data.reshape(-1, N_CHANNELS, N_TIMES).astype(np.float32)
     times = np.arange(N_TIMES) / 100
     return TrainingSet(windows, times, rows, names, np.full(len(rows), "only"), names, tuple("abcdef")), s
 
 
-def misfit(found: evidence.Evidence, s: dict[int, np.ndarray]) -> np.ndarray:
+def misfit(found: evidence.Evidence, s: dict[str, np.ndarray]) -> np.ndarray:
     """Compute the squared misfit of one window with each picture."""
     predicted = sum(s[block].astype(np.float32) @ values for block, values in found.maps.items())
     return np.square(found.answer - predicted).sum(axis=1)
@@ -43,10 +43,8 @@ def misfit(found: evidence.Evidence, s: dict[int, np.ndarray]) -> np.ndarray:
 def test_misfit_is_the_likelihood_of_the_encoding_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minus half the misfit differs between pictures as the model's log-likelihood does; few directions say most."""
     samples, s = world()
-    model = fit_encoding(
-        {"s1": s[1], "s2": s[2]}, samples.data, samples.rows, samples.groups, np.random.default_rng(0), n_axes=20
-    )
-    exact = model.log_likelihood({"s1": s[1], "s2": s[2]}, samples.data[:5].reshape(5, -1)).T
+    model = fit_encoding(s, samples.data, samples.rows, samples.groups, np.random.default_rng(0), n_axes=20)
+    exact = model.log_likelihood(s, samples.data[:5].reshape(5, -1)).T
     for least, tolerance in ((0.0, 1e-2), (evidence.LEAST_SIGNAL, 2.0)):
         monkeypatch.setattr(evidence, "LEAST_SIGNAL", least)
         reader = fit_evidence(samples, s, PreprocessSpec(), 20, 0)
@@ -72,7 +70,9 @@ def test_a_bundle_keeps_its_encoding_model(
     windows: list[Window], stimuli: StimulusTable, encoders, tmp_path: Path
 ) -> None:
     """Decoded windows say the same before and after a save; a bundle without an encoding model says nothing."""
-    spec = DecoderSpec(features=("s",), blocks=(1, 2), cv_folds=3, encoding={})
+    spec = DecoderSpec(
+        features=("s",), blocks=(1, 2), cv_folds=3, encoding={"features": ("blocks", "thumbnail", "early")}
+    )
     bundle = fit(windows, stimuli, encoders, spec)
     bundle.save(tmp_path / "bundle")
     before, after = (each.decode(windows[:3]) for each in (bundle, Bundle.load(tmp_path / "bundle")))
@@ -80,8 +80,9 @@ def test_a_bundle_keeps_its_encoding_model(
         assert one.evidence is not None
         assert other.evidence is not None
         np.testing.assert_array_equal(one.evidence.answer, other.evidence.answer)
-        for block, values in one.evidence.maps.items():
-            np.testing.assert_array_equal(values, other.evidence.maps[block])
+        assert {"s1", "s2", "thumbnail", "contrast"} <= {*one.evidence.maps} == {*other.evidence.maps}
+        for name, values in one.evidence.maps.items():
+            np.testing.assert_array_equal(values, other.evidence.maps[name])
     assert after[0].evidence is not None
     assert after[0].evidence.maps is after[1].evidence.maps
     plain = fit(windows, stimuli, encoders, spec.model_copy(update={"encoding": None}))

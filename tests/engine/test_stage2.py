@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoder.features import Evidence, Features, LayerTarget
+from decoder.features import Evidence, Features, LayerTarget, block_name
 from engine.errors import FeatureError
 from engine.sampling.sampling import make_schedule
 from engine.spec import StructureSpec
@@ -175,7 +175,8 @@ def test_likelihood_term_leads_to_pictures_that_explain_the_window() -> None:
     rng = np.random.default_rng(5)
     maps = {block: rng.normal(0, 0.3, (UNITS, 4)).astype(np.float32) for block in (1, 2)}
     plain = [random_window(str(i), i) for i in range(3)]
-    windows = [replace(one, evidence=Evidence(rng.normal(size=4).astype(np.float32), maps)) for one in plain]
+    named = {block_name(block): values for block, values in maps.items()}
+    windows = [replace(one, evidence=Evidence(rng.normal(size=4).astype(np.float32), named)) for one in plain]
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
     def moved(features: list[Features], weight: float, start: Tensor = x) -> Tensor:
@@ -195,6 +196,9 @@ def test_likelihood_term_leads_to_pictures_that_explain_the_window() -> None:
     assert torch.equal(moved(plain, 5.0), moved(windows, 0.0))
     for i, one in enumerate(windows):
         torch.testing.assert_close(together[i : i + 1], moved([one], 5.0, x[i : i + 1]), atol=1e-4, rtol=0)
+    more = named | {"thumbnail": np.ones((2, 4), np.float32)}
+    wider = [replace(one, evidence=Evidence(np.ones(4, np.float32), more)) for one in plain]
+    assert torch.equal(moved(wider, 5.0), moved(plain, 5.0))
 
 
 def test_another_number_of_units_is_an_error() -> None:

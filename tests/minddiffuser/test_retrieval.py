@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from decoder.data.stimuli import StimulusTable, write_stimuli
 from decoder.data.training_set import TrainingSet
 from decoder.encoding.evidence import fit_evidence
+from decoder.encoding.picture_features import compute_picture_features
 from decoder.encoding.retrieval import Maps, predict_answers, probabilities
+from decoder.errors import TrainingError
 from decoder.features import Evidence, Features
 from decoder.preprocessing.preprocess import PreprocessSpec
 from engine.models.loading import Models
@@ -40,9 +42,10 @@ def bank(models: Models) -> NDArray[np.uint8]:
 def world(models: Models) -> tuple[NDArray[np.uint8], Maps, NDArray[np.float32]]:
     """Give a bank, maps from two blocks, and what they predict, computed by hand."""
     images, rng = bank(models), np.random.default_rng(1)
-    units = models.structure(images, (1, 2))
-    maps = {b: rng.normal(size=(own.shape[1], ANSWERS)).astype(np.float32) for b, own in units.items()}
-    return images, maps, units[1] @ maps[1] + units[2] @ maps[2]
+    # Half precision is what an encoding model is fitted on.
+    units = {b: own.astype(np.float16).astype(np.float32) for b, own in models.structure(images, (1, 2)).items()}
+    maps = {f"s{b}": rng.normal(size=(own.shape[1], ANSWERS)).astype(np.float32) for b, own in units.items()}
+    return images, maps, units[1] @ maps["s1"] + units[2] @ maps["s2"]
 
 
 def test_probabilities_are_bayes_rule(tiny: Models) -> None:
@@ -90,7 +93,7 @@ def test_an_encoding_model_retrieves_the_picture(tiny: Models) -> None:
     rows = np.arange(60)
     names = np.char.mod("%03d", rows)
     samples = TrainingSet(data[:60], np.arange(2) / 100, rows, names, np.full(60, "only"), names, tuple("abcd"))
-    reader = fit_evidence(samples, {1: units}, PreprocessSpec(), 20, 0)
+    reader = fit_evidence(samples, {"s1": units}, PreprocessSpec(), 20, 0)
     assert reader is not None
     retrieve = Retriever(shown[60:], [str(row) for row in range(60, 80)], [reader.maps], tiny, 1)
     right = 0
@@ -99,6 +102,39 @@ def test_an_encoding_model_retrieves_the_picture(tiny: Models) -> None:
         assert found is not None
         right += found[1]["likeliest"][0]["name"] == str(row)
     assert right >= 8  # one by chance
+
+
+def test_what_the_brain_has_of_meaning_is_retrieved_by_the_pooled_embedding(tiny: Models) -> None:
+    """Responses that follow the pooled embedding alone find the picture by it, and by blocks no more than chance has."""
+    rng = np.random.default_rng(7)
+    shown = rng.integers(0, 256, (200, 32, 32, 3), np.uint8)
+    groups = compute_picture_features(shown, tiny, kinds=("blocks", "pooled", "thumbnail", "early"), blocks=(1,))
+    pooled = groups["CLIP pooled"].astype(np.float32)
+    told = (pooled - pooled.mean(axis=0)) / pooled.std(axis=0)
+    brain = told @ rng.normal(size=(told.shape[1], 40)) + rng.normal(size=(200, 40))
+    data, names = brain.astype(np.float32).reshape(200, 10, 4), np.char.mod("%03d", np.arange(160))
+    only, known = np.full(160, "only"), tuple("abcdefghij")
+    samples = TrainingSet(data[:160], np.arange(4) / 100, np.arange(160), names, only, names, known)
+
+    def found(groups: dict[str, NDArray[np.float16]]) -> int:
+        reader = fit_evidence(samples, groups, PreprocessSpec(), 20, 0)
+        assert reader is not None
+        retrieve = Retriever(shown[160:], [str(row) for row in range(160, 200)], [reader.maps], tiny, 1)
+        about = [retrieve(Features("w", np.zeros((1, 1), np.float32), evidence=own)) for own in reader(data[160:])]
+        return sum(one is not None and one[1]["likeliest"][0]["name"] == str(160 + k) for k, one in enumerate(about))
+
+    assert found(groups) >= 20  # one by chance
+    assert found({"s1": groups["s1"]}) < 10
+
+
+def test_a_bank_too_small_for_the_model_is_one_line(tiny: Models) -> None:
+    """Smaller pictures than those of the training give fewer numbers; that is said before anything is published."""
+    large = compute_picture_features(np.zeros((1, 64, 64, 3), np.uint8), tiny, kinds=("thumbnail", "early"))
+    maps = {name: np.ones((values.shape[1], 2), np.float32) for name, values in large.items()}
+    with pytest.raises(
+        TrainingError, match=r"pictures of 8 x 8 pixels give \d+ numbers of '\w+', .* at least as large"
+    ):
+        predict_answers(np.zeros((3, 8, 8, 3), np.uint8), [maps], tiny)
 
 
 def test_pictures_that_were_shown_are_not_retrieved(
@@ -168,7 +204,7 @@ def test_what_is_retrieved_is_scored_apart(tiny: Models) -> None:
     seen = pictures(6)
     near = np.clip(seen.astype(int) + rng.integers(-9, 10, seen.shape), 0, 255).astype(np.uint8)
     units = tiny.structure(near, (1,))[1]
-    maps = {1: (rng.normal(size=(units.shape[1], ANSWERS)) / units.std() / 10).astype(np.float32)}
+    maps = {"s1": (rng.normal(size=(units.shape[1], ANSWERS)) / units.std() / 10).astype(np.float32)}
     others = np.concatenate([pictures(30), near])
     retrieve = Retriever(others, [str(row) for row in range(36)], [maps], tiny, 1)
     table = StimulusTable(tuple("abcdef"), seen, tuple((name,) for name in "abcdef"))
@@ -177,7 +213,7 @@ def test_what_is_retrieved_is_scored_apart(tiny: Models) -> None:
         Window(f"w{row}", np.zeros((1, 1), np.float32), channels, 1.0, 0.0, 0.0, Event(0.0, name), 0.0, 0.0)
         for row, name in enumerate("abcdef")
     ]
-    answers = (units @ maps[1]).astype(np.float32)
+    answers = (units @ maps["s1"]).astype(np.float32)
     features = [
         Features(f"w{row}", np.zeros((1, 1), np.float32), evidence=Evidence(answer, maps))
         for row, answer in enumerate(answers)

@@ -182,9 +182,13 @@ def test_a_likelihood_that_nothing_gives_is_said(trained: Bundle, caplog: pytest
     spec = EngineSpec.model_validate({"structure": {"weights": {"likelihood": 0.5}}})
     bundle = trained.without_memory()
     engine_of(EngineSpec(), bundle)
-    bundle.meta = {**trained.meta, "config": {"decoder": {"encoding": {}}}}
+    for encoding in ({}, {"features": ["blocks"]}):  # of an earlier version, and of today
+        bundle.meta = {**trained.meta, "config": {"decoder": {"encoding": encoding}}}
+        engine_of(spec, bundle)
+        assert "likelihood" not in caplog.text
+    bundle.meta = {**trained.meta, "config": {"decoder": {"encoding": {"features": ["blocks", "early"]}}}}
     engine_of(spec, bundle)
-    assert "likelihood" not in caplog.text
+    assert "weights.likelihood is of no effect: the bundle has an encoding model of blocks, early" in caplog.text
     bundle.meta["config"] = {}
     engine_of(spec, bundle)
     assert "weights.likelihood is of no effect: the bundle has no encoding model" in caplog.text
