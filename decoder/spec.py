@@ -90,8 +90,12 @@ class EncodingSpec(BaseModel):
         "thumbnail",
         "early",
     )
-    """What it goes by: the CLIP blocks of `s`, CLIP's pooled embedding, the picture in 16 x 16 pixels, and what early
-    vision computes (oriented energy, contrast, saturation). Blocks alone can be a term of stage 2."""
+    """What the model goes by: the CLIP blocks of `s`, CLIP's pooled embedding, the picture in 16 x 16 pixels, and what
+    early vision computes (oriented energy, contrast, saturation). Blocks alone can be a term of stage 2."""
+    posterior: tuple[Literal["z", "s"], ...] = ()
+    """Features that are decoded through the model, by what pictures that nobody was shown are like
+    (`data.image_bank`), in place of ridge; with both, z is also where stage 2 begins, as with a prior of structure,
+    which `s` then has no need of."""
 
 
 class DecoderSpec(BaseModel):
@@ -184,6 +188,10 @@ class DecoderSpec(BaseModel):
                     "encoding goes by the structure of pictures: add s to features, or take blocks out of "
                     "encoding.features"
                 )
+            if absent := [feature for feature in self.encoding.posterior if feature not in self.features]:
+                raise ValueError(f"encoding.posterior decodes {absent[0]}: add it to features, or take it out there")
+            if "s" in self.encoding.posterior and self.structure_prior is not None:
+                raise ValueError("encoding.posterior of s takes the place of structure_prior: leave one of them out")
         return self
 
     @property
@@ -199,8 +207,12 @@ class DecoderSpec(BaseModel):
     @property
     def image_bank_features(self) -> tuple[str, ...]:
         """Features of pictures that nobody was shown from which something learns."""
-        of_embedding: tuple[str, ...] = ("c", "e") if self.may_use_prior else ()
-        return (*of_embedding, "s") if self.structure_prior is not None else of_embedding
+        wanted = {"c", "e"} if self.may_use_prior else set()
+        if self.structure_prior is not None:
+            wanted.add("s")
+        if self.encoding is not None and self.encoding.posterior:
+            wanted |= {*self.encoding.posterior, *(("s",) if "blocks" in self.encoding.features else ())}
+        return tuple(sorted(wanted))
 
     @property
     def may_use_prior(self) -> bool:

@@ -209,7 +209,10 @@ def _moved(
     calibration, scores = _confidence(base, candidates, session, chosen, nested)
     if unchanged:
         calibration = base.calibration
-    moved = LinearModel(own.prepare, heads, fit_typicality(data, session.folds), calibration, base.structure)
+    through = (base.evidence, base.posterior) if unchanged else (None, None)
+    if base.evidence is not None and not unchanged:
+        logger.warning("the encoding model is of the session of the training and is left out: train anew to have one")
+    moved = LinearModel(own.prepare, heads, fit_typicality(data, session.folds), calibration, base.structure, *through)
     return moved, {"channels": chosen.channels, "heads": told}, scores
 
 

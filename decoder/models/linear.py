@@ -18,6 +18,7 @@ from stream.types.windows import Window
 
 if TYPE_CHECKING:
     from decoder.encoding.evidence import EvidenceReader
+    from decoder.encoding.posterior import Posterior
     from decoder.models.structure_prior import StructurePrior
 
 Array = NDArray[np.float32]
@@ -66,8 +67,8 @@ class Head:
 class LinearModel:
     """A linear decoder.
 
-    A fitted preprocessor, its heads, how far to believe them, and where they were wanted a prior of structure and what
-    an encoding model makes of a window.
+    A fitted preprocessor, its heads, how far to believe them, and where they were wanted a prior of structure, what an
+    encoding model makes of a window, and features decoded through that.
     """
 
     family: ClassVar[str] = "linear"
@@ -80,9 +81,11 @@ class LinearModel:
         calibration: Calibration,
         structure: "StructurePrior | None" = None,
         evidence: "EvidenceReader | None" = None,
+        posterior: "Posterior | None" = None,
     ) -> None:
         self.structure = structure
         self.evidence = evidence
+        self.posterior = posterior
         self.preprocessor = preprocessor
         self.heads = tuple(heads)
         self.typicality = typicality
@@ -91,7 +94,8 @@ class LinearModel:
         self._weights = np.ascontiguousarray(np.concatenate([head.weights for head in self.heads], axis=1))
         edges = np.cumsum([0, *(len(head.active) for head in self.heads)])
         self._columns = [slice(low, high) for low, high in pairwise(edges)]
-        self._masks = {head.name: mask_of(head) for head in self.heads if block_of(head.name) is not None}
+        self._active = {head.name: mask_of(head) for head in self.heads}
+        self._masks = {name: mask for name, mask in self._active.items() if block_of(name) is not None}
 
     def predict(self, windows: Sequence[Window], data: Array) -> list[Features]:
         """Decode windows.
@@ -118,9 +122,12 @@ class LinearModel:
         ]
         if self.structure is not None and found:
             found = self.structure(found)
-        if self.evidence is None:
+        if self.evidence is None or not found:
             return found
-        return [replace(one, evidence=own) for one, own in zip(found, self.evidence(data), strict=True)]
+        found = [replace(one, evidence=own) for one, own in zip(found, self.evidence(data), strict=True)]
+        if self.posterior is None:
+            return found
+        return self.posterior(found, self._active)
 
     def values(self, data: Array) -> dict[str, Array]:
         """Decode windows (n, n_channels, n_times) to all numbers of each feature, by name: (n, *shape)."""
@@ -161,6 +168,8 @@ class LinearModel:
             out |= {f"structure.{name}": array for name, array in self.structure.tensors().items()}
         if self.evidence is not None:
             out |= {f"evidence.{name}": array for name, array in self.evidence.tensors().items()}
+        if self.posterior is not None:
+            out |= {f"posterior.{name}": array for name, array in self.posterior.tensors().items()}
         for name in Typicality.__slots__:
             out[f"typicality.{name}"] = getattr(self.typicality, name)
         for name in Calibration.__slots__:
@@ -177,6 +186,7 @@ class LinearModel:
             "heads": [head.name for head in self.heads],
             "structure": None if self.structure is None else self.structure.settings(),
             "evidence": None if self.evidence is None else self.evidence.compress,
+            "posterior": self.posterior is not None,
         }
 
     @classmethod
@@ -201,6 +211,7 @@ class LinearModel:
             Calibration(*(tensors[f"calibration.{name}"] for name in Calibration.__slots__)),
             _structure(tensors, settings["structure"]) if settings.get("structure") else None,
             _evidence(tensors, settings["evidence"]) if settings.get("evidence") else None,
+            _posterior(tensors) if settings.get("posterior") else None,
         )
 
 
@@ -214,6 +225,12 @@ def _evidence(tensors: Mapping[str, NDArray[Any]], compress: str) -> "EvidenceRe
     from decoder.encoding.evidence import EvidenceReader
 
     return EvidenceReader.from_tensors(_part(tensors, "evidence."), compress)
+
+
+def _posterior(tensors: Mapping[str, NDArray[Any]]) -> "Posterior":
+    from decoder.encoding.posterior import Posterior
+
+    return Posterior.from_tensors(_part(tensors, "posterior."))
 
 
 def _part(tensors: Mapping[str, NDArray[Any]], start: str) -> dict[str, NDArray[Any]]:

@@ -178,7 +178,7 @@ def judge(
         for of_fold, part in zip(deviations, parts, strict=True):
             of_fold.append(head.gain * part)
         used = [part[: design.n_held_out] for part, design in zip(parts, designs, strict=True)]
-        scores[name], predictions[name], told = _scores(head.features, samples.rows, splits, held_out, prefix)
+        scores[name], predictions[name], told = fold_scores(head.features, samples.rows, splits, held_out, prefix)
         nested_told.append(told)
         correct.append(_told_about_all(head.features, samples.rows, splits, used))
     for name in blocks:
@@ -209,7 +209,7 @@ def _decode_folds(
     return used, held_out
 
 
-def _scores(
+def fold_scores(
     features: Array, rows: Rows, splits: Sequence[TrainTest], held_out: Sequence[Array], prefix: str
 ) -> tuple[dict[str, Any], Array, Floats]:
     """Score deviations from each fold's training mean; return predictions about the mean of all samples, too."""

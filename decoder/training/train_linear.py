@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from decoder.models.structure_prior import StructurePrior
 Array = NDArray[np.float32]
 
-
 COMPARED = ("c", "e")
 """Features that an encoder, or a prior from one to the other, may decode instead, as the same folds tell."""
 CHUNK = 4096
@@ -96,7 +95,7 @@ def fit_linear(
     judgement = judge(samples, designs, regression, decoded, targets, spec, nested=nested)
     progress("scores", 1, 1)
     scores = judgement.scores
-    if of_blocks:
+    if of_blocks and spec.structure_prior is not None:
         from decoder.training.train_structure import fit_structure_prior, tune_structure_prior
 
         own = dict(zip(of_blocks, heads[-len(of_blocks) :], strict=True))
@@ -113,17 +112,18 @@ def fit_linear(
         if head.name in COMPARED:
             held_out[head.name] = np.repeat(head.constant.reshape(1, -1), len(samples.rows), axis=0)
             held_out[head.name][:, head.active] = judgement.predictions[head.name]
-    evidence = None
+    folds = [(design.split.train, design.split.test) for design in designs]
+    evidence, posterior = None, None
     if spec.encoding is not None:
-        from decoder.encoding.evidence import fit_evidence
+        from decoder.training.train_posterior import fit_encoding_parts
 
-        progress("encoding model", 0, 1)
-        blocks = targets.s if "blocks" in spec.encoding.features else {}
-        seen = {block_name(block): units for block, units in blocks.items()} | targets.seen
-        evidence = fit_evidence(samples, seen, spec.preprocess, spec.encoding.axes, spec.seed)
-        progress("encoding model", 1, 1)
-    model = LinearModel(preprocess, heads, fit_typicality(samples.data), judgement.calibration, structure, evidence)
-    return LinearFit(model, scores, held_out, [(design.split.train, design.split.test) for design in designs])
+        parts = fit_encoding_parts(samples, (targets, image_bank), heads, spec, folds if nested else [], progress)
+        evidence, posterior = parts.evidence, parts.posterior
+        scores |= parts.beside(scores)
+    model = LinearModel(
+        preprocess, heads, fit_typicality(samples.data), judgement.calibration, structure, evidence, posterior
+    )
+    return LinearFit(model, scores, held_out, folds)
 
 
 def _fit_head(

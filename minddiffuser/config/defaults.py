@@ -96,6 +96,9 @@ def _structure(raw: Mapping[str, Any]) -> Tree:
     """Return the prior of structure where there are pictures that it can learn from."""
     data = _part(raw, "data")
     models = _part(_part(raw, "engine"), "models")
+    through = _part(_part(raw, "decoder"), "encoding").get("posterior")
+    if isinstance(through, list | tuple) and "s" in through:
+        return {}
     if "image_bank" in data:
         return {"decoder": {"structure_prior": {}}} if data["image_bank"] is not None else {}
     if models.get("folder", DESK) != DESK:

@@ -290,6 +290,11 @@ class Config(Strict):
             raise ValueError(
                 "decoder.structure_prior learns from pictures that nobody was shown: set data.image_bank to how many"
             )
+        encoding = self.decoder.encoding
+        if encoding is not None and encoding.posterior and self.data.image_bank is None:
+            raise ValueError(
+                "decoder.encoding.posterior learns from pictures that nobody was shown: set data.image_bank to how many"
+            )
         return self
 
     @model_validator(mode="after")

@@ -123,7 +123,9 @@ def image_bank_targets(config: Config, models: Models, report: Progress) -> Targ
     if not wanted or (pictures := load_image_bank(config.data, captions="c" in wanted)) is None:
         return None
     blocks, cache = config.decoder.blocks, cache_dir() / "targets"
-    return compute_targets(pictures, models, features=wanted, blocks=blocks, cache=cache, progress=report)
+    encoding = config.decoder.encoding
+    seen = config.decoder.seen if encoding is not None and encoding.posterior else ()
+    return compute_targets(pictures, models, features=wanted, blocks=blocks, seen=seen, cache=cache, progress=report)
 
 
 def move(bundle: Bundle, config: Config, dataset: Dataset, models: Models) -> Bundle:

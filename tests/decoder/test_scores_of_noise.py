@@ -13,7 +13,7 @@ from decoder.estimators.regression import RegressionSpec
 from decoder.evaluation.metrics import correlation_matrix, two_way
 from decoder.models.bundle import Bundle
 from decoder.preprocessing.preprocess import PreprocessSpec
-from decoder.spec import DecoderSpec, StructurePriorSpec
+from decoder.spec import DecoderSpec, EncodingSpec, StructurePriorSpec
 from decoder.training.nested import inner_splits
 from decoder.training.train import fit_targets
 from minddiffuser.evaluation.verdict import verdict_of_training
@@ -42,6 +42,9 @@ SPECS = {
     "structure prior": DecoderSpec(
         features=("z", "s"), blocks=(1,), structure_prior=StructurePriorSpec(epochs=1, width=8, features=20)
     ),
+    "posterior": DecoderSpec(
+        features=("z", "s"), blocks=(1,), encoding=EncodingSpec(features=("blocks",), posterior=("z", "s"))
+    ),
 }
 
 
@@ -61,7 +64,8 @@ def trained_on_noise(spec: DecoderSpec, seed: int) -> tuple[Bundle, float]:
     given: dict[str, Any] = {name: drawn[name].astype(np.float32) for name in drawn if name in spec.features}
     if "s" in spec.features:
         given["s"] = {block: rng.normal(size=(N, 5 * 60)).astype(np.float16) for block in spec.blocks}
-    image_bank = Targets(s={1: rng.normal(size=(80, 5 * 60)).astype(np.float16)}) if spec.structure_prior else None
+    bank_z, bank_s = rng.normal(size=(80, 2, 3, 3)).astype(np.float32), rng.normal(size=(80, 5 * 60)).astype(np.float16)
+    image_bank = Targets(z=bank_z, s={1: bank_s}) if spec.image_bank_features else None
     bundle = fit_targets(recorded(noise), STIMULI, Targets(**given, grid=2), spec, image_bank=image_bank)
     return bundle, float(np.mean([found.confidence for found in bundle.decode(recorded(fresh))]))
 

@@ -105,7 +105,7 @@ def test_an_encoding_model_retrieves_the_picture(tiny: Models) -> None:
 
 
 def test_what_the_brain_has_of_meaning_is_retrieved_by_the_pooled_embedding(tiny: Models) -> None:
-    """Responses that follow the pooled embedding alone find the picture by it, and by blocks no more than chance has."""
+    """Responses that follow the pooled embedding alone find the picture by it, and by a block hardly."""
     rng = np.random.default_rng(7)
     shown = rng.integers(0, 256, (200, 32, 32, 3), np.uint8)
     groups = compute_picture_features(shown, tiny, kinds=("blocks", "pooled", "thumbnail", "early"), blocks=(1,))

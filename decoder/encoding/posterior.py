@@ -1,0 +1,144 @@
+"""What a window says of features through an encoding model, weighed against what pictures are like.
+
+Pictures that nobody was shown tell how features go together with the answers that an encoding model predicts; a
+window's answer is such a prediction with noise of unit variance. For Gaussian features the most probable ones are
+linear in the answer, in closed form, as of Schoenmakers et al. (2013, NeuroImage 83). Ridge learns the same map from
+the windows alone, of which there are fewer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoder.features import Features, LayerTarget, block_of
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PosteriorMap:
+    """The map onto one feature's decoded numbers.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (k, n_active), float32
+        From deviations of the answer to deviations of the feature.
+    mean : ndarray, shape (n_active,), float32
+        Of the feature over the bank.
+    shrinkage : float
+        Spread of what is decoded over that of the truth.
+    power : float
+        How far shrinkage is undone, as `decoder.solvers.ridge.undo_shrinkage` has it.
+    """
+
+    weights: Array
+    mean: Array
+    shrinkage: float
+    power: float
+
+    def __call__(self, deviations: Array, power: float | None = None) -> Array:
+        """Decode deviations (n, k) of answers: (n, n_active)."""
+        gain = self.shrinkage ** -(self.power if power is None else power)
+        return np.asarray(self.mean + np.float32(gain) * (deviations @ self.weights), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior:
+    """Decodes features from what an encoding model makes of windows.
+
+    Attributes
+    ----------
+    centre : ndarray, shape (k,), float32
+        Mean answer over the bank.
+    maps : dict of str to PosteriorMap
+        By name: 'z', 's1', ...
+    """
+
+    centre: Array
+    maps: dict[str, PosteriorMap]
+
+    def __call__(self, found: list[Features], masks: Mapping[str, Mask]) -> list[Features]:
+        """Return features with those that are decoded here, and with the latent that goes with `s` where z is.
+
+        Parameters
+        ----------
+        found : list of Features
+            Decoded otherwise, each with its evidence.
+        masks : mapping of str to ndarray of bool
+            Which of each feature's numbers are decoded; the others stay.
+        """
+        answers = np.stack([one.evidence.answer for one in found if one.evidence is not None])
+        deviations = answers - self.centre
+        decoded = {name: map_(deviations) for name, map_ in self.maps.items()}
+        # Where stage 2 begins: z to its true spread, as of the prior of structure.
+        latents = self.maps["z"](deviations, 1.0) if "z" in self.maps and len(self.maps) > 1 else None
+        out = []
+        for row, one in enumerate(found):
+            s = dict(one.s)
+            for name, values in decoded.items():
+                if (block := block_of(name)) is not None:
+                    s[block] = LayerTarget(_put(one.s[block].values, masks[name], values[row]), one.s[block].mask)
+            z = _put(one.z, masks["z"], decoded["z"][row]) if one.z is not None and "z" in decoded else one.z
+            latent = one.structure_latent
+            if latents is not None and one.z is not None and latent is None:
+                latent = _put(one.z, masks["z"], latents[row])
+            out.append(replace(one, z=z, s=s, structure_latent=latent))
+        return out
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """Return everything that was fitted, by name."""
+        out: dict[str, NDArray[np.generic]] = {"centre": self.centre}
+        for name, map_ in self.maps.items():
+            numbers = np.array([map_.shrinkage, map_.power])
+            out |= {f"{name}.weights": map_.weights, f"{name}.mean": map_.mean, f"{name}.spread": numbers}
+        return out
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "Posterior":
+        """Rebuild one from `tensors()`."""
+        names = sorted(name.removesuffix(".weights") for name in tensors if name.endswith(".weights"))
+        maps = {
+            name: PosteriorMap(
+                tensors[f"{name}.weights"], tensors[f"{name}.mean"], *tensors[f"{name}.spread"].astype(float).tolist()
+            )
+            for name in names
+        }
+        return cls(tensors["centre"], maps)
+
+
+def fit_posterior(answers: Array, features: Mapping[str, Array], powers: Mapping[str, float]) -> Posterior:
+    """Fit the maps on pictures that nobody was shown.
+
+    Parameters
+    ----------
+    answers : ndarray, shape (n, k), float32
+        What an encoding model predicts of each picture, in directions where noise is of unit covariance.
+    features : mapping of str to ndarray, shape (n, n_active)
+        By name.
+    powers : mapping of str to float
+        How far shrinkage is undone.
+    """
+    centre = answers.mean(axis=0, dtype=np.float64)
+    deviations = answers - centre
+    covariance = deviations.T @ deviations / len(answers) + np.eye(len(centre))
+    maps = {}
+    for name, values in features.items():
+        mean = values.mean(axis=0, dtype=np.float64)
+        true = values.astype(np.float32) - mean.astype(np.float32)
+        shared = deviations.astype(np.float32).T @ true / np.float32(len(answers))
+        weights = np.linalg.solve(covariance, shared.astype(np.float64))
+        decoded, all_of_it = (weights * shared).sum(), np.square(true, dtype=np.float64).mean(axis=0).sum()
+        shrinkage = float(np.sqrt(decoded / all_of_it)) if decoded > 0 else 1.0
+        maps[name] = PosteriorMap(weights.astype(np.float32), mean.astype(np.float32), shrinkage, powers[name])
+    return Posterior(centre.astype(np.float32), maps)
+
+
+def _put(whole: Array, mask: Mask, values: Array) -> Array:
+    """Return a copy of an array with some of its numbers replaced."""
+    out = whole.copy()
+    out.reshape(-1)[mask] = values
+    return out
