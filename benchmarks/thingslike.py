@@ -34,11 +34,11 @@ from benchmarks.thingslike_likelihood import (
     usable_repeats,
     with_encoder,
 )
+from decoder.data.picture_features import compute_picture_features
 from decoder.data.splits import TrainTest
 from decoder.data.targets import Targets
 from decoder.data.training_set import TrainingSet
 from decoder.encoding.axes import Features
-from decoder.encoding.picture_features import compute_picture_features
 from decoder.evaluation.identify import Space, choose_space
 from decoder.evaluation.metrics import correlation_matrix, error_whitener, two_way
 from decoder.preprocessing.preprocess import PreprocessSpec

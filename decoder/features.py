@@ -48,7 +48,7 @@ class Evidence:
     answer : ndarray, shape (k,), float32
         The window, in directions where noise is of unit covariance.
     maps : dict of str to ndarray, shape (n_features, k), float32
-        By group of picture features (`decoder.encoding.picture_features`), such as 's1'; shared by windows that one
+        By group of picture features (`decoder.data.picture_features`), such as 's1'; shared by windows that one
         model decoded.
     """
 

@@ -36,7 +36,7 @@ class Targets:
     grid : int or None
         Of `s`: patches along a side. A block's units are those of the class token, then those of the patches by row.
     seen : dict of str to ndarray, shape (n, d), float16
-        What an encoding model goes by beside `s`, by group (`decoder.encoding.picture_features`); nothing decodes it.
+        What an encoding model goes by beside `s`, by group (`decoder.data.picture_features`); nothing decodes it.
     """
 
     c: NDArray[np.float32] | None = None
@@ -84,7 +84,7 @@ def compute_targets(
     blocks : sequence of int
         CLIP blocks of `s`.
     seen : sequence of str
-        Kinds of `decoder.encoding.picture_features`, computed beside them.
+        Kinds of `decoder.data.picture_features`, computed beside them.
     cache : Path or None
         Folder of earlier results, found by the content of pictures and captions and by the feature space.
     batch : int
@@ -112,7 +112,7 @@ def compute_targets(
         for feature in chosen:
             arrays |= feature.compute(pictures)
         if seen:
-            from decoder.encoding.picture_features import compute_picture_features
+            from decoder.data.picture_features import compute_picture_features
 
             arrays |= compute_picture_features(stimuli.images, encoders, kinds=seen, batch=batch, progress=progress)
         _write(arrays, path)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.data.feature_registry import Encoders
-from decoder.encoding.picture_features import PICTURE_FEATURES, compute_picture_features
 from decoder.errors import TrainingError
 from decoder.features import Evidence, block_of
 from stream.types.progress import Progress, no_progress
@@ -46,6 +45,9 @@ def predict_answers(
     TrainingError
         If the pictures are too small to give what a model goes by.
     """
+    # Where nothing is retrieved, as in a room of a pool, torch is not loaded.
+    from decoder.data.picture_features import PICTURE_FEATURES, compute_picture_features
+
     wanted = sorted({name for maps in models for name in maps})
     kinds = [kind.key for kind in PICTURE_FEATURES.values() if any(kind.gives(name) for name in wanted)]
     blocks = [block for name in wanted if (block := block_of(name)) is not None]

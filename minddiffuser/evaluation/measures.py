@@ -21,7 +21,7 @@ ALPHA = 0.05
 
 
 LIKELIHOOD = "likelihood"
-"""Key, among scores of features, of what the encoding model tells (`decoder.training.likelihood`)."""
+"""Key, among scores of features, of what the encoding model tells (`decoder.evaluation.likelihood`)."""
 PICTURE = "picture"
 """Key, among scores of features, of the picture that the decoded latent by itself gives."""
 

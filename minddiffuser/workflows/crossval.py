@@ -136,8 +136,8 @@ def _by_likelihood(
     held_out: HeldOutPredictions, shown: StimulusTable, models: Models, spec: DecoderSpec, report: Progress
 ) -> dict[str, Any]:
     """Score an encoding model on the same folds; nothing where windows are not of one participant, or pictures few."""
-    from decoder.encoding.picture_features import PICTURE_FEATURES, compute_picture_features
-    from decoder.training.likelihood import likelihood_scores
+    from decoder.data.picture_features import PICTURE_FEATURES, compute_picture_features
+    from decoder.evaluation.likelihood import likelihood_scores
 
     kinds = tuple(PICTURE_FEATURES) if "clip" in models.parts else ("thumbnail", "early")
     features = compute_picture_features(shown.images, models, kinds=kinds, blocks=spec.blocks, progress=report)

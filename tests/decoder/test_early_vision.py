@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from decoder.encoding.early_vision import GRIDS, N_ORIENTATIONS, OCTAVES, early_vision
+from decoder.data.early_vision import GRIDS, N_ORIENTATIONS, OCTAVES, early_vision
 
 SIDE = 64
 N_CELLS = sum(grid**2 for grid in GRIDS)

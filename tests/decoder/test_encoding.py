@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from decoder.data.picture_features import compute_picture_features
 from decoder.encoding.axes import BAND_EDGES, band_variances, fit_axes
 from decoder.encoding.model import EncodingModel, fit_encoding, log_likelihood
 from decoder.encoding.noise import Noise, fit_noise
-from decoder.encoding.picture_features import compute_picture_features
 from engine.models.loading import Models
 
 N_CHANNELS, N_TIMES = 4, 3

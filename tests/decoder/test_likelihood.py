@@ -8,8 +8,8 @@ import pytest
 from decoder.data.training_set import TrainingSet
 from decoder.encoding.axes import fit_axes
 from decoder.encoding.model import fit_with_unseen
+from decoder.evaluation.likelihood import likelihood_scores, window_likelihoods
 from decoder.preprocessing.preprocess import PreprocessSpec
-from decoder.training.likelihood import likelihood_scores, window_likelihoods
 
 N_PICTURES, N_CHANNELS, N_TIMES = 40, 5, 4
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from decoder.data.picture_features import compute_picture_features
 from decoder.data.stimuli import StimulusTable, write_stimuli
 from decoder.data.training_set import TrainingSet
 from decoder.encoding.evidence import fit_evidence
-from decoder.encoding.picture_features import compute_picture_features
 from decoder.encoding.retrieval import Maps, predict_answers, probabilities
 from decoder.errors import TrainingError
 from decoder.features import Evidence, Features

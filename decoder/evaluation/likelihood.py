@@ -46,7 +46,7 @@ def likelihood_scores(
     folds : sequence of (train, test)
         As decoders are held out by; every window is held out once.
     features : mapping of str to ndarray, shape (n_pictures, n_features)
-        Of all pictures, by group (`decoder.encoding.picture_features`).
+        Of all pictures, by group (`decoder.data.picture_features`).
     spec : PreprocessSpec
     seed : int
         Of the inner folds, of permutations and of the bootstrap.

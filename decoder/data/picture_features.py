@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from decoder.data.early_vision import GROUPS, early_vision
 from decoder.data.feature_registry import Encoders
-from decoder.encoding.early_vision import GROUPS, early_vision
 from decoder.features import block_name, block_of
 from decoder.parallel import in_batches, iterate_each
 from decoder.visual_features import cells
