@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.evaluation.metrics import Floats, Images, correlation_matrix, resize, standardise, two_way
-from decoder.parallel import apply_each
+from decoder.parallel import apply_each, in_batches
 from decoder.visual_features import low_level, mid_level
+from stream.types.progress import Progress, no_progress
 
 SIDE = 425
 TWO_WAY_SIDE = 128
@@ -265,10 +266,12 @@ def picture_scores(gallery: Images, own: NDArray[np.intp], reconstruction: Image
     return pixel_scores(gallery[own], reconstruction) | identification_scores(gallery, own, reconstruction)
 
 
-def pixel_scores(truth: Images, reconstruction: Images) -> dict[str, Floats]:
+def pixel_scores(truth: Images, reconstruction: Images, progress: Progress = no_progress) -> dict[str, Floats]:
     """Score reconstructions by each metric with a `score`, each held against its own original; n scores by key."""
     parts = [slice(start, start + AT_ONCE) for start in range(0, max(1, len(truth)), AT_ONCE)]
-    scores = apply_each(_pixel_scores, [(truth[part], reconstruction[part]) for part in parts], about="pictures")
+    pairs = [(truth[part], reconstruction[part]) for part in parts]
+    told = in_batches(progress, AT_ONCE, len(truth))
+    scores = apply_each(_pixel_scores, pairs, about="scores of pictures", progress=told)
     return {key: np.concatenate([one[key] for one in scores]) for key in scores[0]}
 
 

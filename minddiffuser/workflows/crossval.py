@@ -17,7 +17,7 @@ from minddiffuser.console import progress
 from minddiffuser.errors import AppError
 from minddiffuser.training.profile import learn_profile, rejection
 from minddiffuser.training.training import by_recording, image_bank_targets, origin_of
-from stream.types.progress import Progress
+from stream.types.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from decoder.data.stimuli import StimulusTable
@@ -107,7 +107,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             progress=report,
         )
 
-        draw = partial(_draw, models)
+        draw = partial(_draw, models, report)
 
         def score(held_out: HeldOutPredictions) -> float:
             if targets.z is not None:
@@ -122,7 +122,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
         if by_likelihood := _by_likelihood(held_out, shown, models, spec, report):
             scores["likelihood"] = by_likelihood
         if targets.z is not None:
-            scores["picture"] = picture_scores(held_out, shown.images, draw)
+            scores["picture"] = picture_scores(held_out, shown.images, draw, report)
         return {
             "held_out": {"split": spec.split, "folds": len(held_out.folds)},
             "scores": scores,
@@ -225,7 +225,10 @@ def _choices(config: Config, chosen: NDArray[np.intp]) -> dict[str, Any]:
 
 
 def picture_scores(
-    held_out: HeldOutPredictions, images: NDArray[np.uint8], draw: Callable[[NDArray[np.float32]], NDArray[np.uint8]]
+    held_out: HeldOutPredictions,
+    images: NDArray[np.uint8],
+    draw: Callable[[NDArray[np.float32]], NDArray[np.uint8]],
+    report: Progress = no_progress,
 ) -> dict[str, Any]:
     """Score pictures drawn from the decoded latents by the VAE alone, beside the mean of the pictures trained on.
 
@@ -247,9 +250,10 @@ def picture_scores(
         means[test] = np.round(images[np.unique(rows[train])].mean(axis=0, dtype=np.float64)).astype(np.uint8)
     rng = np.random.default_rng(SEED)
     other = (rows + rng.integers(1, len(images), len(rows))) % len(images)
-    baseline, chance = pixel_scores(images[rows], means), pixel_scores(images[other], drawn)
+    scored = partial(pixel_scores, progress=report)
+    baseline, chance = scored(images[rows], means), scored(images[other], drawn)
     scores: dict[str, Any] = {}
-    for key, own in pixel_scores(images[rows], drawn).items():
+    for key, own in scored(images[rows], drawn).items():
         scores[key] = round(float(own.mean()), 4)
         interval = bootstrap_interval(own, np.random.default_rng(SEED))
         scores[f"{key}_interval"] = [round(bound, 4) for bound in interval]
@@ -262,9 +266,11 @@ def _latents(held_out: HeldOutPredictions) -> NDArray[np.float32]:
     return np.stack([np.asarray(one.z) for one in held_out.features])
 
 
-def _draw(models: Models, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _draw(models: Models, report: Progress, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Decode latents by the VAE, some at a time."""
-    from decoder.parallel import iterate_each
+    from decoder.parallel import in_batches, iterate_each
 
     parts = [latents[start : start + DRAWN_AT_A_TIME] for start in range(0, len(latents), DRAWN_AT_A_TIME)]
-    return np.concatenate(list(iterate_each(models.decode_latents, parts, about="pictures of z", models=models)))
+    told = in_batches(report, DRAWN_AT_A_TIME, len(latents))
+    drawn = iterate_each(models.decode_latents, parts, about="pictures of z", progress=told, models=models)
+    return np.concatenate(list(drawn))

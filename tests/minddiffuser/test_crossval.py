@@ -42,7 +42,9 @@ def test_pictures_of_true_latents_are_perfect_and_the_mean_image_is_of_the_other
     """PixCorr and identification are 1 for the truth; the baseline is the mean of the pictures trained on."""
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     rows = np.repeat(np.arange(4), 2)
-    scores = picture_scores(held_out(images, rows), images, draw)
+    told: list[tuple[str, int, int]] = []
+    scores = picture_scores(held_out(images, rows), images, draw, lambda *step: told.append(step))
+    assert ("scores of pictures", 8, 8) in told
     assert (scores["pixcorr"], scores["two_way"], scores["top1"]) == (1.0, 1.0, 1.0)
     others = np.stack([np.delete(images, row, axis=0).mean(axis=0) for row in rows]).round().astype(np.uint8)
     assert scores["pixcorr_mean_image"] == pytest.approx(pixcorr(images[rows], others).mean(), abs=1e-4)
