@@ -94,8 +94,7 @@ class EncodingSpec(BaseModel):
     early vision computes (oriented energy, contrast, saturation). Blocks alone can be a term of stage 2."""
     posterior: tuple[Literal["z", "s"], ...] = ()
     """Features that are decoded through the model, by what pictures that nobody was shown are like
-    (`data.image_bank`), in place of ridge; with both, z is also where stage 2 begins, as with a prior of structure,
-    which `s` then has no need of."""
+    (`data.image_bank`), in place of ridge, and `s` in place of the prior of structure too."""
 
 
 class DecoderSpec(BaseModel):

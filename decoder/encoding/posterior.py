@@ -40,9 +40,9 @@ class PosteriorMap:
     shrinkage: float
     power: float
 
-    def __call__(self, deviations: Array, power: float | None = None) -> Array:
+    def __call__(self, deviations: Array) -> Array:
         """Decode deviations (n, k) of answers: (n, n_active)."""
-        gain = self.shrinkage ** -(self.power if power is None else power)
+        gain = self.shrinkage**-self.power
         return np.asarray(self.mean + np.float32(gain) * (deviations @ self.weights), np.float32)
 
 
@@ -62,7 +62,7 @@ class Posterior:
     maps: dict[str, PosteriorMap]
 
     def __call__(self, found: list[Features], masks: Mapping[str, Mask]) -> list[Features]:
-        """Return features with those that are decoded here, and with the latent that goes with `s` where z is.
+        """Return features with those that are decoded here.
 
         Parameters
         ----------
@@ -74,8 +74,6 @@ class Posterior:
         answers = np.stack([one.evidence.answer for one in found if one.evidence is not None])
         deviations = answers - self.centre
         decoded = {name: map_(deviations) for name, map_ in self.maps.items()}
-        # Where stage 2 begins: z to its true spread, as of the prior of structure.
-        latents = self.maps["z"](deviations, 1.0) if "z" in self.maps and len(self.maps) > 1 else None
         out = []
         for row, one in enumerate(found):
             s = dict(one.s)
@@ -83,10 +81,7 @@ class Posterior:
                 if (block := block_of(name)) is not None:
                     s[block] = LayerTarget(_put(one.s[block].values, masks[name], values[row]), one.s[block].mask)
             z = _put(one.z, masks["z"], decoded["z"][row]) if one.z is not None and "z" in decoded else one.z
-            latent = one.structure_latent
-            if latents is not None and one.z is not None and latent is None:
-                latent = _put(one.z, masks["z"], latents[row])
-            out.append(replace(one, z=z, s=s, structure_latent=latent))
+            out.append(replace(one, z=z, s=s))
         return out
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
