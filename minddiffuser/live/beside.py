@@ -13,7 +13,7 @@ from decoder.encoding.retrieval import Maps, predict_answers, probabilities
 from minddiffuser.errors import AppError
 from minddiffuser.live.names import namer_of
 from minddiffuser.remote.engine import RemoteEngine
-from minddiffuser.training.data import load_image_bank
+from minddiffuser.training.data import check_bank_folder, load_image_bank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,20 +114,34 @@ def beside_for(config: Config, bundle: Bundle, engine: Engine, shown: StimulusTa
     )
 
 
+def check_retrieval(config: Config, bundle: Bundle) -> None:
+    """Check that what `publish.retrieved` goes by is there, before the engine starts.
+
+    Raises
+    ------
+    AppError
+        The bundle holds no encoding model, or there is no folder of pictures.
+    """
+    if not config.publish.retrieved:
+        return
+    if not encoding_models(bundle):
+        raise AppError(
+            "publish.retrieved goes by the decoder's encoding model, and this bundle has none: set decoder.encoding to "
+            "{} and train again"
+        )
+    check_bank_folder(config.data.image_bank)
+
+
 def retriever_of(config: Config, bundle: Bundle, encoders: Encoders, shown: StimulusTable | None) -> Retriever:
     """Return what retrieves pictures of `data.image_bank`; those that are among the pictures shown are left out.
 
     Raises
     ------
     AppError
-        The bundle holds no encoding model, or no picture is left.
+        As of `check_retrieval`, or no picture is left.
     """
+    check_retrieval(config, bundle)
     models = encoding_models(bundle)
-    if not models:
-        raise AppError(
-            "publish.retrieved goes by the decoder's encoding model, and this bundle has none: set decoder.encoding to "
-            "{} and train again"
-        )
     bank = load_image_bank(config.data, captions=False)
     assert bank is not None  # the config was checked
     left = bank if shown is None else bank.without(shown)

@@ -16,7 +16,7 @@ from minddiffuser.display.local import Local, answering
 from minddiffuser.display.neighbours import findable
 from minddiffuser.display.running import announced
 from minddiffuser.errors import AppError
-from minddiffuser.live.beside import beside_for
+from minddiffuser.live.beside import beside_for, check_retrieval
 from minddiffuser.live.engines import engine_for
 from minddiffuser.live.publishing import archiving, publisher_of
 from minddiffuser.live.session import Session
@@ -63,6 +63,7 @@ async def run_live(
     config = load_config(config_file)
     bundle = Bundle.load(bundle_folder or bundle_path(config))
     check_preprocessing(config, bundle)
+    check_retrieval(config, bundle)
     pictures = await unless_stopped(lambda: shown_pictures(config.data), stop)
     matcher = matcher_of(pictures, config.labels)
     async with AsyncExitStack() as stack:

@@ -25,7 +25,7 @@ from minddiffuser.config.spec import Config
 from minddiffuser.display.local import Local, answering
 from minddiffuser.display.neighbours import findable
 from minddiffuser.display.running import announced
-from minddiffuser.live.beside import beside_for
+from minddiffuser.live.beside import beside_for, check_retrieval
 from minddiffuser.live.publishing import archiving, publisher_of
 from minddiffuser.live.session import Account, Session
 from minddiffuser.loading import unless_stopped
@@ -126,6 +126,7 @@ async def run_loopback(
         `stop` was set before the engine was there.
     """
     check_preprocessing(config, bundle)
+    check_retrieval(config, bundle)
     stop = stop or asyncio.Event()
     name = f"{config.name}-{uuid.uuid4().hex[:8]}"
     source = config.source.model_copy(update={"name": name, "type": None, "source_id": None, "properties": {}})

@@ -198,8 +198,19 @@ def check_image_bank(config: Config) -> None:
     AppError
         It is not.
     """
-    bank = config.data.image_bank
-    if isinstance(bank, Path) and config.decoder.image_bank_features and not (bank / "stimuli.csv").is_file():
+    if config.decoder.image_bank_features:
+        check_bank_folder(config.data.image_bank)
+
+
+def check_bank_folder(bank: Path | int | None) -> None:
+    """Check that pictures that nobody was shown are there, where they are in a folder.
+
+    Raises
+    ------
+    AppError
+        They are not.
+    """
+    if isinstance(bank, Path) and not (bank / "stimuli.csv").is_file():
         raise AppError(f"data.image_bank {bank}: no stimuli.csv in it, or no such folder; name a folder of pictures")
 
 

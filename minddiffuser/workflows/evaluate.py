@@ -37,7 +37,7 @@ from minddiffuser.evaluation.perception import Judges
 from minddiffuser.evaluation.quality import pose_quality, score
 from minddiffuser.evaluation.retrieved import retrieved_quality
 from minddiffuser.evaluation.verdict import verdict_of_evaluation
-from minddiffuser.live.beside import retriever_of
+from minddiffuser.live.beside import check_retrieval, retriever_of
 from minddiffuser.live.engines import made_here, ready_engine
 from minddiffuser.live.loopback import run_loopback
 from minddiffuser.report.report import maps_seen_from, report_page
@@ -117,6 +117,7 @@ async def run_evaluate(
     config = config_of(bundle.meta, bundle_folder)
     if test_recording is not None:
         config = _tested_on(test_recording, config)
+    check_retrieval(config, bundle)
     with ExitStack() as stack:
         report = stack.enter_context(progress())
         models = load_models(config.engine.models, config.engine.device)

@@ -23,7 +23,7 @@ from minddiffuser.config.spec import ArchiveSpec
 from minddiffuser.errors import AppError, ConfigError
 from minddiffuser.evaluation.perception import Judges
 from minddiffuser.evaluation.retrieved import retrieved_quality
-from minddiffuser.live.beside import Beside, Retriever, encoding_models, retriever_of
+from minddiffuser.live.beside import Beside, Retriever, check_retrieval, encoding_models, retriever_of
 from minddiffuser.viewing.subscribe import subscribe
 from stream.types.events import Event
 from stream.types.windows import Channels, Window
@@ -149,8 +149,12 @@ def test_pictures_that_were_shown_are_not_retrieved(
     bundle = bundle_for(tiny, config)
     assert encoding_models(bundle) == []
     with pytest.raises(AppError, match=r"has none: set decoder\.encoding"):
-        retriever_of(config, bundle, tiny, None)
+        check_retrieval(config, bundle)
     monkeypatch.setattr("minddiffuser.live.beside.encoding_models", lambda _: [maps])
+    absent = config.model_copy(update={"data": config.data.model_copy(update={"image_bank": tmp_path / "none"})})
+    with pytest.raises(AppError, match=r"data\.image_bank .*none: no stimuli\.csv in it, or no such folder"):
+        check_retrieval(absent, bundle)
+    check_retrieval(config, bundle)
     retrieve = retriever_of(config, bundle, tiny, replace(table.select(NAMES[:4]), ids=("a", "b", "c", "d")))
     assert "4 pictures of data.image_bank are among those shown" in caplog.text
     evidence = Evidence(predict_answers(images, [maps], tiny)[0][0], maps)
