@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decoder.data.usable import LEAST_WINDOWS
 from minddiffuser.errors import AppError
 
 if TYPE_CHECKING:
@@ -338,7 +339,18 @@ def next_step(report: Inspection, config: Path | None, *, marked: bool = True) -
         return f"{'write a config' if live else 'hold it against a config'}: {where}"
     if report.pictures is not None and not report.pictures:
         return f"tell which picture each marker names (data.stimuli, labels), then again: {again}"
-    return "record: minddiffuser record calibration.xdf" if live else f"train: minddiffuser train {config}"
+    return "record: minddiffuser record calibration.xdf" if live else _train(report, config, marked=marked)
+
+
+def _train(report: Inspection, config: Path, *, marked: bool) -> str:
+    """Return the command that trains, where there are enough markers of pictures for it."""
+    named = sum(report.pictures is None or event.label in report.pictures for event in report.events)
+    if marked and named < LEAST_WINDOWS:
+        return (
+            f"record more: training takes {LEAST_WINDOWS} markers that name a picture at least, all recordings "
+            f"together, and here {named} {'does' if named == 1 else 'do'}; then: minddiffuser train {config}"
+        )
+    return f"train: minddiffuser train {config}"
 
 
 def show(report: Inspection, console: Console, following: str = "") -> None:

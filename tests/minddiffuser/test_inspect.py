@@ -195,7 +195,10 @@ def test_inspect_ends_with_what_comes_next(tmp_path: Path) -> None:
     write_npz(recording(), file)
     report = inspect_recording(file, None, pictures(tmp_path / "pictures", "cat-01", "7", "dog"))
     live = {"source": "live"}
-    assert following(report) == "train: minddiffuser train own.yaml"
+    n = len(report.events)
+    assert following(report).startswith("record more: training takes 20 markers that name a picture at least")
+    assert following(report).endswith(f"here {n} do; then: minddiffuser train own.yaml")
+    assert following(report, events=20 * report.events) == "train: minddiffuser train own.yaml"
     assert following(report, None).endswith(f"minddiffuser inspect {file} --config CONFIG")
     assert following(report, None, **live) == "write a config: minddiffuser new own.yaml"
     assert following(report, **live) == "record: minddiffuser record calibration.xdf"
