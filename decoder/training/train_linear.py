@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from decoder.models.structure_prior import StructurePrior
 Array = NDArray[np.float32]
 
+
 COMPARED = ("c", "e")
 """Features that an encoder, or a prior from one to the other, may decode instead, as the same folds tell."""
 CHUNK = 4096
@@ -114,7 +115,8 @@ def fit_linear(
             held_out[head.name][:, head.active] = judgement.predictions[head.name]
     folds = [(design.split.train, design.split.test) for design in designs]
     evidence, posterior = None, None
-    if spec.encoding is not None:
+    # Where an encoder is compared with ridge, c and e alone are fitted once more.
+    if spec.encoding is not None and (targets.s or targets.seen):
         from decoder.training.train_posterior import fit_encoding_parts
 
         parts = fit_encoding_parts(samples, (targets, image_bank), heads, spec, folds if nested else [], progress)

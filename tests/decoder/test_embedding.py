@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from decoder.data.stimuli import StimulusTable
-from decoder.data.targets import Targets
+from decoder.data.targets import Targets, compute_targets
 from decoder.data.training_set import Origin, TrainingSet, gather
 from decoder.encoders.conv import ConvEncoder
 from decoder.encoders.prior import fit_prior
@@ -148,6 +148,23 @@ def test_the_default_compares_all_where_there_is_an_embedding_and_is_ridge_elsew
     assert isinstance(
         fit(quiet[:40], stimuli, pooled, DecoderSpec(features=("c",), cv_folds=2)).models["all"], LinearModel
     )
+
+
+def test_an_encoder_goes_with_an_encoding_model(
+    quiet: list[Window], stimuli: StimulusTable, pooled: PooledEncoders, tmp_path: Path
+) -> None:
+    """The encoder is compared with ridge on e alone; the encoding model and what it decodes are there all the same."""
+    through = {"features": ("blocks", "pooled", "early"), "posterior": ("z",)}
+    few = CONV.model_copy(update={"epochs": 4})
+    spec = DecoderSpec(features=("z", "s", "e"), blocks=(1,), family="conv", conv=few, cv_folds=3, encoding=through)
+    bank = compute_targets(stimuli, pooled, features=spec.image_bank_features, blocks=(1,), seen=spec.seen)
+    made = fit(quiet, stimuli, pooled, spec, image_bank=bank)
+    made.save(tmp_path / "bundle")
+    one, other = (each.decode(quiet[:1])[0] for each in (made, Bundle.load(tmp_path / "bundle")))
+    assert one.evidence is not None
+    assert {*one.evidence.maps} >= {"s1", "CLIP pooled", "contrast"}
+    for name in ("z", "s1", "e"):
+        np.testing.assert_array_equal(one.decoded(name), other.decoded(name))
 
 
 def test_what_asks_for_an_embedding_says_so() -> None:
