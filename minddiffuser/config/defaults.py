@@ -93,19 +93,20 @@ def _has_structure(decoder: Mapping[str, Any]) -> bool:
 
 
 def _structure(raw: Mapping[str, Any]) -> Tree:
-    """Return the prior of structure where there are pictures that it can learn from."""
+    """Return the prior of structure, or what takes its place, where there are pictures that it can learn from."""
     data = _part(raw, "data")
     models = _part(_part(raw, "engine"), "models")
-    through = _part(_part(raw, "decoder"), "encoding").get("posterior")
+    decoder = _part(raw, "decoder")
+    through = _part(decoder, "encoding").get("posterior")
     if isinstance(through, list | tuple) and "s" in through:
-        return {}
+        prior: Tree = {}
+        learns = True
+    else:
+        prior = {"decoder": {"structure_prior": {}}}
+        learns = decoder.get("structure_prior", {}) is not None
     if "image_bank" in data:
-        return {"decoder": {"structure_prior": {}}} if data["image_bank"] is not None else {}
-    if models.get("folder", DESK) != DESK:
-        return {}
-    if "structure_prior" in _part(raw, "decoder") and _part(raw, "decoder")["structure_prior"] is None:
-        return {}
-    return {"data": {"image_bank": BANK}, "decoder": {"structure_prior": {}}}
+        return prior if data["image_bank"] is not None else {}
+    return {"data": {"image_bank": BANK}, **prior} if learns and models.get("folder", DESK) == DESK else {}
 
 
 def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:

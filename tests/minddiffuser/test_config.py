@@ -443,6 +443,29 @@ def test_structure_is_put_right_where_there_are_pictures_to_learn_from(
     assert (config.decoder.structure_prior is not None) == (image_bank is not None)
 
 
+@pytest.mark.parametrize(
+    ("posterior", "own", "bank", "prior"),
+    [
+        (["z"], {}, 6000, True),
+        (["z", "s"], {}, 6000, False),
+        (["s"], {"data": {"dataset": "recording", "image_bank": 100}}, 100, False),
+        (["z"], {"data": {"dataset": "recording", "image_bank": 100}}, 100, True),
+    ],
+)
+def test_what_is_decoded_through_an_encoding_model_has_pictures_to_learn_from(
+    posterior: list[str], own: dict[str, Any], bank: int, prior: bool
+) -> None:
+    """The same pictures as of the prior of structure, whose place it takes where it decodes s; none is refused."""
+    changes = {"decoder": {"encoding": {"posterior": posterior}}}
+    config = parse_config(BARE | changes | own, "own.yaml")
+    assert config.data.image_bank == bank
+    assert (config.decoder.structure_prior is not None) == prior
+    with pytest.raises(
+        ConfigError, match=r"posterior learns from pictures that nobody was shown: set data\.image_bank"
+    ):
+        parse_config(BARE | changes | {"data": {"dataset": "recording", "image_bank": None}}, "own.yaml")
+
+
 def test_published_data_and_other_windows_keep_their_own_settings() -> None:
     """Nothing is laid under data sets that others prepared; a window of another kind takes no times from here."""
     data = {"data": {"dataset": "things-eeg2"}, "window": {}}
