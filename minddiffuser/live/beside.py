@@ -13,7 +13,7 @@ from decoder.encoding.retrieval import Maps, predict_answers, probabilities
 from minddiffuser.errors import AppError
 from minddiffuser.live.names import namer_of
 from minddiffuser.remote.engine import RemoteEngine
-from minddiffuser.training.data import check_bank_folder, load_image_bank
+from minddiffuser.training.data import check_bank_folder, load_unseen_bank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,15 +142,9 @@ def retriever_of(config: Config, bundle: Bundle, encoders: Encoders, shown: Stim
     """
     check_retrieval(config, bundle)
     models = encoding_models(bundle)
-    bank = load_image_bank(config.data, captions=False)
+    bank = load_unseen_bank(config.data, shown, captions=False)
     assert bank is not None  # the config was checked
-    left = bank if shown is None else bank.without(shown)
-    if not left.ids:
-        raise AppError("publish.retrieved: every picture of data.image_bank is among those shown; name other pictures")
-    if len(left.ids) < len(bank.ids):
-        words = "publish.retrieved: %d pictures of data.image_bank are among those shown, and are left out"
-        logger.warning(words, len(bank.ids) - len(left.ids))
-    return Retriever(left.images, left.concepts or left.ids, models, encoders, config.publish.retrieved)
+    return Retriever(bank.images, bank.concepts or bank.ids, models, encoders, config.publish.retrieved)
 
 
 def encoding_models(bundle: Bundle) -> list[Maps]:

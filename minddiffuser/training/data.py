@@ -214,6 +214,26 @@ def check_bank_folder(bank: Path | int | None) -> None:
         raise AppError(f"data.image_bank {bank}: no stimuli.csv in it, or no such folder; name a folder of pictures")
 
 
+def load_unseen_bank(spec: DataSpec, shown: StimulusTable | None, *, captions: bool) -> StimulusTable | None:
+    """Load `data.image_bank` without pictures that are shown in training or test; those are counted in the log.
+
+    Raises
+    ------
+    AppError
+        As of `load_image_bank`, or no picture is left.
+    """
+    bank = load_image_bank(spec, captions=captions)
+    if bank is None or shown is None or isinstance(spec.image_bank, int):
+        return bank
+    left = bank.without(shown)
+    if not left.ids:
+        raise AppError("every picture of data.image_bank is among those shown; name other pictures")
+    if len(left.ids) < len(bank.ids):
+        words = "%d pictures of data.image_bank are among those shown, and are left out"
+        logger.warning(words, len(bank.ids) - len(left.ids))
+    return left
+
+
 def load_image_bank(spec: DataSpec, *, captions: bool) -> StimulusTable | None:
     """Compose or read the pictures from which priors learn, that of the text conditioning from their captions too.
 

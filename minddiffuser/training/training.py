@@ -16,6 +16,7 @@ from stream.atomic import write_with_fallback
 from stream.types.progress import Progress
 
 if TYPE_CHECKING:
+    from decoder.data.stimuli import StimulusTable
     from decoder.data.targets import Targets
     from decoder.data.training_set import Origin
     from decoder.datasets import Dataset
@@ -104,7 +105,7 @@ def train(config: Config, dataset: Dataset, models: Models, *, advise: bool = Tr
         ready = prepare(
             windows, stimuli, models, config.decoder, report, origins=origins, cache=cache_dir() / "targets"
         )
-        image_bank = image_bank_targets(config, models, report)
+        image_bank = image_bank_targets(config, dataset.stimuli, models, report)
         bundle = fit_prepared(ready, config.decoder, report, meta=meta, image_bank=image_bank)
         if advise and config.decoder.category is None:
             bundle.meta |= learning_curve(ready.samples(config.decoder), ready.targets, config.decoder, report)
@@ -114,13 +115,13 @@ def train(config: Config, dataset: Dataset, models: Models, *, advise: bool = Tr
     return bundle
 
 
-def image_bank_targets(config: Config, models: Models, report: Progress) -> Targets | None:
+def image_bank_targets(config: Config, shown: StimulusTable, models: Models, report: Progress) -> Targets | None:
     """Compute the targets of the picture bank; None where the config has no bank or learns nothing from it."""
     from decoder.data.targets import compute_targets
-    from minddiffuser.training.data import load_image_bank
+    from minddiffuser.training.data import load_unseen_bank
 
     wanted = config.decoder.image_bank_features
-    if not wanted or (pictures := load_image_bank(config.data, captions="c" in wanted)) is None:
+    if not wanted or (pictures := load_unseen_bank(config.data, shown, captions="c" in wanted)) is None:
         return None
     blocks, cache = config.decoder.blocks, cache_dir() / "targets"
     encoding = config.decoder.encoding

@@ -116,7 +116,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
             found = feature_scores(held_out, targets, np.random.default_rng(SEED))
             return float(np.mean([each["two_way"] for each in found.values()]))
 
-        image_bank = image_bank_targets(config, models, report)
+        image_bank = image_bank_targets(config, dataset.stimuli, models, report)
         held_out = decode_nested(candidates, shown, targets, score, report, origins=origins, image_bank=image_bank)
         scores = feature_scores(held_out, targets, np.random.default_rng(SEED))
         if by_likelihood := _by_likelihood(held_out, shown, models, spec, report):

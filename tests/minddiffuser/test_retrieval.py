@@ -24,8 +24,10 @@ from minddiffuser.errors import AppError, ConfigError
 from minddiffuser.evaluation.perception import Judges
 from minddiffuser.evaluation.retrieved import retrieved_quality
 from minddiffuser.live.beside import Beside, Retriever, check_retrieval, encoding_models, retriever_of
+from minddiffuser.training.training import image_bank_targets
 from minddiffuser.viewing.subscribe import subscribe
 from stream.types.events import Event
+from stream.types.progress import no_progress
 from stream.types.windows import Channels, Window
 from tests.minddiffuser.faulty import bundle_for, config_for, finished, live
 
@@ -164,6 +166,23 @@ def test_pictures_that_were_shown_are_not_retrieved(
     assert not {each["name"] for each in found[1]["likeliest"]} & {*NAMES[:4]}
     with pytest.raises(AppError, match=r"every picture of data\.image_bank is among those shown"):
         retriever_of(config, bundle, tiny, table)
+
+
+def test_nothing_is_learned_from_pictures_that_are_shown(
+    tiny: Models, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What priors and posteriors learn from leaves out training and test pictures, whatever the bank's folder holds."""
+    table = StimulusTable(NAMES, bank(tiny), tuple((name,) for name in NAMES))
+    write_stimuli(table, tmp_path / "bank")
+    own = {"decoder": {"features": ["z", "s"], "encoding": {"posterior": ["z", "s"]}}}
+    config = config_for("s", data={"dataset": "recording", "image_bank": str(tmp_path / "bank")}, **own)
+    shown = replace(table.select(NAMES[2:5]), ids=("a", "b", "c"))
+    found = image_bank_targets(config, shown, tiny, no_progress)
+    assert found is not None
+    assert found.z is not None
+    np.testing.assert_array_equal(found.z, tiny.encode_latents(np.delete(table.images, [2, 3, 4], axis=0)))
+    assert {len(each) for each in (*found.s.values(), *found.seen.values())} == {N - 3}
+    assert "3 pictures of data.image_bank are among those shown" in caplog.text
 
 
 def test_nothing_is_retrieved_from_no_bank() -> None:
