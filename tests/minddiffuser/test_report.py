@@ -117,7 +117,7 @@ def test_who_when_and_how_many_windows() -> None:
     assert facts["Test pictures seen in training"] == "0 % of pictures, 100 % of categories"
     folds = read(committed("muse-faces-folds")).facts()
     assert folds["Held out"] == "each run once, in 6 folds"
-    assert folds["Not used"] == "28 rejected"
+    assert folds["Not used"] == "42 rejected"
     assert folds["Participant"] == "not named"
 
 
