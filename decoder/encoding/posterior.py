@@ -26,24 +26,17 @@ class PosteriorMap:
     Attributes
     ----------
     weights : ndarray, shape (k, n_active), float32
-        From deviations of the answer to deviations of the feature.
+        From deviations of the answer to deviations of the feature, with its gain.
     mean : ndarray, shape (n_active,), float32
         Of the feature over the bank.
-    shrinkage : float
-        Spread of what is decoded over that of the truth.
-    power : float
-        How far shrinkage is undone, as `decoder.solvers.ridge.undo_shrinkage` has it.
     """
 
     weights: Array
     mean: Array
-    shrinkage: float
-    power: float
 
     def __call__(self, deviations: Array) -> Array:
         """Decode deviations (n, k) of answers: (n, n_active)."""
-        gain = self.shrinkage**-self.power
-        return np.asarray(self.mean + np.float32(gain) * (deviations @ self.weights), np.float32)
+        return np.asarray(self.mean + deviations @ self.weights, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,20 +81,14 @@ class Posterior:
         """Return everything that was fitted, by name."""
         out: dict[str, NDArray[np.generic]] = {"centre": self.centre}
         for name, map_ in self.maps.items():
-            numbers = np.array([map_.shrinkage, map_.power])
-            out |= {f"{name}.weights": map_.weights, f"{name}.mean": map_.mean, f"{name}.spread": numbers}
+            out |= {f"{name}.weights": map_.weights, f"{name}.mean": map_.mean}
         return out
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "Posterior":
         """Rebuild one from `tensors()`."""
         names = sorted(name.removesuffix(".weights") for name in tensors if name.endswith(".weights"))
-        maps = {
-            name: PosteriorMap(
-                tensors[f"{name}.weights"], tensors[f"{name}.mean"], *tensors[f"{name}.spread"].astype(float).tolist()
-            )
-            for name in names
-        }
+        maps = {name: PosteriorMap(tensors[f"{name}.weights"], tensors[f"{name}.mean"]) for name in names}
         return cls(tensors["centre"], maps)
 
 
@@ -115,7 +102,7 @@ def fit_posterior(answers: Array, features: Mapping[str, Array], powers: Mapping
     features : mapping of str to ndarray, shape (n, n_active)
         By name.
     powers : mapping of str to float
-        How far shrinkage is undone.
+        How far shrinkage is undone, as `decoder.solvers.ridge.undo_shrinkage` has it.
     """
     centre = answers.mean(axis=0, dtype=np.float64)
     deviations = answers - centre
@@ -127,8 +114,8 @@ def fit_posterior(answers: Array, features: Mapping[str, Array], powers: Mapping
         shared = deviations.astype(np.float32).T @ true / np.float32(len(answers))
         weights = np.linalg.solve(covariance, shared.astype(np.float64))
         decoded, all_of_it = (weights * shared).sum(), np.square(true, dtype=np.float64).mean(axis=0).sum()
-        shrinkage = float(np.sqrt(decoded / all_of_it)) if decoded > 0 else 1.0
-        maps[name] = PosteriorMap(weights.astype(np.float32), mean.astype(np.float32), shrinkage, powers[name])
+        gain = float(np.sqrt(all_of_it / decoded)) ** powers[name] if decoded > 0 else 1.0
+        maps[name] = PosteriorMap((gain * weights).astype(np.float32), mean.astype(np.float32))
     return Posterior(centre.astype(np.float32), maps)
 
 

@@ -55,20 +55,27 @@ def predict_answers(
     for start in range(0, len(images), BATCH):
         found = compute_picture_features(images[start : start + BATCH], encoders, kinds=kinds, blocks=blocks)
         for part, maps in zip(parts, models, strict=True):
-            _check_size(found, maps, images.shape[1:3])
-            part.append(np.sum([found[name].astype(np.float32) @ maps[name] for name in maps], axis=0))
+            part.append(answers_of(found, maps, f"pictures of {images.shape[1]} x {images.shape[2]} pixels"))
         progress("pictures to retrieve", min(start + BATCH, len(images)), len(images))
     return [np.asarray(np.concatenate(part), np.float32) for part in parts]
 
 
-def _check_size(found: Mapping[str, NDArray[np.float16]], maps: Maps, size: tuple[int, ...]) -> None:
+def answers_of(features: Mapping[str, NDArray[np.floating]], maps: Maps, pictures: str) -> Array:
+    """Predict answers, shape (n, k), from groups of features, each (n, n_features); `pictures` names them in errors.
+
+    Raises
+    ------
+    TrainingError
+        If a group has another number of features than the model takes.
+    """
     for name, map_ in maps.items():
-        n = found[name].shape[1] if name in found else 0
+        n = features[name].shape[1] if name in features else 0
         if n != len(map_):
             raise TrainingError(
-                f"pictures of {size[0]} x {size[1]} pixels give {n} numbers of {name!r}, and the encoding model takes "
-                f"{len(map_)}: retrieve from pictures at least as large as those that were shown in training"
+                f"{pictures} give {n} numbers of {name!r}, and the encoding model takes "
+                f"{len(map_)}: name pictures at least as large as those that were shown in training"
             )
+    return np.asarray(np.sum([features[name].astype(np.float32) @ map_ for name, map_ in maps.items()], axis=0), "f4")
 
 
 def probabilities(answers: Array, evidence: Evidence) -> NDArray[np.float64]:

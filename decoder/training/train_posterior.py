@@ -15,6 +15,7 @@ from decoder.data.training_set import TrainingSet
 from decoder.encoding.axes import Features
 from decoder.encoding.evidence import EvidenceReader, fit_evidence
 from decoder.encoding.posterior import Posterior, fit_posterior
+from decoder.encoding.retrieval import answers_of
 from decoder.errors import TrainingError
 from decoder.evaluation.metrics import rounded_mean
 from decoder.features import block_name, block_of
@@ -29,7 +30,7 @@ Array = NDArray[np.float32]
 logger = logging.getLogger(__name__)
 
 
-class EncodingFit:
+class EncodingFitter:
     """Fits encoding models of windows, and posteriors of them.
 
     Parameters
@@ -57,7 +58,7 @@ class EncodingFit:
     def posterior(self, evidence: EvidenceReader, heads: Sequence[Head], image_bank: Targets) -> Posterior:
         """Fit the posterior of what heads decode, on a bank of pictures."""
         bank, whole = self._seen(image_bank), image_bank.arrays()
-        answers = np.sum([bank[name].astype(np.float32) @ map_ for name, map_ in evidence.maps.items()], axis=0)
+        answers = answers_of(bank, evidence.maps, "pictures of data.image_bank")
         features = {head.name: whole[head.name].reshape(len(answers), -1)[:, head.active] for head in heads}
         return fit_posterior(answers, features, {head.name: head.feature.gain_in(self.spec) for head in heads})
 
@@ -128,7 +129,7 @@ def fit_encoding_parts(
     """
     assert spec.encoding is not None
     targets, image_bank = pictures
-    fit = EncodingFit(targets, spec)
+    fit = EncodingFitter(targets, spec)
     progress("encoding model", 0, 1)
     evidence = fit.evidence(samples)
     progress("encoding model", 1, 1)
@@ -173,7 +174,7 @@ def _scores(
 
 
 def _held_out(
-    fit: EncodingFit, samples: TrainingSet, heads: Sequence[Head], image_bank: Targets, split: TrainTest
+    fit: EncodingFitter, samples: TrainingSet, heads: Sequence[Head], image_bank: Targets, split: TrainTest
 ) -> dict[str, Array]:
     """Decode a split's held-out windows by what was fitted on the others; nothing where they are too few."""
     train, test = split

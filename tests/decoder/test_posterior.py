@@ -146,6 +146,10 @@ def test_what_it_lacks_is_one_line(
     made = [window_maker(stimuli, channels, noise=1.0, seed=seed) for seed in (1, 2, 3)]
     with pytest.raises(TrainingError, match=r"set data\.image_bank to how many"):
         fit(made[0], stimuli, encoders, SPEC)
+    bank = bank_of(50, encoders)
+    small = replace(bank, seen={"thumbnail": bank.seen["thumbnail"][:, :5]})
+    with pytest.raises(TrainingError, match=r"data\.image_bank give 5 numbers of 'thumbnail', .* at least as large"):
+        fit(made[0], stimuli, encoders, SPEC, image_bank=small)
     few = [window for windows in made for window in windows[:9]]
     with pytest.raises(TrainingError, match="one participant and at least ten pictures"):
         fit(few, stimuli, encoders, SPEC, image_bank=bank_of(50, encoders))
