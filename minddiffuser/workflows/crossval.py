@@ -21,6 +21,7 @@ from stream.types.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from decoder.data.stimuli import StimulusTable
+    from decoder.data.targets import Targets
     from decoder.data.training_set import Origin
     from decoder.datasets import Dataset
     from decoder.spec import DecoderSpec
@@ -119,7 +120,7 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
         image_bank = image_bank_targets(config, dataset.stimuli, models, report)
         held_out = decode_nested(candidates, shown, targets, score, report, origins=origins, image_bank=image_bank)
         scores = feature_scores(held_out, targets, np.random.default_rng(SEED))
-        if by_likelihood := _by_likelihood(held_out, shown, models, spec, report):
+        if by_likelihood := _by_likelihood(held_out, shown, targets, models, spec, report):
             scores["likelihood"] = by_likelihood
         if targets.z is not None:
             scores["picture"] = picture_scores(held_out, shown.images, draw, report)
@@ -133,15 +134,23 @@ def crossval(config: Config, dataset: Dataset, models: Models) -> dict[str, Any]
 
 
 def _by_likelihood(
-    held_out: HeldOutPredictions, shown: StimulusTable, models: Models, spec: DecoderSpec, report: Progress
+    held_out: HeldOutPredictions,
+    shown: StimulusTable,
+    targets: Targets,
+    models: Models,
+    spec: DecoderSpec,
+    report: Progress,
 ) -> dict[str, Any]:
     """Score an encoding model on the same folds; nothing where windows are not of one participant, or pictures few."""
     from decoder.data.picture_features import PICTURE_FEATURES, compute_picture_features
     from decoder.evaluation.likelihood import likelihood_scores
+    from decoder.features import block_name
 
     kinds = tuple(PICTURE_FEATURES) if "clip" in models.parts else ("thumbnail", "early")
-    features = compute_picture_features(shown.images, models, kinds=kinds, blocks=spec.blocks, progress=report)
-    return likelihood_scores(held_out.samples, held_out.folds, features, spec.preprocess, SEED, report)
+    known = {block_name(block): units for block, units in targets.s.items()} | targets.seen
+    rest = [kind for kind in kinds if not any(PICTURE_FEATURES[kind].gives(name) for name in known)]
+    computed = compute_picture_features(shown.images, models, kinds=rest, blocks=spec.blocks, progress=report)
+    return likelihood_scores(held_out.samples, held_out.folds, known | computed, spec.preprocess, SEED, report)
 
 
 def _plain(config: Config, recording: Recording) -> Config | None:
