@@ -145,6 +145,11 @@ class DecoderSpec(BaseModel):
     """The same for z."""
     s_gain: Annotated[float, Field(ge=0, le=2)] = 2.0
     """The same for each block of s."""
+    s_whitening: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Principal components of each decoded block of s are divided by their variance among pictures to this power, and
+    shrunk where held-out windows do not confirm them; the spread of the block stays. Pictures are told apart by small
+    components too, which ridge decodes small: 0.5 where responses say much, as spikes do. 0 leaves s as ridge has
+    it."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the splits."""
     category: CategorySpec | None = None

@@ -1,4 +1,4 @@
-"""Run setups, two at a time and each in a process of its own, and make pages and the README's table of what they found.
+"""Run setups, two at a time and each on its share of the cores, and make pages and the README's table of the figures.
 
     python -m benchmarks.results                     every setup, into docs/results
     python -m benchmarks.results demo ablations-text some of them
@@ -11,70 +11,14 @@ does not stop the rest; the exit code is then 1.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.results.setups import COMMITTED, ROOT, SETUPS, Setup, named
+from benchmarks.results.running import run_all, run_here
+from benchmarks.results.setups import COMMITTED, ROOT, SETUPS, named
 from decoder.parallel import workers
-from stream.atomic import write_whole
-
-
-def run_all(setups: list[Setup], out: Path, jobs: int, cluster: str | None = None) -> list[str]:
-    """Run setups, `jobs` at a time, with their fits here or on a Ray cluster; give the names of those that failed."""
-    out.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    for setup in setups:
-        if lacking := setup.unavailable_because():
-            print(f"{setup.name:<22} skipped: {lacking}", flush=True)
-    # Ablations and the setup they start from share decoders; those who only wait for them come last.
-    shared = next(
-        (setup for setup in setups if setup.protocol == "ablations" and not setup.unavailable_because()), None
-    )
-    waits = {setup.name: shared is not None and setup.config == shared.config for setup in setups}
-    can_run = sorted(
-        (setup for setup in setups if not setup.unavailable_because()), key=lambda setup: waits[setup.name]
-    )
-    there = ["--cluster", cluster] if cluster else []
-    with ThreadPoolExecutor(jobs) as pool:
-        made = shared and pool.submit(_in_a_process, "shared decoders", [shared.name, "--prepare", *there], jobs)
-
-        def run(setup: Setup) -> bool:
-            if made and waits[setup.name]:
-                made.result()
-            return _in_a_process(setup.name, [setup.name, "--here", "--out", str(out), *there], jobs)
-
-        failed = [setup.name for setup, well in zip(can_run, pool.map(run, can_run), strict=True) if not well]
-    print(f"{len(setups)} setups, {time.monotonic() - began:.0f} s", flush=True)
-    return failed
-
-
-def _in_a_process(name: str, arguments: list[str], jobs: int) -> bool:
-    """Run this module anew, on its share of the cores; what it says is told if it fails."""
-    started = time.monotonic()
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
-    }
-    command = [sys.executable, "-m", "benchmarks.results", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-    verdict = f"failed ({done.returncode})\n{done.stdout}{done.stderr}" if done.returncode else "done"
-    print(f"{name:<22} {verdict}, {time.monotonic() - started:.0f} s", flush=True)
-    return done.returncode == 0
-
-
-def run_here(setup: Setup, out: Path) -> None:
-    """Run one setup in this process and write its JSON, whole or not at all."""
-    from benchmarks.results.steps import run_step
-
-    found = run_step(setup, out)
-    write_whole(out / f"{setup.name}.json", json.dumps(found, indent=1) + "\n")
 
 
 def check(names: list[str], out: Path) -> list[str]:
@@ -98,7 +42,6 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="setups at a time, which share the cores; default 2")
     parser.add_argument("--cluster", metavar="ADDRESS", help="of a Ray cluster whose nodes do the fits of every setup")
     parser.add_argument("--here", action="store_true", help="one setup, in this process")
-    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     try:
         setups = named(given.names)
@@ -108,14 +51,9 @@ def main() -> int:
         for setup in setups:
             print(f"{setup.name:<22} {setup.unavailable_because() or 'can run'}")
         return 0
-    if given.prepare or given.here:
+    if given.here:
         with workers(1, given.cluster):
-            if given.prepare:
-                from benchmarks.results.lab import Lab
-
-                Lab.of(setups[0]).plain()
-            else:
-                run_here(setups[0], given.out or COMMITTED)
+            run_here(setups[0], given.out or COMMITTED)
         return 0
     with tempfile.TemporaryDirectory(prefix="minddiffuser-check-") as scratch:
         out = (given.out or (Path(scratch) if given.check else COMMITTED)).resolve()

@@ -53,7 +53,7 @@ def stages(lab: Lab) -> Iterator[tuple[str, Made]]:
     ):
         spec = changed(lab.config, {f"engine.structure.{key}": value for key, value in settings.items()}).engine
         yield name, lab.make(decoded, lab.windows, spec, lab.bundle)
-    yield "without the prior of structure", lab.plain()
+    yield "without the prior of structure", lab.plain
 
 
 def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
@@ -71,14 +71,14 @@ def modes(lab: Lab) -> Iterator[tuple[str, Made]]:
 def blocks(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode s from fewer CLIP blocks."""
     own = lab.config.decoder.blocks
-    yield f"{PLAIN}: s of blocks {_listed(own)}", lab.plain()
+    yield f"{PLAIN}: s of blocks {_listed(own)}", lab.plain
     for n in range(1, len(own)):
         yield f"s of blocks {_listed(own[:n])}", lab.retrained({"decoder.blocks": list(own[:n])})
 
 
 def text(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Decode c token by token, or from the embedding through a prior."""
-    yield f"{PLAIN}: c by {lab.config.decoder.text_embedding_from}", lab.plain()
+    yield f"{PLAIN}: c by {lab.config.decoder.text_embedding_from}", lab.plain
     prior = {
         "decoder.features": [*lab.config.decoder.features, "e"],
         "decoder.text_embedding_from": "embedding",
@@ -133,21 +133,21 @@ def _repeated(lab: Lab) -> Recording:
 
 def channels(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Keep fewer channels, for training too."""
-    yield f"{PLAIN}: {len(lab.windows[0].channels)} channels", lab.plain()
+    yield f"{PLAIN}: {len(lab.windows[0].channels)} channels", lab.plain
     for n, names in FEW_CHANNELS.items():
         yield f"{n} channels", lab.retrained({"filters.channels": names.split()})
 
 
 def windows(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Cut windows shorter: the picture comes as much sooner."""
-    yield f"{PLAIN}: {1000 * lab.config.window.tmax:.0f} ms", lab.plain()
+    yield f"{PLAIN}: {1000 * lab.config.window.tmax:.0f} ms", lab.plain
     for tmax in WINDOWS:
         yield f"{1000 * tmax:.0f} ms", lab.retrained({"window.tmax": tmax})
 
 
 def pictures(lab: Lab) -> Iterator[tuple[str, Made]]:
     """Train on fewer pictures: a second each, so 225 are a calibration of four minutes."""
-    yield f"{PLAIN}: {lab.config.data.pictures} training pictures", lab.plain()
+    yield f"{PLAIN}: {lab.config.data.pictures} training pictures", lab.plain
     for n in TRAINING:
         yield f"{n} training pictures", lab.retrained({}, n)
 

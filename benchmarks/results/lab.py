@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ Floats = NDArray[np.float64]
 
 PAPER = {"iterations": 300, "learning_rate": 0.01, "decay": 0.999}
 """Of the exact stage 2."""
+AT_ONCE = 4
+"""Windows reconstructed together."""
 UNPRIORED = {"decoder.structure_prior": None, "data.image_bank": None}
 SCORES = {
     key: {**PICTURE_METRICS, **POSE_METRICS}[key].short
@@ -78,9 +80,9 @@ class Lab:
 
     @classmethod
     def of(cls, setup: Setup) -> "Lab":
-        """Open the lab of a setup of ablations."""
+        """Open the lab of a setup of ablations; groups that follow one another in a process share it."""
         assert setup.limit is not None
-        return cls(ROOT / "configs" / f"{setup.config}.yaml", setup.limit)
+        return _opened(ROOT / "configs" / f"{setup.config}.yaml", setup.limit)
 
     def cut(self, config: Config, recording: Recording | None = None) -> list[Window]:
         """Cut the test run as a config says."""
@@ -90,10 +92,13 @@ class Lab:
         """Reconstruct decoded windows."""
         engine: Reconstructor = ready_engine(spec, bundle, self.models)
         first: list[Pixels] = []
-        final = [
-            engine.reconstruct([one], on_preview=lambda made: first.append(made[0].pixels))[0].pixels
-            for one in features
-        ]
+        final: list[Pixels] = []
+        for start in range(0, len(features), AT_ONCE):
+            made = engine.reconstruct(
+                features[start : start + AT_ONCE],
+                on_preview=lambda previews: first.extend(one.pixels for one in previews),
+            )
+            final.extend(one.pixels for one in made)
         return Made(self.shown.rows(label_of(window) for window in windows), np.stack(first), np.stack(final))
 
     def decoded(self) -> list[Features]:
@@ -110,21 +115,31 @@ class Lab:
         """Mean of the training pictures."""
         return mean_training_image(self.dataset)
 
-    def plain(self) -> Made:
-        """Make the pictures of the decoder without the prior of structure, trained once for all groups."""
+    @cached_property
+    def plain_bundle(self) -> Bundle:
+        """The decoder without the prior of structure, trained once for all groups."""
         config = changed(self.config, UNPRIORED)
 
         def make(folder: Path) -> None:
-            train(config, self.dataset, self.models).save(folder / "bundle")
+            train(config, self.dataset, self.models, advise=False).save(folder / "bundle")
 
-        bundle = Bundle.load(made_once(f"{self.config.name}-plain", training_key(config, self.models), make) / "bundle")
-        return self.make(bundle.decode(self.windows), self.windows, config.engine, bundle)
+        key = training_key(config, self.models)
+        return Bundle.load(made_once(f"{self.config.name}-plain", key, make) / "bundle")
+
+    @cached_property
+    def plain(self) -> Made:
+        """The pictures of the decoder without the prior of structure."""
+        bundle = self.plain_bundle
+        return self.make(bundle.decode(self.windows), self.windows, changed(self.config, UNPRIORED).engine, bundle)
 
     def retrained(self, changes: Mapping[str, Any], n_training: int | None = None) -> Made:
-        """Train anew without the prior of structure and with parts of the config changed; the same windows."""
+        """Train anew without the prior of structure and with parts of the config changed; the same windows.
+
+        As the setup's own decoder, stage 2 is not checked first.
+        """
         config = changed(self.config, {**UNPRIORED, **changes})
         trained_on = tuple(first_events(run, n_training) for run in self.dataset.train)
-        bundle = train(config, replace(self.dataset, train=trained_on), self.models)
+        bundle = train(config, replace(self.dataset, train=trained_on), self.models, advise=False)
         windows = self.cut(config)
         return self.make(bundle.decode(windows), windows, config.engine, bundle)
 
@@ -133,6 +148,11 @@ class Lab:
         found = picture_scores(self.shown.images, own, pictures) | self.judge(own, pictures)
         found |= pose_errors([pose(picture) for picture in pictures], [self.true[row] for row in own])
         return {name: found[name] for name in SCORES}
+
+
+@lru_cache(1)
+def _opened(config_file: Path, n_pictures: int) -> Lab:
+    return Lab(config_file, n_pictures)
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -2,15 +2,16 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.data.feature_registry import FEATURES, Encoders, Pictures, feature_of
+from decoder.data.feature_registry import FEATURES, Arrays, Encoders, Feature, Pictures, feature_of
 from decoder.data.stimuli import StimulusTable
 from decoder.errors import TrainingError
 from decoder.features import block_name, block_of
@@ -86,7 +87,8 @@ def compute_targets(
     seen : sequence of str
         Kinds of `decoder.data.picture_features`, computed beside them.
     cache : Path or None
-        Folder of earlier results, found by the content of pictures and captions and by the feature space.
+        Folder of earlier results, a file a feature and block, found by the content of pictures and captions and by the
+        feature space.
     batch : int
         Pictures encoded at a time.
     progress : callable
@@ -103,29 +105,60 @@ def compute_targets(
                 f"feature {feature.key!r} needs captions, and these stimuli have none; caption them or leave "
                 f"{feature.key!r} out"
             )
-    names = [name for feature in chosen for name in feature.names(blocks)]
-    path = None if cache is None else cache / f"targets-{_key(stimuli, encoders, sorted([*names, *seen]))}.safetensors"
-    arrays = _read(path)
-    if arrays is None:
-        arrays = {}
-        pictures = Pictures(stimuli, encoders, blocks, batch, progress)
-        for feature in chosen:
-            arrays |= feature.compute(pictures)
-        if seen:
-            from decoder.data.picture_features import compute_picture_features
-
-            arrays |= compute_picture_features(stimuli.images, encoders, kinds=seen, batch=batch, progress=progress)
-        _write(arrays, path)
+    arrays: dict[str, NDArray[Any]] = {}
+    pictures = Pictures(stimuli, encoders, blocks, batch, progress)
+    files = _Files(cache, f"{stimuli.content_hash()}\n{encoders.feature_space}" if cache is not None else "")
+    for feature in chosen:
+        arrays |= (
+            _blocks(feature, pictures, files) if feature.by_block else files.get(feature.key, feature.compute, pictures)
+        )
+    for kind in seen:
+        arrays |= files.get(f"seen {kind}", partial(_seen, kind), pictures)
     grid = encoders.patch_grid if "s" in features else None
     return Targets.from_arrays(arrays, grid)
 
 
-def _key(stimuli: StimulusTable, encoders: Encoders, names: Sequence[str]) -> str:
-    text = "\n".join([stimuli.content_hash(), encoders.feature_space, *names])
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where features of pictures are kept: `content` says of which pictures, and by which models."""
+
+    folder: Path | None
+    content: str
+
+    def named(self, name: str) -> Path | None:
+        if self.folder is None:
+            return None
+        key = hashlib.sha256("\n".join([self.content, name]).encode()).hexdigest()[:24]
+        return self.folder / f"targets-{key}.safetensors"
+
+    def get(self, name: str, compute: Callable[[Pictures], Arrays], pictures: Pictures) -> Arrays:
+        """Read what is kept under a name, or compute and keep it."""
+        file = self.named(name)
+        if (arrays := _read(file)) is None:
+            arrays = compute(pictures)
+            _write(arrays, file)
+        return arrays
 
 
-def _read(path: Path | None) -> dict[str, NDArray[Any]] | None:
+def _blocks(feature: Feature, pictures: Pictures, files: _Files) -> Arrays:
+    """Compute the arrays of a feature that has one a block; those that are kept are not computed again."""
+    found = {block: _read(files.named(block_name(block))) for block in pictures.blocks}
+    absent = [block for block, arrays in found.items() if arrays is None]
+    made = feature.compute(replace(pictures, blocks=absent)) if absent else {}
+    for block in absent:
+        _write({block_name(block): made[block_name(block)]}, files.named(block_name(block)))
+    return {block_name(block): (arrays or made)[block_name(block)] for block, arrays in found.items()}
+
+
+def _seen(kind: str, pictures: Pictures) -> Arrays:
+    from decoder.data.picture_features import compute_picture_features
+
+    images, encoders = pictures.stimuli.images, pictures.encoders
+    found = compute_picture_features(images, encoders, kinds=(kind,), batch=pictures.batch, progress=pictures.progress)
+    return dict(found)
+
+
+def _read(path: Path | None) -> Arrays | None:
     if path is None or not path.exists():
         return None
     from safetensors import SafetensorError
@@ -137,7 +170,7 @@ def _read(path: Path | None) -> dict[str, NDArray[Any]] | None:
         return None
 
 
-def _write(arrays: dict[str, NDArray[Any]], path: Path | None) -> None:
+def _write(arrays: Arrays, path: Path | None) -> None:
     """Write to the cache; one that is full or read-only costs the time to compute them anew, and nothing else."""
     if path is None:
         return

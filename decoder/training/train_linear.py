@@ -20,6 +20,7 @@ from decoder.models.linear import Head, LinearModel
 from decoder.parallel import apply_each
 from decoder.preprocessing.preprocess import fit_preprocessor
 from decoder.solvers.ridge import RidgeRegression, undo_shrinkage
+from decoder.solvers.whitening import fit_whitening
 from decoder.spec import DecoderSpec
 from decoder.training.judging import DecodedHead, judge, make_designs
 from decoder.training.nested import PenaltyChoice, best_units
@@ -187,7 +188,7 @@ def _fit_structure_heads(
         choice, r, gain = (np.concatenate(each) for each in zip(*own, strict=True))
         kept = best_units(r, spec.unit_fraction)
         tasks.append((block, values.shape[1], kept, values[:, kept], choice[kept], gain[kept]))
-    fit = partial(_fit_structure_head, regression, spec.structure_prior is not None)
+    fit = partial(_fit_structure_head, regression, spec.structure_prior is not None, spec.s_whitening)
     return apply_each(fit, tasks, about="structure", progress=progress)
 
 
@@ -203,15 +204,18 @@ def _choose_units(
 def _fit_structure_head(
     regression: RidgeRegression,
     wants_held_out: bool,
+    whitening: float,
     task: tuple[int, int, NDArray[np.intp], NDArray[np.float16], NDArray[np.float64], Array],
 ) -> tuple[Head, Array | None]:
     """Fit a block's units that are kept, of so many, by their penalties and gains."""
     block, n_units, kept, units, choice, gain = task
     Y = units.astype(np.float32)
     weights, intercept = regression.fit(Y, choice)
+    weights *= gain
+    held_out = gain * (regression.choose(Y).predictions - intercept) if wants_held_out or whitening else None
+    if whitening and held_out is not None:
+        whiten = fit_whitening(Y, held_out + intercept, whitening)
+        weights, held_out = whiten(weights), whiten(held_out)
     constant = np.zeros(n_units, np.float32)
-    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights * gain, intercept, constant)
-    if not wants_held_out:
-        return head, None
-    held_out = regression.choose(Y).predictions
-    return head, np.asarray(intercept + gain * (held_out - intercept), np.float32)
+    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights, intercept, constant)
+    return head, np.asarray(intercept + held_out, np.float32) if held_out is not None and wants_held_out else None

@@ -81,6 +81,23 @@ def test_cached_targets_equal_computed_ones(tmp_path: Path, stimuli: StimulusTab
     assert encoders.calls > calls
 
 
+def test_another_choice_computes_only_what_is_not_kept(tmp_path: Path, stimuli: StimulusTable, encoders) -> None:
+    """Fewer blocks, or one feature more, cost what is new and nothing else; values are those computed at once."""
+    compute_targets(stimuli, encoders, features=("z", "s"), blocks=(1, 3), cache=tmp_path)
+    calls = encoders.calls
+    fewer = compute_targets(stimuli, encoders, features=("s",), blocks=(3,), cache=tmp_path)
+    assert encoders.calls == calls
+    assert set(fewer.s) == {3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "encode_latents", None)
+        more = compute_targets(stimuli, encoders, features=("z", "s"), blocks=(1, 2, 3), cache=tmp_path)
+    whole = compute_targets(stimuli, encoders, features=("z", "s"), blocks=(1, 2, 3))
+    assert list(more.s) == list(whole.s) == [1, 2, 3]
+    for block, units in whole.s.items():
+        np.testing.assert_array_equal(more.s[block], units)
+    np.testing.assert_array_equal(more.z, whole.z)
+
+
 def test_c_needs_captions(stimuli: StimulusTable, encoders) -> None:
     """Asking for c of uncaptioned pictures says so."""
     with pytest.raises(TrainingError, match="captions"):

@@ -1,0 +1,68 @@
+"""Whitening of what is decoded: components that vary little among pictures count for more.
+
+Ridge is right on average about the whole of a picture's features, and so mostly about the few components that vary
+most among pictures. Two pictures are told apart by each component's deviation held against its variance, as in linear
+discriminant analysis: small components that are decoded well say as much as large ones. Decoded components are divided
+by their variance to some power, after those that held-out windows do not confirm are shrunk.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+AXES_FROM = 2000
+"""Of so many rows at most, spread over all, axes are found."""
+LEAST_VARIANCE = 1e-6
+"""Of the largest: components below it are left out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whitening:
+    """A linear map of decoded deviations from the mean.
+
+    Attributes
+    ----------
+    axes : ndarray, shape (n_units, n_components), float32
+        Principal axes of the true features, of unit length.
+    gains : ndarray, shape (n_components,), float32
+    """
+
+    axes: Array
+    gains: Array
+
+    def __call__(self, deviations: Array) -> Array:
+        """Map deviations (n, n_units)."""
+        return (deviations @ self.axes * self.gains) @ self.axes.T
+
+
+def fit_whitening(true: Array, predictions: Array, power: float) -> Whitening:
+    """Find the whitening of a feature's decoded deviations.
+
+    Parameters
+    ----------
+    true, predictions : ndarray, shape (n, n_units), float32
+        Of the same windows; predictions of held-out ones.
+    power : float
+        To which variances are divided by: 0 only shrinks what is not confirmed, 1 whitens.
+
+    Returns
+    -------
+    Whitening
+        Its gains keep the spread of all predictions together.
+    """
+    mean = true.mean(axis=0)
+    deviations, decoded = true - mean, predictions - mean
+    some = deviations[:: -(-len(deviations) // AXES_FROM)]
+    values, vectors = np.linalg.eigh((some @ some.T).astype(np.float64))
+    kept = values > LEAST_VARIANCE * values[-1]
+    axes = np.asarray(some.T @ (vectors[:, kept] / np.sqrt(values[kept])), np.float32)
+    wanted, found = (np.asarray(each @ axes, np.float64) for each in (deviations, decoded))
+    energy = np.square(found).sum(axis=0)
+    slope = np.divide((wanted * found).sum(axis=0), energy, out=np.zeros_like(energy), where=energy > 0)
+    gains = slope.clip(0) / wanted.var(axis=0) ** power
+    after = (np.square(gains) * energy).sum()
+    scale = np.sqrt(np.square(decoded.astype(np.float64)).sum() / after) if after > 0 else 0.0
+    return Whitening(axes, np.asarray(gains * scale, np.float32))
