@@ -51,6 +51,22 @@ def info_nce(found: Tensor, truth: Tensor, rows: Tensor, scale: Tensor) -> Tenso
     return (functional.cross_entropy(logits, wanted) + functional.cross_entropy(logits.T, wanted)) / 2
 
 
+def smooth(x: Tensor, sigma: float, shares: Tensor) -> Tensor:
+    """Mix windows with themselves smoothed over time.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, channels, times)
+    sigma : float
+        Standard deviation of the Gaussian, in samples; it is cut, and made to sum to one, at a window's ends.
+    shares : Tensor, shape (n,)
+        Of the smoothed window in each, from 0 to 1.
+    """
+    times = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    weights = torch.softmax(-0.5 * ((times[:, None] - times) / sigma) ** 2, dim=1)
+    return torch.lerp(x, x @ weights.T, shares[:, None, None])
+
+
 def fit_encoder(
     samples: TrainingSet,
     embeddings: Array,
@@ -91,7 +107,7 @@ def fit_encoder(
         n_channels, n_bins = preparation.mean.shape
         network = make_network((n_channels, n_bins), sfreq, embeddings.shape[1], n_subjects, spec).to(device)
         parameters = list(network.parameters())
-        trainer = Trainer(samples, embeddings, preparation, network, spec, rng)
+        trainer = Trainer(samples, embeddings, preparation, network, spec, sfreq, rng)
         scale = trainer.fit(parameters, train, validation, progress)
         network.subjects = torch.nn.Parameter(network.subjects.detach().mean(dim=0, keepdim=True))
     return ConvEncoder(preparation, network.cpu(), spec, sfreq, scale)
@@ -115,7 +131,7 @@ def adapt(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         network = copy.deepcopy(encoder.network)
-        trainer = Trainer(samples, embeddings, preparation, network, spec, rng)
+        trainer = Trainer(samples, embeddings, preparation, network, spec, encoder.sfreq, rng)
         scale = trainer.fit([network.subjects], train, validation, progress)
     return ConvEncoder(preparation, network, encoder.spec, encoder.sfreq, scale)
 
@@ -155,7 +171,7 @@ def fit_preparation(data: Array, binning: Array, spec: PreprocessSpec) -> Prepar
 
 
 class Trainer:
-    """The loop over epochs that fits a network; parameters as of `fit_encoder`."""
+    """The loop over epochs that fits a network; parameters as of `fit_encoder`, `sfreq` of prepared windows in Hz."""
 
     def __init__(
         self,
@@ -164,6 +180,7 @@ class Trainer:
         preparation: Preparation,
         network: Network,
         spec: ConvSpec,
+        sfreq: float,
         rng: np.random.Generator,
     ) -> None:
         device = network.project.weight.device
@@ -173,7 +190,7 @@ class Trainer:
         self.subjects = torch.from_numpy(subjects.astype(np.int64)).to(device)
         self.truth = torch.from_numpy(embeddings).to(device)
         self.keys = np.stack([subjects, samples.rows], axis=1)
-        self.network, self.spec, self.rng = network, spec, rng
+        self.network, self.spec, self.sfreq, self.rng = network, spec, sfreq, rng
 
     def fit(self, parameters: list[torch.nn.Parameter], train: Rows, validation: Rows, progress: Progress) -> float:
         """Train to the best validation loss; return the factor that undoes the scaling of the embeddings."""
@@ -234,6 +251,8 @@ class Trainer:
         """Loss of averaged windows; `chunk` of them go through the network at a time, where gradients are not kept."""
         first = torch.from_numpy(np.array([part[0] for part in parts]))
         x = self.x[first] if all(len(part) == 1 for part in parts) else self._means(parts)
+        if self.spec.smoothing and self.network.training:
+            x = smooth(x, self.spec.smoothing * self.sfreq, torch.rand(len(x), device=x.device))
         if self.spec.noise and self.network.training:
             x = x + self.spec.noise * torch.randn_like(x)
         rows, size = self.rows[first], chunk or len(x)
