@@ -35,7 +35,7 @@ class Whitening:
 
     def __call__(self, deviations: Array) -> Array:
         """Map deviations (n, n_units)."""
-        return (deviations @ self.axes * self.gains) @ self.axes.T
+        return np.asarray((deviations @ self.axes * self.gains) @ self.axes.T, np.float32)
 
 
 def fit_whitening(true: Array, predictions: Array, power: float) -> Whitening:
