@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def run_all(setups: Sequence[Setup], out: Path, jobs: int, cluster: str | None =
     with _processes(jobs) as pool:
 
         def start(setup: Setup) -> Future[tuple[float, str]]:
-            return pool.submit(_on, cluster, run_here, setup, out)
+            return _submitted(pool, _on, cluster, run_here, setup, out)
 
         running: dict[Future[tuple[float, str]], str] = (
             {} if shared is None else {pool.submit(_on, cluster, prepare, shared): SHARED}
@@ -48,7 +49,10 @@ def run_all(setups: Sequence[Setup], out: Path, jobs: int, cluster: str | None =
         while running:
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(done)
-                seconds, error = done.result()
+                try:
+                    seconds, error = done.result()
+                except BrokenProcessPool as broken:  # killed, it may be for memory: those after it cannot begin
+                    seconds, error = 0, f"its process, or one beside it, ended: {broken}"
                 print(f"{name:<22} {'failed' if error else 'done'}, {seconds:.0f} s", error, flush=True)
                 if error:
                     failed.append(name)
@@ -82,6 +86,16 @@ def _on(cluster: str | None, work: Callable[..., None], *arguments: Any) -> tupl
     except Exception:  # told where it is run from, whatever it is; the others go on
         error = traceback.format_exc()
     return time.monotonic() - began, error
+
+
+def _submitted(pool: ProcessPoolExecutor, *work: Any) -> Future[Any]:
+    """Have a pool do work; of one that is broken, the future says so."""
+    try:
+        return pool.submit(*work)
+    except BrokenProcessPool as broken:
+        failed: Future[Any] = Future()
+        failed.set_exception(broken)
+        return failed
 
 
 def _seconds_last_time(setup: Setup) -> float:
