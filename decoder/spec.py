@@ -116,6 +116,9 @@ class DecoderSpec(BaseModel):
     text_embedding_from: Literal["tokens", "embedding", "auto"] = "auto"
     """Decode c token by token, or from e through a prior learned from pictures; auto: the better, as for family.
     Without e, c is decoded token by token."""
+    nearest_caption: bool = False
+    """Where c is decoded token by token, the nearest caption of pictures that nobody was shown (`data.image_bank`)
+    takes its place. A mean of captions is drawn vaguely, a caption surely: also where it is the wrong one."""
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3)
     """CLIP blocks of 's', counted from 1."""
     unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -184,6 +187,14 @@ class DecoderSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _decodes_what_captions_say(self) -> Self:
+        if self.nearest_caption and ("c" not in self.features or self.category is not None):
+            raise ValueError("nearest_caption takes the place of decoded c: add c to features, or take it out")
+        if self.nearest_caption and self.may_use_prior:
+            raise ValueError("nearest_caption is for c decoded token by token: set text_embedding_from to tokens")
+        return self
+
+    @model_validator(mode="after")
     def _has_structure(self) -> Self:
         if self.structure_prior is not None and ("s" not in self.features or self.category is not None):
             raise ValueError("structure_prior is of decoded structure: add s to features, or take structure_prior out")
@@ -215,6 +226,8 @@ class DecoderSpec(BaseModel):
     def image_bank_features(self) -> tuple[str, ...]:
         """Features of pictures that nobody was shown from which something learns."""
         wanted = {"c", "e"} if self.may_use_prior else set()
+        if self.nearest_caption:
+            wanted.add("c")
         if self.structure_prior is not None:
             wanted.add("s")
         if self.encoding is not None and self.encoding.posterior:

@@ -212,7 +212,8 @@ def _moved(
     through = (base.evidence, base.posterior) if unchanged else (None, None)
     if base.evidence is not None and not unchanged:
         logger.warning("the encoding model is of the session of the training and is left out: train anew to have one")
-    moved = LinearModel(own.prepare, heads, fit_typicality(data, session.folds), calibration, base.structure, *through)
+    parts = (base.structure, *through, base.captions)
+    moved = LinearModel(own.prepare, heads, fit_typicality(data, session.folds), calibration, *parts)
     return moved, {"channels": chosen.channels, "heads": told}, scores
 
 

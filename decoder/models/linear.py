@@ -19,6 +19,7 @@ from stream.types.windows import Window
 if TYPE_CHECKING:
     from decoder.encoding.evidence import EvidenceReader
     from decoder.encoding.posterior import Posterior
+    from decoder.models.nearest_caption import NearestCaption
     from decoder.models.structure_prior import StructurePrior
 
 Array = NDArray[np.float32]
@@ -68,7 +69,7 @@ class LinearModel:
     """A linear decoder.
 
     A fitted preprocessor, its heads, how far to believe them, and where they were wanted a prior of structure, what an
-    encoding model makes of a window, and features decoded through that.
+    encoding model makes of a window, features decoded through that, and captions to choose from.
     """
 
     family: ClassVar[str] = "linear"
@@ -82,7 +83,9 @@ class LinearModel:
         structure: "StructurePrior | None" = None,
         evidence: "EvidenceReader | None" = None,
         posterior: "Posterior | None" = None,
+        captions: "NearestCaption | None" = None,
     ) -> None:
+        self.captions = captions
         self.structure = structure
         self.evidence = evidence
         self.posterior = posterior
@@ -120,6 +123,8 @@ class LinearModel:
             self._features(window, row, 0.0 if window.quality.rejected else float(sure))
             for window, row, sure in zip(windows, deviations, confidence, strict=True)
         ]
+        if self.captions is not None and found:
+            found = self.captions(found, self._active["c"])
         if self.structure is not None and found:
             found = self.structure(found)
         if self.evidence is None or not found:
@@ -170,6 +175,8 @@ class LinearModel:
             out |= {f"evidence.{name}": array for name, array in self.evidence.tensors().items()}
         if self.posterior is not None:
             out |= {f"posterior.{name}": array for name, array in self.posterior.tensors().items()}
+        if self.captions is not None:
+            out |= {f"captions.{name}": array for name, array in self.captions.tensors().items()}
         for name in Typicality.__slots__:
             out[f"typicality.{name}"] = getattr(self.typicality, name)
         for name in Calibration.__slots__:
@@ -187,6 +194,7 @@ class LinearModel:
             "structure": None if self.structure is None else self.structure.settings(),
             "evidence": None if self.evidence is None else self.evidence.compress,
             "posterior": self.posterior is not None,
+            "captions": self.captions is not None,
         }
 
     @classmethod
@@ -212,6 +220,7 @@ class LinearModel:
             _structure(tensors, settings["structure"]) if settings.get("structure") else None,
             _evidence(tensors, settings["evidence"]) if settings.get("evidence") else None,
             _posterior(tensors) if settings.get("posterior") else None,
+            _captions(tensors) if settings.get("captions") else None,
         )
 
 
@@ -231,6 +240,12 @@ def _posterior(tensors: Mapping[str, NDArray[Any]]) -> "Posterior":
     from decoder.encoding.posterior import Posterior
 
     return Posterior.from_tensors(_part(tensors, "posterior."))
+
+
+def _captions(tensors: Mapping[str, NDArray[Any]]) -> "NearestCaption":
+    from decoder.models.nearest_caption import NearestCaption
+
+    return NearestCaption.from_tensors(_part(tensors, "captions."))
 
 
 def _part(tensors: Mapping[str, NDArray[Any]], start: str) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,6 @@
 """Linear models: penalties and units by cross-validation, weights on all samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from decoder.training.nested import PenaltyChoice, best_units
 from stream.types.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from decoder.models.nearest_caption import NearestCaption
     from decoder.models.structure_prior import StructurePrior
 Array = NDArray[np.float32]
 
@@ -124,9 +125,30 @@ def fit_linear(
         evidence, posterior = parts.evidence, parts.posterior
         scores |= parts.beside(scores)
     model = LinearModel(
-        preprocess, heads, fit_typicality(samples.data), judgement.calibration, structure, evidence, posterior
+        preprocess,
+        heads,
+        fit_typicality(samples.data),
+        judgement.calibration,
+        structure,
+        evidence,
+        posterior,
+        _captions(heads, image_bank, spec),
     )
     return LinearFit(model, scores, held_out, folds)
+
+
+def _captions(heads: Sequence[Head], image_bank: Targets | None, spec: DecoderSpec) -> "NearestCaption | None":
+    """Take the captions of the bank where c is to be that of the nearest."""
+    head = next((head for head in heads if head.name == "c"), None)
+    if not spec.nearest_caption or head is None:
+        return None
+    if image_bank is None or image_bank.c is None:
+        raise TrainingError(
+            "decoder.nearest_caption learns from pictures that nobody was shown: set data.image_bank to how many"
+        )
+    from decoder.models.nearest_caption import NearestCaption
+
+    return NearestCaption.of(image_bank.c, head.active)
 
 
 def _fit_head(

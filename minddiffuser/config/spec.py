@@ -285,15 +285,16 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
-    def _image_bank_for_structure(self) -> Config:
-        if self.decoder.structure_prior is not None and self.data.image_bank is None:
-            raise ValueError(
-                "decoder.structure_prior learns from pictures that nobody was shown: set data.image_bank to how many"
-            )
+    def _image_bank_to_learn_from(self) -> Config:
         encoding = self.decoder.encoding
-        if encoding is not None and encoding.posterior and self.data.image_bank is None:
+        learning = {
+            "structure_prior": self.decoder.structure_prior is not None,
+            "encoding.posterior": encoding is not None and bool(encoding.posterior),
+            "nearest_caption": self.decoder.nearest_caption,
+        }
+        if self.data.image_bank is None and (name := next((name for name, learns in learning.items() if learns), None)):
             raise ValueError(
-                "decoder.encoding.posterior learns from pictures that nobody was shown: set data.image_bank to how many"
+                f"decoder.{name} learns from pictures that nobody was shown: set data.image_bank to how many"
             )
         return self
 

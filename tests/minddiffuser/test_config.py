@@ -62,16 +62,15 @@ def test_a_value_out_of_range_is_named(tmp_path: Path) -> None:
         load_config(changed(tmp_path, publish={"quality": 101}))
 
 
-def test_a_prior_of_structure_needs_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "learner"), [("structure_prior", {}), ("nearest_caption", True)])
+def test_what_learns_from_pictures_needs_them(tmp_path: Path, name: str, learner: object) -> None:
     """Without a bank of pictures that nobody was shown, the config is refused in one line that says what to set."""
     data: dict[str, Any] = {"dataset": "recording", "image_bank": None}
-    with pytest.raises(ConfigError, match=r"structure_prior .* set data\.image_bank") as caught:
-        load_config(changed(tmp_path, data=data, decoder={"structure_prior": {}}))
+    decoder = {"structure_prior": None, name: learner}
+    with pytest.raises(ConfigError, match=rf"{name} .* set data\.image_bank") as caught:
+        load_config(changed(tmp_path, data=data, decoder=decoder))
     assert "\n" not in str(caught.value)
-    assert (
-        load_config(changed(tmp_path, data=data | {"image_bank": 500}, decoder={"structure_prior": {}})).data.image_bank
-        == 500
-    )
+    assert load_config(changed(tmp_path, data=data | {"image_bank": 500}, decoder=decoder)).data.image_bank == 500
 
 
 def test_an_unknown_family_of_decoders_is_named(tmp_path: Path) -> None:
