@@ -92,16 +92,33 @@ def told(bundle: Bundle, windows: list[Window], stimuli: StimulusTable, encoders
     return float(np.mean(out))
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[Window], StimulusTable], Bundle]:
+    """Train each kind of bundle once, and read it from disk for each test that moves it."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    def bundle(kind: str, windows: list[Window], stimuli: StimulusTable) -> Bundle:
+        if not (folder / kind).exists():
+            fit(windows, stimuli, PooledEncoders(stimuli), KINDS[kind]).save(folder / kind)
+        return Bundle.load(folder / kind)
+
+    return bundle
+
+
 @pytest.mark.parametrize("drift", [gains, turned_cap, another_course, unchanged])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_moved_bundle_believes_its_session_as_a_trained_one_does_its_own(
-    kind: str, drift: Callable[[list[Window]], list[Window]], stimuli: StimulusTable, channels: Channels
+    kind: str,
+    drift: Callable[[list[Window]], list[Window]],
+    trained: Callable[[str, list[Window], StimulusTable], Bundle],
+    stimuli: StimulusTable,
+    channels: Channels,
 ) -> None:
     """New pictures of the session are believed as they are by a bundle trained on as much of it; artefacts are not."""
     encoders = PooledEncoders(stimuli)
     noise = 0.5 if kind == "conv" else 1.0
     recorded = [make_windows(stimuli, channels, noise=noise, seed=seed) for seed in (1, 2, 7)]
-    bundle = fit([w for one in recorded[:2] for w in one[:90]], stimuli, encoders, KINDS[kind])
+    bundle = trained(kind, [w for one in recorded[:2] for w in one[:90]], stimuli)
     session = drift(recorded[2])
     moved = recalibrate(bundle, session[:90], stimuli, encoders)
     own = believed(bundle, recorded[2][90:])

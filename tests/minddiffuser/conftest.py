@@ -14,6 +14,9 @@ from filelock import FileLock
 from tests.conftest import ROOT, Cli
 from tests.soak.live import LiveProgram
 
+QUICK_STAGE2 = {"check": False, "iterations": 2, "refinement_rounds": 1}
+"""A fifth of the default's time; unchecked, as after so small a prior it might not help."""
+
 
 @pytest.fixture(scope="session")
 def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +25,7 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw["name"] = "small"
     raw["data"] |= {"pictures": 120, "image_bank": 96}
     raw["decoder"]["structure_prior"] = {"epochs": 1, "width": 16}
-    raw["engine"] = {"structure": {"check": False}}  # of so small a prior, stage 2 might not help
+    raw["engine"] = {"structure": QUICK_STAGE2}
     raw["display"] = {"port": 0}
     raw["source"]["timeout_s"] = 3
     path = tmp_path_factory.mktemp("config") / "small.yaml"

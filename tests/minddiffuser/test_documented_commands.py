@@ -25,6 +25,7 @@ from engine.composing.compose import load_test_stimuli
 from minddiffuser.training.data import stimulus_table
 from stream.mqtt.broker import EmbeddedBroker
 from tests.conftest import ROOT, Cli
+from tests.minddiffuser.conftest import QUICK_STAGE2
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def world(small_config: Path, small_bundle: Path, tmp_path_factory: pytest.TempP
     own["data"] |= {"train": "test_raw.fif", "image_bank": 96}
     own["display"] = {"port": 0}
     own["decoder"] = {"structure_prior": {"epochs": 1, "width": 16}}  # the default's would take minutes to train
-    own["engine"] = {"structure": {"check": False}}
+    own["engine"] = {"structure": QUICK_STAGE2}
     (folder / "configs" / "own-eeg.yaml").write_text(yaml.safe_dump(own), "utf-8")
     (folder / "experiment").mkdir()
     page = re.search(

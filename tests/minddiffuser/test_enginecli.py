@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from engine.backends.cache import EngineCache
+from engine.backends.choice import make_backend
 from engine.models.loading import Models
 from engine.registry import BACKENDS, BackendEntry
 from minddiffuser.cli.commands import app
@@ -76,8 +79,15 @@ def test_bench_times_every_network_the_preview_and_the_picture(config: Path) -> 
     assert "preview and picture with torch, 3 repeats" in shown
 
 
-def test_verify_proves_and_times_what_runs_here_and_says_why_the_rest_does_not(config: Path) -> None:
+def test_verify_proves_and_times_what_runs_here_and_says_why_the_rest_does_not(
+    config: Path, tiny: Models, cache: EngineCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One JSON holds device, versions and, for each backend, its proof and its times or the reason it does not run."""
+    make_backend("onnx", tiny, cache)
+    # It removes proofs, which other workers may be reading.
+    entries = shutil.ignore_patterns(".*")
+    shutil.copytree(cache.folder, tmp_path / "own" / "engines", ignore=entries, copy_function=os.link)
+    monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "own"))
     answer = run("verify", str(config), "--backend", "onnx", "--repeats", "3", "--json").stdout
     found: dict[str, Any] = json.loads(answer)
     assert {"torch", "onnxruntime"} <= set(found["versions"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -91,12 +92,12 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     bundle.meta["config"] = bundle.meta["config"] | {"publish": publish, "engine": engine}
     folder, page = tmp_path / "lossless", tmp_path / "report.html"
     bundle.save(folder)
-    run = cli("evaluate", str(folder), "--limit", "12", "--report", str(page), "--json")
+    run = cli("evaluate", str(folder), "--limit", "9", "--report", str(page), "--json")
     assert run.returncode == 0, run.stderr
     assert "engine.remote is for live sessions" in " ".join(run.stderr.split())
     answer = json.loads(run.stdout)
     assert answer["live_equals_offline"]["equal"], answer["live_equals_offline"]
-    assert answer["live"]["n"] == answer["offline"]["n"] == 12
+    assert answer["live"]["n"] == answer["offline"]["n"] == 9
     assert answer["live"]["account"]["lost"] == 0
     for stage in ("stage1", "stage2"):
         assert answer["live"][stage] == answer["offline"][stage]
@@ -106,17 +107,17 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
     assert "Live equals offline: yes" in text
     assert "simulated EEG" in text
     assert str(folder) in text
-    assert text.count("<img") == 3 * 12  # shown, preview and final picture, of every window once
+    assert text.count("<img") == 3 * 9  # shown, preview and final picture, of every window once
     assert f"{answer['offline']['stage2']['pixcorr']:.3f}" in text
 
 
 def test_fewer_windows_live_than_offline(cli: Cli, small_bundle: Path) -> None:
     """`--live-limit` replays the first windows only; those are compared (as JPEG), and no other counts as missing."""
-    run = cli("evaluate", str(small_bundle), "--limit", "7", "--live-limit", "4", "--json")
+    run = cli.here("evaluate", str(small_bundle), "--limit", "5", "--live-limit", "3", "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
-    assert (answer["offline"]["n"], answer["live"]["n"]) == (7, 4)
-    assert answer["live_equals_offline"]["windows"] == 4
+    assert (answer["offline"]["n"], answer["live"]["n"]) == (5, 3)
+    assert answer["live_equals_offline"]["windows"] == 3
     assert answer["live_equals_offline"]["missing"] == []
     assert answer["live_equals_offline"]["equal"]
 
@@ -149,12 +150,14 @@ def changed(config: Path, folder: Path, **sections: object) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("small_bundle")
 def test_what_was_prepared_before_has_the_engine_of_now(
-    small_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_config: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A decoder stays trained when only the engine's settings change, and its bundle goes by the new ones."""
+    shutil.copytree(own_cache / "simulated", tmp_path / "cache" / "simulated")
     monkeypatch.setenv("MINDDIFFUSER_CACHE", str(tmp_path / "cache"))
-    quick = {"decoder": {"features": ["z"], "structure_prior": None}}
+    quick = {"data": {"image_bank": None}, "decoder": {"features": ["c"], "structure_prior": None}}
     made = []
     for strength in (0.3, 0.5):
         engine = {"strength": strength, "structure": {"mode": "none"}}

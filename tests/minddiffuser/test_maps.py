@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def test_maps_of_a_simulated_participant_are_figures_and_one_page(cli: Cli, small_bundle: Path, tmp_path: Path) -> None:
     """Each feature has figures and latencies in the window; the page holds its figures and loads nothing."""
-    run = cli("maps", str(small_bundle), "--out", str(tmp_path / "maps"), "--json", timeout=280)
+    run = cli.here("maps", str(small_bundle), "--out", str(tmp_path / "maps"), "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     assert set(answer["features"]) == {"c", "z", "s1", "s2", "s3"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.reconstructor import Reconstructor
+from engine.spec import EngineSpec, StructureSpec
 from minddiffuser.archive.latency import EDGES_MS
 from minddiffuser.config.spec import Config, QueueSpec
 from minddiffuser.live.engines import ready_engine
@@ -71,7 +72,9 @@ async def run(
 @pytest.mark.slow
 async def test_every_dropped_window_is_in_the_metadata_and_the_metrics(hurried: Config, program: LiveProgram) -> None:
     """With either policy each picture says how many windows were dropped before it, and metrics and account agree."""
-    engine = await asyncio.to_thread(ready_engine, program.config.engine, program.bundle)
+    # Pictures of the defaults take longer than it is from marker to marker.
+    slow = EngineSpec(structure=StructureSpec(check=False))
+    engine = await asyncio.to_thread(ready_engine, slow, program.bundle)
     for queue in (QueueSpec(policy="latest"), QueueSpec(policy="every", length=2)):
         account, metas, metrics = await run(hurried.model_copy(update={"queue": queue}), program, engine)
         assert account.dropped

@@ -45,8 +45,11 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Build a wheel and install it, without its dependencies, into a fresh environment that borrows them."""
+def installed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Build a wheel and install it, without its dependencies, into a fresh environment that borrows them.
+
+    Its cache is its own, but for exported engines, which are those of all tests.
+    """
     place = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
@@ -63,6 +66,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (packages / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n", "utf-8")
     folder = place / "empty"
     folder.mkdir()
+    (place / "cache").mkdir()
+    (place / "cache" / "engines").symlink_to(shared / "engines")
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
     return Installed(programs, folder, environment | {"MINDDIFFUSER_CACHE": str(place / "cache")})
 
@@ -102,8 +107,8 @@ def test_demo_train_and_evaluate(installed: Installed) -> None:
     (installed.folder / "own.yaml").write_text(yaml.safe_dump(config), "utf-8")
     trained = json.loads(installed("minddiffuser", "train", "own.yaml", "--json"))
     assert trained["bundle"] == str(Path("bundles/own"))
-    evaluated = json.loads(installed("minddiffuser", "evaluate", "bundles/own", "--offline", "--limit", "8", "--json"))
-    assert evaluated["offline"]["n"] == 8
+    evaluated = json.loads(installed("minddiffuser", "evaluate", "bundles/own", "--offline", "--limit", "4", "--json"))
+    assert evaluated["offline"]["n"] == 4
 
 
 def test_shipped_configs_are_found_by_name(installed: Installed) -> None:
