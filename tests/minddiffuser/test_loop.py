@@ -113,7 +113,7 @@ def test_live_pictures_are_the_offline_pictures(cli: Cli, small_bundle: Path, tm
 
 def test_fewer_windows_live_than_offline(cli: Cli, small_bundle: Path) -> None:
     """`--live-limit` replays the first windows only; those are compared (as JPEG), and no other counts as missing."""
-    run = cli.here("evaluate", str(small_bundle), "--limit", "5", "--live-limit", "3", "--json")
+    run = cli("evaluate", str(small_bundle), "--limit", "5", "--live-limit", "3", "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     assert (answer["offline"]["n"], answer["live"]["n"]) == (5, 3)

@@ -15,9 +15,9 @@ def test_human_eeg_gives_the_same_pictures_live_as_offline(cli: Cli, tmp_path: P
     """Replayed over LSL and received over MQTT, a headband's windows give the very pictures they give offline."""
     data_set("muse-faces")
     bundle = tmp_path / "muse"
-    run = cli.here("train", "configs/muse-faces.yaml", "--data", str(DATA), "--out", str(bundle))
+    run = cli("train", "configs/muse-faces.yaml", "--data", str(DATA), "--out", str(bundle))
     assert run.returncode == 0, run.stderr
-    run = cli.here("evaluate", str(bundle), "--data", str(DATA), "--limit", "12", "--json")
+    run = cli("evaluate", str(bundle), "--data", str(DATA), "--limit", "12", "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)["live_equals_offline"]
     assert found["equal"], found
@@ -30,9 +30,9 @@ def test_human_fmri_decodes_live_as_offline(cli: Cli, tmp_path: Path) -> None:
     """Every trial is decoded by weights that never saw its figure, and live and offline figures agree."""
     data_set("miyawaki-fmri")
     bundle = tmp_path / "miyawaki"
-    run = cli.here("train", "configs/miyawaki-fmri.yaml", "--data", str(DATA), "--out", str(bundle))
+    run = cli("train", "configs/miyawaki-fmri.yaml", "--data", str(DATA), "--out", str(bundle))
     assert run.returncode == 0, run.stderr
-    run = cli.here("evaluate", str(bundle), "--data", str(DATA), "--limit", "24", "--json")
+    run = cli("evaluate", str(bundle), "--data", str(DATA), "--limit", "24", "--json")
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     assert answer["data"] == "human V1 fMRI (Miyawaki 2008), figures"
