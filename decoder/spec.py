@@ -34,7 +34,8 @@ class ConvSpec(BaseModel):
     """Standard deviation of noise added to whitened windows in training."""
     smoothing: Annotated[float, Field(ge=0)] = 0.0
     """Standard deviation of a Gaussian over time, in seconds: in training each window is mixed with itself smoothed by
-    it, in a share from 0 to 1 drawn anew each time. 0: none; for EEG at 62.5 Hz 0.016 was better."""
+    it, in a share from 0 to 1 drawn anew each time. 0: none; for *simulated* EEG at 62.5 Hz 0.016 was
+    better."""
     mse: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the mean squared error in the loss; the rest is InfoNCE."""
     average: Annotated[int, Field(ge=1)] = 1
@@ -118,7 +119,8 @@ class DecoderSpec(BaseModel):
     Without e, c is decoded token by token."""
     nearest_caption: bool = False
     """Where c is decoded token by token, the nearest caption of pictures that nobody was shown (`data.image_bank`)
-    takes its place. A mean of captions is drawn vaguely, a caption surely: also where it is the wrong one."""
+    takes its place. A mean of captions is drawn vaguely, a caption surely: also where it is the wrong one. Training
+    scores c before."""
     blocks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 3)
     """CLIP blocks of 's', counted from 1."""
     unit_fraction: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -153,9 +155,9 @@ class DecoderSpec(BaseModel):
     """The same for each block of s."""
     s_whitening: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Principal components of each decoded block of s are divided by their variance among pictures to this power, and
-    shrunk where held-out windows do not confirm them; the spread of the block stays. Pictures are told apart by small
-    components too, which ridge decodes small: 0.5 where responses say much, as spikes do. 0 leaves s as ridge has
-    it."""
+    left out where held-out windows do not confirm them; the spread of the block stays. Pictures are told apart by small
+    components too, which ridge decodes small: 0.75 where responses say much, as spikes do. 0 leaves s as ridge has it,
+    which is what training scores in any case."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the splits."""
     category: CategorySpec | None = None
@@ -190,8 +192,20 @@ class DecoderSpec(BaseModel):
     def _decodes_what_captions_say(self) -> Self:
         if self.nearest_caption and ("c" not in self.features or self.category is not None):
             raise ValueError("nearest_caption takes the place of decoded c: add c to features, or take it out")
-        if self.nearest_caption and self.may_use_prior:
-            raise ValueError("nearest_caption is for c decoded token by token: set text_embedding_from to tokens")
+        if self.nearest_caption and (self.may_use_prior or self.family not in FAMILIES):
+            raise ValueError(
+                "nearest_caption is for c decoded token by token, by ridge: set text_embedding_from to tokens, and "
+                "family to ridge"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whitens_what_ridge_decodes(self) -> Self:
+        through = self.encoding.posterior if self.encoding is not None else ()
+        if self.s_whitening and ("s" not in self.features or self.category is not None or self.family not in FAMILIES):
+            raise ValueError("s_whitening is of s that ridge decodes: add s to features, or leave it out")
+        if self.s_whitening and "s" in through:
+            raise ValueError("s_whitening is of s that ridge decodes: take s out of encoding.posterior")
         return self
 
     @model_validator(mode="after")

@@ -23,9 +23,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def run_all(setups: Sequence[Setup], out: Path, jobs: int, cluster: str | None = None) -> list[str]:
     """Run setups, `jobs` at a time, with their fits here or on a Ray cluster; give the names of those that failed.
 
-    Simulated participants see the same pictures, whose features are kept when recorded data are done; of the others
-    the longest come first, so that the end is even. Ablations and the setup they start from share decoders, and wait
-    for them.
+    That of the decoders that ablations share may be among them. Simulated participants see the same pictures, whose
+    features are kept when recorded data are done; of the others the longest come first, so that the end is even.
+    Ablations and the setup they start from share decoders, and wait for them.
     """
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -83,7 +83,7 @@ def _on(cluster: str | None, work: Callable[..., None], *arguments: Any) -> tupl
     try:
         with workers(1, cluster):
             work(*arguments)
-    except Exception:  # told where it is run from, whatever it is; the others go on
+    except (Exception, SystemExit):  # told where it is run from, whatever it is; the others go on
         error = traceback.format_exc()
     return time.monotonic() - began, error
 
@@ -113,7 +113,11 @@ def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     os.environ.update(dict.fromkeys(THREADS, threads), PYTHONPATH=path)
     try:
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _be_silent) as pool:
-            yield pool
+            try:
+                yield pool
+            except BaseException:  # Ctrl-C too: what has not begun does not begin
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     finally:
         for name, value in before.items():
             if value is None:

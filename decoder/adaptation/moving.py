@@ -34,11 +34,14 @@ class Session:
         By head.
     folds : list of (train, test)
         No picture is on both sides.
+    kept : frozenset of str
+        Heads whose weights stay as they are.
     """
 
     samples: TrainingSet
     targets: dict[str, Array]
     folds: list[TrainTest]
+    kept: frozenset[str] = frozenset()
 
 
 class Inputs:
@@ -97,13 +100,15 @@ def choose(
     candidates: Mapping[str, Inputs], heads: Sequence[Head], session: Session, folds: Sequence[TrainTest]
 ) -> Choice:
     """Choose by the squared error of what the folds hold out; a change must take `WORTH` of it away."""
+    movable = [head for head in heads if head.name not in session.kept] or heads
     errors = {
-        name: {head.name: _errors(inputs, head, session, folds) for head in heads}
+        name: {head.name: _errors(inputs, head, session, folds) for head in movable}
         for name, inputs in candidates.items()
     }
     best = {name: float(np.mean([each.min() for each in by_head.values()])) for name, by_head in errors.items()}
     channels = REALIGNED if best.get(REALIGNED, np.inf) < (1 - WORTH) * best[AS_THEY_ARE] else AS_THEY_ARE
-    return Choice(channels, {name: float(PENALTIES[int(each.argmin())]) for name, each in errors[channels].items()})
+    penalties = {name: float(PENALTIES[int(each.argmin())]) for name, each in errors[channels].items()}
+    return Choice(channels, penalties | dict.fromkeys(session.kept, np.inf))
 
 
 def _errors(inputs: Inputs, head: Head, session: Session, folds: Sequence[TrainTest]) -> Floats:

@@ -115,6 +115,7 @@ def recalibrate(
         samples,
         {head.name: _wanted(targets, head, samples.rows) for head in base.heads},
         samples.folds(FOLDS, np.random.default_rng(seed)),
+        _whitened(bundle, base),
     )
     moved, facts, scores = _moved(base, bundle.moments, session)
     facts = {"windows": len(used), "pictures": len(shown), "left_out": left_out, **facts}
@@ -144,6 +145,14 @@ def recalibrate(
         meta=meta,
         moments=fit_session_moments(session.samples.data) if bundle.moments is not None else None,
     )
+
+
+def _whitened(bundle: Bundle, base: LinearModel) -> frozenset[str]:
+    """Name the heads of whitened structure: they are not to be nearest to the truth, by which weights are moved."""
+    if not bundle.meta.get("decoder", {}).get("s_whitening"):
+        return frozenset()
+    logger.warning("whitened structure is decoded by the weights of the training: train anew to have others")
+    return frozenset(head.name for head in base.heads if block_of(head.name) is not None)
 
 
 def _check_channels(windows: Sequence[Window]) -> None:

@@ -142,12 +142,12 @@ class _Files:
 
 def _blocks(feature: Feature, pictures: Pictures, files: _Files) -> Arrays:
     """Compute the arrays of a feature that has one a block; those that are kept are not computed again."""
-    found = {block: _read(files.named(block_name(block))) for block in pictures.blocks}
-    absent = [block for block, arrays in found.items() if arrays is None]
+    found = {block: _read(files.named(block_name(block))) or {} for block in pictures.blocks}
+    absent = [block for block, arrays in found.items() if block_name(block) not in arrays]
     made = feature.compute(replace(pictures, blocks=absent)) if absent else {}
     for block in absent:
         _write({block_name(block): made[block_name(block)]}, files.named(block_name(block)))
-    return {block_name(block): (arrays or made)[block_name(block)] for block, arrays in found.items()}
+    return {name: (made | arrays)[name] for block, arrays in found.items() for name in (block_name(block),)}
 
 
 def _seen(kind: str, pictures: Pictures) -> Arrays:

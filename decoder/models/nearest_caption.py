@@ -2,7 +2,7 @@
 
 What ridge decodes of `c` is a mean over what a window may mean, and no caption has such hidden states; a UNet draws it
 vaguely. Where the decoded mean is near the truth, the nearest caption of pictures that nobody was shown says the same
-in words that the UNet knows.
+in words that the UNet knows. Of a picture with several captions it is their mean, as in training.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.evaluation.metrics import correlation_matrix
+from decoder.evaluation.metrics import standardise
 from decoder.features import Features
 
 Array = NDArray[np.float32]
@@ -27,16 +27,22 @@ class NearestCaption:
     ----------
     states : ndarray, shape (n_captions, n_active), float16
         The decoded numbers of each caption's hidden states; no two are the same.
+    centre : ndarray, shape (n_active,), float32
+        What is decoded of a window that says nothing.
     """
 
     states: NDArray[np.float16]
+    centre: Array
 
     @cached_property
-    def _mean(self) -> Array:
-        return np.asarray(self.states.mean(axis=0, dtype=np.float32))
+    def _directions(self) -> Array:
+        return standardise(self.states - self.states.mean(axis=0, dtype=np.float32))
 
     def __call__(self, found: list[Features], active: NDArray[np.bool_]) -> list[Features]:
-        """Return features with `c` of the caption that correlates most, about the mean of all, with the decoded `c`.
+        """Return features with `c` of the caption that goes most in the direction of the decoded `c`.
+
+        Directions are from the mean of all captions, and from what is decoded of no window; by correlation. Where
+        nothing at all is believed, or decoded, `c` stays.
 
         Parameters
         ----------
@@ -44,25 +50,28 @@ class NearestCaption:
         active : ndarray of bool, shape (n_numbers,)
             Which numbers of `c` are decoded; the others stay.
         """
-        decoded = np.stack([one.c.reshape(-1)[active] for one in found])
-        nearest = correlation_matrix(self.states - self._mean, decoded - self._mean).argmax(axis=0)
-        out = []
-        for one, row in zip(found, nearest, strict=True):
-            c = one.c.copy()
-            c.reshape(-1)[active] = self.states[row]
-            out.append(replace(one, c=c))
-        return out
+        decoded = standardise(np.stack([one.c.reshape(-1)[active] for one in found]) - self.centre)
+        nearest = (decoded @ self._directions.T).argmax(axis=1)
+        return [
+            self._with(one, active, row) if one.confidence > 0 and direction.any() else one
+            for one, direction, row in zip(found, decoded, nearest, strict=True)
+        ]
+
+    def _with(self, one: Features, active: NDArray[np.bool_], row: int) -> Features:
+        c = one.c.copy()
+        c.reshape(-1)[active] = self.states[row]
+        return replace(one, c=c)
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Return everything that was fitted, by name."""
-        return {"states": self.states}
+        return {"states": self.states, "centre": self.centre}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> "NearestCaption":
         """Rebuild from `tensors()`."""
-        return cls(tensors["states"].astype(np.float16))
+        return cls(tensors["states"].astype(np.float16), tensors["centre"])
 
     @classmethod
-    def of(cls, c: Array, active: NDArray[np.int32]) -> "NearestCaption":
+    def of(cls, c: Array, active: NDArray[np.int32], centre: Array) -> "NearestCaption":
         """Choose among captions by hidden states (n, tokens, dims), of which `active` flat numbers are decoded."""
-        return cls(np.unique(c.reshape(len(c), -1)[:, active].astype(np.float16), axis=0))
+        return cls(np.unique(c.reshape(len(c), -1)[:, active].astype(np.float16), axis=0), centre)

@@ -3,13 +3,16 @@
 Ridge is right on average about the whole of a picture's features, and so mostly about the few components that vary
 most among pictures. Two pictures are told apart by each component's deviation held against its variance, as in linear
 discriminant analysis: small components that are decoded well say as much as large ones. Decoded components are divided
-by their variance to some power, after those that held-out windows do not confirm are shrunk.
+by their variance to some power, and multiplied by the slope with which held-out truth follows them, 0 at least.
 """
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decoder.errors import TrainingError
 
 Array = NDArray[np.float32]
 
@@ -17,6 +20,8 @@ AXES_FROM = 2000
 """Of so many rows at most, spread over all, axes are found."""
 LEAST_VARIANCE = 1e-6
 """Of the largest: components below it are left out."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +51,23 @@ def fit_whitening(true: Array, predictions: Array, power: float) -> Whitening:
     true, predictions : ndarray, shape (n, n_units), float32
         Of the same windows; predictions of held-out ones.
     power : float
-        To which variances are divided by: 0 only shrinks what is not confirmed, 1 whitens.
+        Of the variance that is divided out: 0.5 makes components equally large, 1 weighs them as linear discriminants.
 
     Returns
     -------
     Whitening
-        Its gains keep the spread of all predictions together.
+        Its gains keep the spread of all predictions together; all are 0 where held-out truth follows none.
+
+    Raises
+    ------
+    TrainingError
+        If a number is not finite.
     """
     mean = true.mean(axis=0)
     deviations, decoded = true - mean, predictions - mean
+    before = np.einsum("ij,ij->", decoded, decoded, dtype=np.float64)
+    if not (np.isfinite(before) and np.isfinite(mean).all()):
+        raise TrainingError("structure cannot be whitened: features of pictures, or what is decoded, are not finite")
     some = deviations[:: -(-len(deviations) // AXES_FROM)]
     values, vectors = np.linalg.eigh((some @ some.T).astype(np.float64))
     kept = values > LEAST_VARIANCE * values[-1]
@@ -64,5 +77,7 @@ def fit_whitening(true: Array, predictions: Array, power: float) -> Whitening:
     slope = np.divide((wanted * found).sum(axis=0), energy, out=np.zeros_like(energy), where=energy > 0)
     gains = slope.clip(0) / wanted.var(axis=0) ** power
     after = (np.square(gains) * energy).sum()
-    scale = np.sqrt(np.square(decoded.astype(np.float64)).sum() / after) if after > 0 else 0.0
+    if not after > 0:
+        logger.warning("held-out windows confirm nothing of a block of structure: it is decoded as its mean")
+    scale = np.sqrt(before / after) if after > 0 else 0.0
     return Whitening(axes, np.asarray(gains * scale, np.float32))

@@ -148,7 +148,7 @@ def _captions(heads: Sequence[Head], image_bank: Targets | None, spec: DecoderSp
         )
     from decoder.models.nearest_caption import NearestCaption
 
-    return NearestCaption.of(image_bank.c, head.active)
+    return NearestCaption.of(image_bank.c, head.active, head.intercept)
 
 
 def _fit_head(

@@ -117,7 +117,8 @@ class DataSpec(Strict):
     image_bank: Annotated[int, Field(ge=1)] | Path | None = None
     """Pictures that nobody is shown: how many to compose, or a folder like `stimuli`. From them learn the prior of
     structure (decoder.structure_prior), which needs them, and from their captions too the one from e to c
-    (decoder.text_embedding_from), which else learns from the pictures that were shown."""
+    (decoder.text_embedding_from), which else learns from the pictures that were shown; decoder.nearest_caption chooses
+    among their captions."""
     subject: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_several), Field(min_length=1)] = (1,)
     """Participant of a data set with several (Muse, ssvep-exo, THINGS, NSD, simulated), counted from 1; a list, where
     all have the same channels: they are trained on together, `decoder.split: subject` holds each out, and the bundle

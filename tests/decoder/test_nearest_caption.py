@@ -1,12 +1,14 @@
 """The nearest caption of pictures that nobody was shown in place of a decoded mean of captions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from decoder.adaptation.recalibrate import recalibrate
 from decoder.data.stimuli import StimulusTable
 from decoder.data.targets import Targets
 from decoder.errors import TrainingError
@@ -37,7 +39,7 @@ def trained(
     states: np.ndarray,
 ) -> tuple[Bundle, list[Window]]:
     """Train on the first 90 pictures; give windows of the others too."""
-    windows = window_maker(stimuli, channels, noise=0.5, seed=1)
+    windows = window_maker(stimuli, channels, noise=0.3, seed=1)
     shown = stimuli.select(stimuli.ids[:90])
     return fit(windows[:90], shown, encoders, SPEC, image_bank=Targets(c=states)), windows[90:]
 
@@ -66,7 +68,33 @@ def test_a_bundle_keeps_its_captions(trained: tuple[Bundle, list[Window]], tmp_p
 def test_captions_are_kept_once(states: np.ndarray) -> None:
     """A caption that comes twice is one."""
     active = np.arange(states[0].size, dtype=np.int32)
-    assert len(NearestCaption.of(states, active).states) == len(states) - 1
+    assert len(NearestCaption.of(states, active, np.zeros(active.size, np.float32)).states) == len(states) - 1
+
+
+def test_a_window_that_says_nothing_gets_no_caption(trained: tuple[Bundle, list[Window]], states: np.ndarray) -> None:
+    """One that cannot be read keeps the mean, which is drawn as vaguely as it is known."""
+    bundle, new = trained
+    lost = replace(new[0], data=np.full_like(new[0].data, np.nan))
+    found, beside = bundle.decode([lost, new[1]])
+    assert found.confidence == 0
+    assert np.abs(found.c - states).max(axis=(1, 2)).min() > 0.1
+    np.testing.assert_array_equal(beside.c, bundle.decode(new[1:2])[0].c)
+
+
+def test_a_moved_bundle_keeps_its_captions(
+    trained: tuple[Bundle, list[Window]],
+    window_maker: Callable[..., list[Window]],
+    stimuli: StimulusTable,
+    channels: Channels,
+    encoders: LinearEncoders,
+    states: np.ndarray,
+) -> None:
+    """What is decoded after recalibration is a caption still."""
+    bundle, new = trained
+    session = window_maker(stimuli, channels, noise=0.5, seed=2)[:90]
+    moved = recalibrate(bundle, session, stimuli, encoders)
+    found = np.stack([one.c for one in moved.decode(new)])
+    assert np.abs(found[:, None] - states[None]).max(axis=(2, 3)).min(axis=1).max() < 1e-2
 
 
 def test_without_captions_it_is_refused(
@@ -79,3 +107,5 @@ def test_without_captions_it_is_refused(
         DecoderSpec(features=("z",), nearest_caption=True)
     with pytest.raises(ValidationError, match="text_embedding_from to tokens"):
         DecoderSpec(features=("c", "e"), nearest_caption=True)
+    with pytest.raises(ValidationError, match="family to ridge"):
+        DecoderSpec(features=("c",), family="riemann_baseline", nearest_caption=True)

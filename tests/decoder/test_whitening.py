@@ -1,11 +1,15 @@
 """Whitening of decoded structure: known gains, and pictures that are told apart by components that vary little."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from decoder.adaptation.recalibrate import recalibrate
 from decoder.data.stimuli import StimulusTable
+from decoder.errors import TrainingError
 from decoder.evaluation.metrics import correlation_matrix, two_way
 from decoder.solvers.whitening import fit_whitening
 from decoder.spec import DecoderSpec
@@ -47,6 +51,24 @@ def test_what_is_not_confirmed_is_left_out() -> None:
     assert gains[3] > 0.5
 
 
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    """Nothing is decoded by what is not a number."""
+    true, found, _ = decoded(50)
+    for each in (true, found):
+        each[3, 5] = np.nan
+        with pytest.raises(TrainingError, match="not finite"):
+            fit_whitening(true, found, 0.5)
+        each[3, 5] = 0
+
+
+def test_what_windows_do_not_confirm_at_all_is_the_mean(caplog: pytest.LogCaptureFixture) -> None:
+    """Predictions that point the wrong way are left out whole, and that is said."""
+    true, found, axes = decoded(400)
+    whiten = fit_whitening(true, 6 - found, 0.5)
+    assert np.abs(whiten(axes.T.astype("f4"))).max() == 0
+    assert "confirm nothing" in caplog.text
+
+
 def test_small_components_tell_pictures_apart() -> None:
     """Where a large component is decoded no better than small ones, whitened predictions identify new pictures more."""
     true, found, _ = decoded(800)
@@ -70,3 +92,35 @@ def test_a_decoder_hands_on_whitened_structure(
     before, after = (np.stack([one.s[1].values for one in found]) for found in (plain, whitened))
     assert np.abs(before - after).max() > 0.05 * before.std()
     np.testing.assert_allclose(after.std(axis=0).mean(), before.std(axis=0).mean(), rtol=0.2)
+
+
+def test_whitened_structure_stays_when_a_bundle_is_moved(
+    window_maker: Callable[..., list[Window]],
+    stimuli: StimulusTable,
+    channels: Channels,
+    encoders: LinearEncoders,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Weights are moved toward the truth, which whitened structure is not to be nearest to; other features move."""
+    spec = DecoderSpec(features=("z", "s"), blocks=(1,), s_whitening=0.5)
+    windows, session = (window_maker(stimuli, channels, noise=1.0, seed=seed) for seed in (1, 2))
+    moved = recalibrate(fit(windows, stimuli, encoders, spec), session, stimuli, encoders)
+    told = moved.meta["recalibrated"]["heads"]
+    assert told["s1"]["penalty"] is None
+    assert told["s1"]["error_after"] == told["s1"]["error_before"]
+    assert told["z"]["error_after"] < told["z"]["error_before"]
+    assert "whitened structure" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"features": ("c",)},
+        {"features": ("s",), "encoding": {"posterior": ("s",)}},
+        {"features": ("s",), "family": "riemann_baseline"},
+    ],
+)
+def test_it_is_refused_where_ridge_decodes_no_structure(settings: dict[str, Any]) -> None:
+    """A setting without effect is an error."""
+    with pytest.raises(ValidationError, match="s_whitening is of s that ridge decodes"):
+        DecoderSpec(**settings, s_whitening=0.5)
