@@ -1,5 +1,8 @@
 """Errors of the decoder package; every message names the thing, its value and the way out."""
 
+NO_IMAGE_BANK = "decoder.{} learns from pictures that nobody was shown: set data.image_bank to how many"
+"""Of a setting of the decoder, by its name there."""
+
 
 class DecoderError(Exception):
     """Anything that went wrong between a window and its decoded features."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,15 @@ def block_of(name: str) -> int | None:
     """Return the CLIP block of a decoded feature's name: 3 of 's3', None of 'z'."""
     digits = name.removeprefix(BLOCK_PREFIX)
     return int(digits) if digits != name and digits.isdecimal() else None
+
+
+def with_numbers(
+    whole: NDArray[np.float32], mask: NDArray[np.bool_], values: NDArray[np.floating[Any]]
+) -> NDArray[np.float32]:
+    """Return a copy of a feature with some of its flat numbers replaced."""
+    out = whole.copy()
+    out.reshape(-1)[mask] = values
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import subprocess
 import sys
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,22 +48,6 @@ class Cli:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, env=self.environment, cwd=ROOT, check=False
         )
-
-    def here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run in this process, which need not load torch and the models' libraries again; the log is pytest's."""
-        from minddiffuser.cli import entry
-
-        out, errors = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
-            patch.chdir(ROOT)
-            patch.setattr(sys, "argv", ["minddiffuser", *arguments])
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
-            with pytest.raises(SystemExit) as end:
-                entry.run()
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        return subprocess.CompletedProcess(entry.__name__, code or 0, out.getvalue(), errors.getvalue())
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start and return at once."""

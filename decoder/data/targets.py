@@ -142,12 +142,14 @@ class _Files:
 
 def _blocks(feature: Feature, pictures: Pictures, files: _Files) -> Arrays:
     """Compute the arrays of a feature that has one a block; those that are kept are not computed again."""
-    found = {block: _read(files.named(block_name(block))) or {} for block in pictures.blocks}
-    absent = [block for block, arrays in found.items() if block_name(block) not in arrays]
-    made = feature.compute(replace(pictures, blocks=absent)) if absent else {}
-    for block in absent:
-        _write({block_name(block): made[block_name(block)]}, files.named(block_name(block)))
-    return {name: (made | arrays)[name] for block, arrays in found.items() for name in (block_name(block),)}
+    blocks = {block_name(block): block for block in pictures.blocks}
+    found = {name: _read(files.named(name)) or {} for name in blocks}
+    absent = [name for name, arrays in found.items() if name not in arrays]
+    made = feature.compute(replace(pictures, blocks=[blocks[name] for name in absent])) if absent else {}
+    for name in absent:
+        found[name] = {name: made[name]}
+        _write(found[name], files.named(name))
+    return {name: arrays[name] for name, arrays in found.items()}
 
 
 def _seen(kind: str, pictures: Pictures) -> Arrays:

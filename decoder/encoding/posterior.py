@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoder.features import Features, LayerTarget, block_of
+from decoder.features import Features, LayerTarget, block_of, with_numbers
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -72,8 +72,10 @@ class Posterior:
             s = dict(one.s)
             for name, values in decoded.items():
                 if (block := block_of(name)) is not None:
-                    s[block] = LayerTarget(_put(one.s[block].values, masks[name], values[row]), one.s[block].mask)
-            z = _put(one.z, masks["z"], decoded["z"][row]) if one.z is not None and "z" in decoded else one.z
+                    s[block] = LayerTarget(
+                        with_numbers(one.s[block].values, masks[name], values[row]), one.s[block].mask
+                    )
+            z = with_numbers(one.z, masks["z"], decoded["z"][row]) if one.z is not None and "z" in decoded else one.z
             out.append(replace(one, z=z, s=s))
         return out
 
@@ -117,10 +119,3 @@ def fit_posterior(answers: Array, features: Mapping[str, Array], powers: Mapping
         gain = float(np.sqrt(all_of_it / decoded)) ** powers[name] if decoded > 0 else 1.0
         maps[name] = PosteriorMap((gain * weights).astype(np.float32), mean.astype(np.float32))
     return Posterior(centre.astype(np.float32), maps)
-
-
-def _put(whole: Array, mask: Mask, values: Array) -> Array:
-    """Return a copy of an array with some of its numbers replaced."""
-    out = whole.copy()
-    out.reshape(-1)[mask] = values
-    return out

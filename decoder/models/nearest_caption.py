@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.evaluation.metrics import standardise
-from decoder.features import Features
+from decoder.features import Features, with_numbers
 
 Array = NDArray[np.float32]
 
@@ -53,14 +53,11 @@ class NearestCaption:
         decoded = standardise(np.stack([one.c.reshape(-1)[active] for one in found]) - self.centre)
         nearest = (decoded @ self._directions.T).argmax(axis=1)
         return [
-            self._with(one, active, row) if one.confidence > 0 and direction.any() else one
+            replace(one, c=with_numbers(one.c, active, self.states[row]))
+            if one.confidence > 0 and direction.any()
+            else one
             for one, direction, row in zip(found, decoded, nearest, strict=True)
         ]
-
-    def _with(self, one: Features, active: NDArray[np.bool_], row: int) -> Features:
-        c = one.c.copy()
-        c.reshape(-1)[active] = self.states[row]
-        return replace(one, c=c)
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """Return everything that was fitted, by name."""

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoder.errors import TrainingError
+from decoder.solvers.principal import principal_axes
 
 Array = NDArray[np.float32]
 
 AXES_FROM = 2000
 """Of so many rows at most, spread over all, axes are found."""
-LEAST_VARIANCE = 1e-6
-"""Of the largest: components below it are left out."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +67,7 @@ def fit_whitening(true: Array, predictions: Array, power: float) -> Whitening:
     before = np.einsum("ij,ij->", decoded, decoded, dtype=np.float64)
     if not (np.isfinite(before) and np.isfinite(mean).all()):
         raise TrainingError("structure cannot be whitened: features of pictures, or what is decoded, are not finite")
-    some = deviations[:: -(-len(deviations) // AXES_FROM)]
-    values, vectors = np.linalg.eigh((some @ some.T).astype(np.float64))
-    kept = values > LEAST_VARIANCE * values[-1]
-    axes = np.asarray(some.T @ (vectors[:, kept] / np.sqrt(values[kept])), np.float32)
+    _, axes = principal_axes(true[:: -(-len(true) // AXES_FROM)])
     wanted, found = (np.asarray(each @ axes, np.float64) for each in (deviations, decoded))
     energy = np.square(found).sum(axis=0)
     slope = np.divide((wanted * found).sum(axis=0), energy, out=np.zeros_like(energy), where=energy > 0)

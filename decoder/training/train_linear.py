@@ -1,7 +1,7 @@
 """Linear models: penalties and units by cross-validation, weights on all samples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from decoder.data.feature_registry import FEATURES
 from decoder.data.splits import TrainTest
 from decoder.data.targets import Targets
 from decoder.data.training_set import TrainingSet
-from decoder.errors import TrainingError
+from decoder.errors import NO_IMAGE_BANK, TrainingError
 from decoder.estimators.regression import make_regression
 from decoder.features import block_name
 from decoder.models.confidence import fit_typicality
@@ -143,9 +143,7 @@ def _captions(heads: Sequence[Head], image_bank: Targets | None, spec: DecoderSp
     if not spec.nearest_caption or head is None:
         return None
     if image_bank is None or image_bank.c is None:
-        raise TrainingError(
-            "decoder.nearest_caption learns from pictures that nobody was shown: set data.image_bank to how many"
-        )
+        raise TrainingError(NO_IMAGE_BANK.format("nearest_caption"))
     from decoder.models.nearest_caption import NearestCaption
 
     return NearestCaption.of(image_bank.c, head.active, head.intercept)
@@ -210,7 +208,7 @@ def _fit_structure_heads(
         choice, r, gain = (np.concatenate(each) for each in zip(*own, strict=True))
         kept = best_units(r, spec.unit_fraction)
         tasks.append((block, values.shape[1], kept, values[:, kept], choice[kept], gain[kept]))
-    fit = partial(_fit_structure_head, regression, spec.structure_prior is not None, spec.s_whitening)
+    fit = partial(_fit_structure_head, regression, spec)
     return apply_each(fit, tasks, about="structure", progress=progress)
 
 
@@ -225,19 +223,19 @@ def _choose_units(
 
 def _fit_structure_head(
     regression: RidgeRegression,
-    wants_held_out: bool,
-    whitening: float,
+    spec: DecoderSpec,
     task: tuple[int, int, NDArray[np.intp], NDArray[np.float16], NDArray[np.float64], Array],
 ) -> tuple[Head, Array | None]:
     """Fit a block's units that are kept, of so many, by their penalties and gains."""
     block, n_units, kept, units, choice, gain = task
     Y = units.astype(np.float32)
     weights, intercept = regression.fit(Y, choice)
-    weights *= gain
-    held_out = gain * (regression.choose(Y).predictions - intercept) if wants_held_out or whitening else None
-    if whitening and held_out is not None:
-        whiten = fit_whitening(Y, held_out + intercept, whitening)
-        weights, held_out = whiten(weights), whiten(held_out)
     constant = np.zeros(n_units, np.float32)
-    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights, intercept, constant)
-    return head, np.asarray(intercept + held_out, np.float32) if held_out is not None and wants_held_out else None
+    head = Head(block_name(block), (n_units,), kept.astype(np.int32), weights * gain, intercept, constant)
+    if spec.structure_prior is None and not spec.s_whitening:
+        return head, None
+    held_out = gain * (regression.choose(Y).predictions - intercept)
+    if spec.s_whitening:
+        whiten = fit_whitening(Y, held_out + intercept, spec.s_whitening)
+        head, held_out = replace(head, weights=whiten(head.weights)), whiten(held_out)
+    return head, np.asarray(intercept + held_out, np.float32)

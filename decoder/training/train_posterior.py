@@ -16,7 +16,7 @@ from decoder.encoding.axes import Features
 from decoder.encoding.evidence import EvidenceReader, fit_evidence
 from decoder.encoding.posterior import Posterior, fit_posterior
 from decoder.encoding.retrieval import answers_of
-from decoder.errors import TrainingError
+from decoder.errors import NO_IMAGE_BANK, TrainingError
 from decoder.evaluation.metrics import rounded_mean
 from decoder.features import block_name, block_of
 from decoder.models.linear import Head
@@ -137,9 +137,7 @@ def fit_encoding_parts(
     if not through:
         return EncodingParts(evidence, None, {})
     if image_bank is None:
-        raise TrainingError(
-            "decoder.encoding.posterior learns from pictures that nobody was shown: set data.image_bank to how many"
-        )
+        raise TrainingError(NO_IMAGE_BANK.format("encoding.posterior"))
     if evidence is None:
         raise TrainingError("decoder.encoding.posterior needs windows of one participant and at least ten pictures")
     decode = partial(_held_out, fit, samples, through, image_bank)

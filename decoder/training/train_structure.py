@@ -21,7 +21,7 @@ from torch import Tensor
 from decoder.data.feature_registry import FEATURES
 from decoder.data.targets import Targets
 from decoder.data.training_set import TrainingSet
-from decoder.errors import TrainingError
+from decoder.errors import NO_IMAGE_BANK, TrainingError
 from decoder.evaluation.metrics import rounded_mean
 from decoder.features import block_name
 from decoder.models.linear import Head, mask_of
@@ -36,6 +36,7 @@ from decoder.models.structure_prior import (
     resize_latents,
 )
 from decoder.preprocessing.preprocess import Preprocessor, without_kernel
+from decoder.solvers.principal import principal_axes
 from decoder.solvers.ridge import RidgeRegression, Split, column_correlations, decompose, undo_shrinkage
 from decoder.spec import DecoderSpec, StructurePriorSpec
 from stream.types.progress import Progress, no_progress
@@ -101,9 +102,7 @@ def fit_structure_prior(
     assert settings is not None
     blocks = tuple(held_out)
     if image_bank is None or not set(blocks) <= set(image_bank.s):
-        raise TrainingError(
-            "decoder.structure_prior learns from pictures that nobody was shown: set data.image_bank to how many"
-        )
+        raise TrainingError(NO_IMAGE_BANK.format("structure_prior"))
     rng = np.random.default_rng([spec.seed, 5])
     heads = decoder[1]
     maps = _maps(targets, samples, image_bank, blocks, settings.components)
@@ -199,7 +198,7 @@ def _imagine(
     preprocess, heads = decoder
     assert spec.structure_prior is not None
     flat = true.reshape(len(true), -1)
-    centre, axes = _picture_axes(flat[:FEATURES_FROM], spec.structure_prior.features)
+    centre, axes = principal_axes(flat[:FEATURES_FROM], spec.structure_prior.features)
     features = np.asarray((shown.reshape(len(shown), -1) - centre) @ axes, np.float32)
     inputs = without_kernel(preprocess)(samples.data)
     splits = samples.folds(spec.cv_folds, np.random.default_rng(spec.seed))
@@ -254,16 +253,6 @@ def fit_latent_map(maps: Array, z: Array) -> LatentMap:
         mixed += around.T @ wanted.reshape(-1, mixed.shape[1]).numpy()
     penalty = LATENT_MAP_ALPHA * np.trace(second) / n_inputs
     return LatentMap(np.linalg.solve(second + penalty * np.eye(n_inputs), mixed).astype(np.float32), mean)
-
-
-def _picture_axes(flat: Array, n_axes: int) -> tuple[Array, Array]:
-    """Mean of pictures' structure, and its first principal axes (n_numbers, n_axes), each of unit length."""
-    centre = flat.mean(axis=0)
-    deviations = flat - centre
-    values, vectors = np.linalg.eigh((deviations @ deviations.T).astype(np.float64))
-    kept = values > LEAST_SPREAD * values[-1]
-    values, vectors = values[kept][::-1][:n_axes], vectors[:, kept][:, ::-1][:, :n_axes]
-    return centre, np.asarray(deviations.T @ (vectors / np.sqrt(values)), np.float32)
 
 
 def _train(

@@ -24,11 +24,6 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal cannot show
-    run()
-
-
-def run() -> NoReturn:
-    """Run the command that `sys.argv` names, and exit."""
     from minddiffuser.cli.commands import ERRORS, app
 
     try:
@@ -46,7 +41,6 @@ def run() -> NoReturn:
         if stopping.asked:  # an import that is interrupted ends in errors of many kinds
             sys.exit(STOPPED)
         raise
-    sys.exit()
 
 
 def _open_what_is_closed() -> None:

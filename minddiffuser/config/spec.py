@@ -20,6 +20,7 @@ from pydantic import (
 
 from decoder.alignment.realign import RealignSpec
 from decoder.datasets import ONE_MONTAGE, SELECTED, Form, PerSession
+from decoder.errors import NO_IMAGE_BANK
 from decoder.models.family import families, fit_of
 from decoder.spec import FAMILIES, DecoderSpec
 from minddiffuser.config.defaults import overlaid, with_defaults
@@ -294,9 +295,7 @@ class Config(Strict):
             "nearest_caption": self.decoder.nearest_caption,
         }
         if self.data.image_bank is None and (name := next((name for name, learns in learning.items() if learns), None)):
-            raise ValueError(
-                f"decoder.{name} learns from pictures that nobody was shown: set data.image_bank to how many"
-            )
+            raise ValueError(NO_IMAGE_BANK.format(name))
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from minddiffuser.cli.commands import app
 from tests.conftest import Cli
 
 pytestmark = pytest.mark.slow
@@ -13,8 +15,9 @@ pytestmark = pytest.mark.slow
 
 def test_maps_of_a_simulated_participant_are_figures_and_one_page(cli: Cli, small_bundle: Path, tmp_path: Path) -> None:
     """Each feature has figures and latencies in the window; the page holds its figures and loads nothing."""
-    run = cli.here("maps", str(small_bundle), "--out", str(tmp_path / "maps"), "--json")
-    assert run.returncode == 0, run.stderr
+    command = ["maps", str(small_bundle), "--out", str(tmp_path / "maps"), "--json"]
+    run = CliRunner().invoke(app, command, env=cli.environment)
+    assert run.exit_code == 0, run.output
     answer = json.loads(run.stdout)
     assert set(answer["features"]) == {"c", "z", "s1", "s2", "s3"}
     assert answer["data"] == "simulated EEG"
